@@ -1,0 +1,10 @@
+//! `robo backend`: serve weights and scores over HTTP.
+
+use super::exit::Result;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args) -> Result {
+    Err(anyhow::anyhow!("not built yet").into())
+}

@@ -1,0 +1,10 @@
+//! `robo env-server`: run an environment server (started by robo itself).
+
+use super::exit::Result;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args) -> Result {
+    Err(anyhow::anyhow!("not built yet").into())
+}

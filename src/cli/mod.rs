@@ -1,0 +1,139 @@
+//! The command line: one file per verb, and the rendering of errors, tables and progress.
+
+mod exit;
+mod render;
+
+mod backend;
+mod completions;
+mod cycle;
+mod db;
+mod demo_miner;
+mod env_server;
+mod graph;
+mod lint;
+mod plan;
+mod run_pipeline;
+mod schema;
+mod score;
+mod weights;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+#[derive(Debug, Parser)]
+#[command(name = "robo", version, about, long_about = None, propagate_version = true)]
+struct Cli {
+    /// How much to log: DEBUG, INFO, WARNING or ERROR
+    #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", default_value = "WARNING", global = true, ignore_case = true)]
+    log_level: LogLevel,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum LogLevel {
+    Debug,
+    Info,
+    Warning,
+    Error,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run one cycle of a pipeline, from discovery to weights
+    RunPipeline(run_pipeline::Args),
+    /// Check pipelines and environment manifests without running anything
+    Lint(lint::Args),
+    /// Print the JSON Schema of a manifest
+    Schema(schema::Args),
+    /// Show what a pipeline would do: stages, tasks, episodes, definition hash
+    Plan(plan::Args),
+    /// Print a pipeline's graph as DOT or Mermaid
+    Graph(graph::Args),
+    /// List, show, resume and cancel cycles
+    Cycle(cycle::Args),
+    /// Show published weights
+    Weights(weights::Args),
+    /// Score a table of success rates offline
+    Score(score::Args),
+    /// Create, initialise, inspect and reset the database
+    Db(db::Args),
+    /// Serve weights and scores over HTTP
+    Backend(backend::Args),
+    /// Run an environment server (started by robo itself)
+    EnvServer(env_server::Args),
+    /// Serve a demonstration policy over the miner protocol
+    DemoMiner(demo_miner::Args),
+    /// Print tab completion for a shell
+    Completions(completions::Args),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_level);
+    // One TLS provider for everything; a second call would only find it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            render::note(format!("error: cannot start: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    let result = runtime.block_on(run(cli.verb));
+    // What still runs has lost its owner; give blocking threads a moment and go.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            render::failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(verb: Verb) -> exit::Result {
+    match verb {
+        Verb::RunPipeline(args) => run_pipeline::run(args).await,
+        Verb::Lint(args) => lint::run(args).await,
+        Verb::Schema(args) => schema::run(args).await,
+        Verb::Plan(args) => plan::run(args).await,
+        Verb::Graph(args) => graph::run(args).await,
+        Verb::Cycle(args) => cycle::run(args).await,
+        Verb::Weights(args) => weights::run(args).await,
+        Verb::Score(args) => score::run(args).await,
+        Verb::Db(args) => db::run(args).await,
+        Verb::Backend(args) => backend::run(args).await,
+        Verb::EnvServer(args) => env_server::run(args).await,
+        Verb::DemoMiner(args) => demo_miner::run(args).await,
+        Verb::Completions(args) => completions::run(args).await,
+    }
+}
+
+fn start_logging(level: LogLevel) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let level = match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warning => "warn",
+        LogLevel::Error => "error",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,robo={level}")));
+    fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

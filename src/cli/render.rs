@@ -1,0 +1,59 @@
+//! Printing: the only place that writes to standard output and standard error.
+#![expect(clippy::print_stderr, reason = "this is where printing happens")]
+
+use std::io::{ErrorKind, Write};
+
+use clap::ValueEnum;
+
+use super::exit::{Exit, Failure};
+
+/// How a verb shows what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// Print text to standard output, as it is. A reader that has gone away (`| head`) ends the process quietly.
+pub fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(Exit::Ok as i32);
+        }
+        eprintln!("error: cannot write to standard output: {error}");
+        std::process::exit(Exit::Failed as i32);
+    }
+}
+
+/// Print a line to standard output.
+pub fn line(text: impl AsRef<str>) {
+    print(&format!("{}\n", text.as_ref()));
+}
+
+/// Print a value as indented JSON.
+pub fn json(value: &serde_json::Value) {
+    line(format!("{value:#}"));
+}
+
+/// Print a line to standard error.
+pub fn note(text: impl AsRef<str>) {
+    eprintln!("{}", text.as_ref());
+}
+
+/// Print why a verb failed: the error, its causes, and what to do.
+pub fn failure(failure: &Failure) {
+    eprintln!("error: {}", failure.error);
+    for cause in failure.error.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+    if !failure.hints.is_empty() {
+        eprintln!();
+    }
+    for hint in &failure.hints {
+        eprintln!("hint: {hint}");
+    }
+}

@@ -1,0 +1,10 @@
+//! `robo score`: score a table of success rates offline.
+
+use super::exit::Result;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_args: Args) -> Result {
+    Err(anyhow::anyhow!("not built yet").into())
+}

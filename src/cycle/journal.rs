@@ -1,0 +1,209 @@
+//! The memory of a cycle: what is written before anything depends on it, and read back after a crash.
+
+use std::future::Future;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{CycleId, Episode, EpisodeKey, Salt, TaskEvent, TaskKey, TaskStatus};
+
+/// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The cycle.
+    pub cycle: CycleId,
+    /// Who holds it: a fresh id for every process that acquires.
+    pub owner: Uuid,
+    /// Counts the holders so far.
+    pub epoch: i64,
+}
+
+/// Where a cycle stands. Whether an open cycle is running is not a state: it follows from its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CycleStatus {
+    /// Created and not ended.
+    Open,
+    /// Every stage ended well or was skipped by its `when`.
+    Completed,
+    /// A stage failed.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+impl CycleStatus {
+    /// The word stored and shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A task as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskState {
+    /// Which task.
+    pub key: TaskKey,
+    /// Attempts begun.
+    pub attempt: u32,
+    /// Attempts that failed and count against `max_attempts`.
+    pub failed_attempts: u32,
+    /// Where it stands.
+    pub status: TaskStatus,
+}
+
+/// A cycle as the journal knows it: all that is needed to go on with it.
+#[derive(Debug, Clone)]
+pub struct CycleRecord {
+    /// Its id.
+    pub id: CycleId,
+    /// The resolved definition it is pinned to, as `plan::Definition` serialises itself.
+    pub definition: Value,
+    /// Directory that relative paths in the definition start from.
+    pub root: String,
+    /// The secret its seeds come from.
+    pub salt: Salt,
+    /// Block it is pinned to, when a chain was read.
+    pub block: Option<u64>,
+    /// Where it stands.
+    pub status: CycleStatus,
+    /// Whether somebody has asked for it to stop.
+    pub cancel_requested: bool,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// Every task of the plan, in the plan's order.
+    pub tasks: Vec<TaskState>,
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The task it is about.
+    pub task: TaskKey,
+    /// The attempt it is about, from 1; 0 for events of a task that never started.
+    pub attempt: u32,
+    /// What happened.
+    pub event: TaskEvent,
+    /// Weights that become the latest in the same transaction.
+    pub publication: Option<Publication>,
+}
+
+/// What `weights/publish` puts out. Both documents are canonical JSON and depend only on definition, salt and outcomes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publication {
+    /// Scores per miner and environment with the frontier: canonical JSON text.
+    pub scores: String,
+    /// The weight vector: canonical JSON text.
+    pub weights: String,
+    /// SHA-256 in hex of the weights text.
+    pub digest: String,
+}
+
+/// Whether a write changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    /// It was new.
+    Recorded,
+    /// The same thing stood there already: a repeated write, harmless.
+    AlreadyRecorded,
+}
+
+/// What a heartbeat brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Somebody has asked for the cycle to stop.
+    pub cancel_requested: bool,
+}
+
+/// An episode that still has to be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PendingEpisode {
+    /// Which one.
+    pub key: EpisodeKey,
+    /// Attempts that ended in our own faults.
+    pub attempt: u32,
+}
+
+/// Why the journal could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The lease is void: another process owns the cycle, or it has ended. Stop at once and write nothing more.
+    #[error("cycle `{0}` is owned by another process, or has ended")]
+    LeaseLost(CycleId),
+    /// A live lease of somebody else is in the way.
+    #[error("cycle `{0}` is running in another process until at least {1}")]
+    Leased(CycleId, DateTime<Utc>),
+    /// There is no such cycle.
+    #[error("there is no cycle `{0}`")]
+    Unknown(CycleId),
+    /// The task's journal says otherwise.
+    #[error(transparent)]
+    Illegal(#[from] super::IllegalTransition),
+    /// The storage failed: worth another try later.
+    #[error("the journal cannot be reached")]
+    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The durable log of cycles.
+///
+/// # Guarantees
+/// When a method returns `Ok`, what it wrote survives any crash. Every write is fenced by the lease and idempotent:
+/// writing the same thing twice is [`Appended::AlreadyRecorded`], writing under a void lease is
+/// [`JournalError::LeaseLost`]. Terminal states never change.
+pub trait Journal: Send + Sync + 'static {
+    /// Everything known about a cycle.
+    fn load(&self, cycle: CycleId) -> impl Future<Output = Result<CycleRecord, JournalError>> + Send;
+
+    /// Take the lease of an open cycle that nobody holds (or whose lease has run out) under a new epoch.
+    fn acquire(&self, cycle: CycleId) -> impl Future<Output = Result<Lease, JournalError>> + Send;
+
+    /// Prolong the lease.
+    fn heartbeat(&self, lease: &Lease) -> impl Future<Output = Result<Heartbeat, JournalError>> + Send;
+
+    /// Write one line, the task's new status and its publication in one transaction.
+    fn append(&self, lease: &Lease, entry: &Entry) -> impl Future<Output = Result<Appended, JournalError>> + Send;
+
+    /// Write down all episodes of a task before the first one runs. Those that stand there already stay as they are.
+    fn plan_episodes(
+        &self,
+        lease: &Lease,
+        task: &TaskKey,
+        episodes: &[EpisodeKey],
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Episodes of a task without a scored outcome, ordered by seed index, then hotkey.
+    fn pending_episodes(
+        &self,
+        cycle: CycleId,
+        task: &TaskKey,
+    ) -> impl Future<Output = Result<Vec<PendingEpisode>, JournalError>> + Send;
+
+    /// Write down how an attempt at an episode ended. A scored outcome is final; an infra fault leaves the episode pending.
+    fn record_episode(
+        &self,
+        lease: &Lease,
+        episode: &Episode,
+    ) -> impl Future<Output = Result<Appended, JournalError>> + Send;
+
+    /// Episodes of a cycle with a scored outcome, ordered by environment, seed index, hotkey.
+    fn scored_episodes(&self, cycle: CycleId) -> impl Future<Output = Result<Vec<Episode>, JournalError>> + Send;
+
+    /// End the cycle and give the lease back.
+    fn finish(
+        &self,
+        lease: &Lease,
+        status: CycleStatus,
+        reason: Option<&str>,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Give the lease back and leave the cycle open, to be resumed.
+    fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), JournalError>> + Send;
+}

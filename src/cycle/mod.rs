@@ -1,0 +1,18 @@
+//! What a cycle is: ids, episodes and their outcomes, the states of a task, and the journal that remembers them.
+//!
+//! This module is pure. It talks to nothing; `store` implements [`Journal`] on Postgres and the `engine` drives it.
+
+mod episode;
+mod id;
+mod journal;
+mod seed;
+mod task;
+
+pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
+pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
+pub use journal::{
+    Appended, CycleRecord, CycleStatus, Entry, Heartbeat, Journal, JournalError, Lease, PendingEpisode, Publication,
+    TaskState,
+};
+pub use seed::{InvalidSalt, Salt};
+pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};

@@ -1,0 +1,1 @@
+//! Runs a plan: decides what runs next, runs it, and survives crashes.

@@ -1,0 +1,1 @@
+//! `robo env-server`: drives episodes between simulator workers and miners.

@@ -1,0 +1,1 @@
+//! This machine: data directory, child processes, pinned downloads.

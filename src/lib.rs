@@ -1,0 +1,44 @@
+//! `robo`: the evaluation backend of a robotics-generalization subnet.
+//!
+//! # The map of the house
+//!
+//! A module uses only lower levels, and those of L1 never use each other (`src/tests/architecture.rs` holds this).
+//!
+//! | level | module | what it is |
+//! |---|---|---|
+//! | L0 | [`cycle`] | ids, episodes, task states, the journal's contract |
+//! | L0 | [`manifest`] | YAML to validated pipeline and environment types, every error located |
+//! | L0 | [`plan`] | pipeline and manifests to an immutable, hashed graph |
+//! | L0 | [`scoring`] | pure functions from success rates to weights |
+//! | L0 | [`evidence`] | canonical JSON and digests |
+//! | L0 | [`config`] | flags and environment |
+//! | L0 | [`host`] | this machine: data directory, child processes, pinned downloads |
+//! | L1 | [`store`] | all SQL; the embedded server; the journal on Postgres |
+//! | L1 | [`miner`] | the safe client for endpoints that strangers control; the demo miner |
+//! | L1 | [`rollout`] | the protocol with an environment server |
+//! | L1 | [`runtime`] | where environment servers run |
+//! | L2 | [`envserver`] | `robo env-server`: workers, slots, episodes in flight |
+//! | L2 | [`stage`] | one file per stage kind |
+//! | L3 | [`engine`] | decides what runs next, runs it, survives crashes |
+//! | L4 | [`api`] | HTTP reads for validators |
+//! | L5 | [`cli`] | one file per verb |
+//!
+//! Reading order: README, this page, `pipelines/quickstart.yaml`, [`manifest`], [`plan`], [`cycle`], `engine/dispatcher.rs`,
+//! `stage/episodes.rs`, `store/journal.rs`.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod cycle;
+pub mod engine;
+pub mod envserver;
+pub mod evidence;
+pub mod host;
+pub mod manifest;
+pub mod miner;
+pub mod plan;
+pub mod rollout;
+pub mod runtime;
+pub mod scoring;
+pub mod stage;
+pub mod store;

@@ -1,0 +1,3 @@
+//! Manifests: YAML in, validated pipeline and environment types out, every error located.
+
+pub mod simulation;

@@ -1,0 +1,177 @@
+//! What the simulator's worker is told about an environment: how to make it, see it, act in it and judge it.
+//!
+//! The serialised form is the one `eval-env` reads (docs/protocols.md).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cycle::EnvironmentId;
+
+/// One environment, complete: a family's adapter with the task's own settings merged in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Simulation {
+    /// Its id.
+    pub environment: EnvironmentId,
+    /// How it is made.
+    pub gymnasium: Gymnasium,
+    /// What a miner may see of it.
+    pub observation: Observation,
+    /// What a miner may do in it.
+    pub action: Action,
+    /// When an episode counts as a success.
+    pub success: Success,
+    /// What a repeated episode promises.
+    pub determinism: Determinism,
+    /// Steps after which an episode ends.
+    pub max_steps: u32,
+    /// Whether an episode ends at the first success. Only with `when: any`.
+    pub stop_on_success: bool,
+}
+
+/// `gymnasium.make(make, **kwargs)` after importing `imports`, or what `hook` does instead.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gymnasium {
+    /// The registered id.
+    pub make: String,
+    /// Keyword arguments. `${{ task.name }}` in a text stands for the task's name.
+    #[serde(default)]
+    pub kwargs: Map<String, Value>,
+    /// Python modules that register environments when imported.
+    #[serde(default)]
+    pub imports: Vec<String>,
+    /// A module of `robo_eval_env.hooks` for a family that cannot be made, seeded or rendered the standard way.
+    #[serde(default)]
+    pub hook: Option<String>,
+}
+
+/// What a miner sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Observation {
+    /// Parts of the simulator's observation, flattened and joined in this order.
+    pub state: Vec<StatePart>,
+    /// Images by the name the miner reads them under.
+    #[serde(default)]
+    pub cameras: BTreeMap<String, Camera>,
+}
+
+/// A part of the observation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StatePart {
+    /// Keys into a dictionary observation.
+    #[serde(default)]
+    pub path: Vec<String>,
+    /// `[start, end)` of the flattened part.
+    #[serde(default)]
+    pub slice: Option<[u32; 2]>,
+}
+
+/// A camera image: RGB, 8 bits, upright, `height` x `width` x 3.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Camera {
+    /// The camera's name in the simulator.
+    pub camera: String,
+    /// Pixels.
+    #[schemars(range(min = 1, max = 1024))]
+    pub width: u32,
+    /// Pixels.
+    #[schemars(range(min = 1, max = 1024))]
+    pub height: u32,
+}
+
+/// What a miner may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// Numbers in an action; 1 for a discrete one.
+    #[schemars(range(min = 1, max = 1024))]
+    pub size: u32,
+    /// Smallest value.
+    pub low: f64,
+    /// Largest value.
+    pub high: f64,
+    /// What happens to a value outside.
+    #[serde(default)]
+    pub out_of_range: OutOfRange,
+    /// What the numbers mean to the simulator.
+    #[serde(default)]
+    pub kind: ActionKind,
+}
+
+/// What happens to an action outside its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutOfRange {
+    /// `miner_fault(invalid_action)`.
+    #[default]
+    Refuse,
+    /// The nearest value inside.
+    Clip,
+}
+
+/// What an action's numbers mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Passed on as they are.
+    #[default]
+    Direct,
+    /// Mapped linearly from `[low, high]` to the bounds of the simulator's action space.
+    Scaled,
+    /// One whole number, the index of a discrete action.
+    Discrete,
+}
+
+/// When an episode is a success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub struct Success {
+    /// What is looked at.
+    pub rule: SuccessRule,
+    /// At which steps.
+    #[serde(default)]
+    pub when: SuccessWhen,
+}
+
+/// What decides success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuccessRule {
+    /// `info[key] > 0.5`.
+    Info(String),
+    /// The sum of rewards so far reaches this.
+    ReturnAtLeast(f64),
+    /// The reward of one step reaches this.
+    RewardAtLeast(f64),
+    /// The episode reaches its last step without being terminated.
+    Survive,
+}
+
+/// At which steps success is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuccessWhen {
+    /// Any step: once reached, it stays.
+    #[default]
+    Any,
+    /// The last step only.
+    Last,
+}
+
+/// What the same seed and actions promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Determinism {
+    /// The same bits: equal trajectory hashes.
+    #[default]
+    Bitwise,
+    /// Nothing: trajectory hashes are recorded but never compared.
+    None,
+}

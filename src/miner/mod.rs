@@ -1,0 +1,1 @@
+//! The client for endpoints that strangers control, and the demo miner.

@@ -1,0 +1,176 @@
+//! The resolved definition a cycle is pinned to: everything that decides its result, and nothing else.
+//!
+//! Serialised into the database when the cycle starts and read back when it resumes; its digest is the cycle's
+//! definition hash. Comments, key order, white space and file paths are gone by now.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cycle::{EnvironmentId, StageId, TaskKey};
+use crate::evidence;
+use crate::manifest::simulation::Simulation;
+
+/// A pipeline with its inputs bound, its environments and matrices expanded, in the order it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Version of this form.
+    pub version: u32,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Every declared input with its bound value.
+    pub inputs: Map<String, Value>,
+    /// What is evaluated, sorted by id.
+    pub environments: Vec<Environment>,
+    /// Stages in topological order (ties in file order), those of `finally` last.
+    pub stages: Vec<Stage>,
+}
+
+impl Definition {
+    /// The content hash: SHA-256 over the canonical JSON of the definition, in hex.
+    pub fn hash(&self) -> String {
+        evidence::digest(&self.to_json())
+    }
+
+    /// The form that is stored.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("a definition has string keys only")
+    }
+
+    /// The environment of that id.
+    pub fn environment(&self, id: &EnvironmentId) -> Option<&Environment> {
+        self.environments.iter().find(|environment| environment.simulation.environment == *id)
+    }
+
+    /// The stage of that id.
+    pub fn stage(&self, id: &StageId) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.id == *id)
+    }
+}
+
+/// An environment as a cycle uses it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// What the simulator is told.
+    pub simulation: Simulation,
+    /// Where its server runs.
+    pub server: Server,
+    /// From the last byte of `/act` sent to the last byte of its answer, in milliseconds.
+    pub action_timeout_ms: u64,
+    /// The same for `/reset`.
+    pub reset_timeout_ms: u64,
+}
+
+/// What is needed to start an environment server. Environments of one family share it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Protocol the server speaks: `robo/v1`.
+    pub protocol: String,
+    /// Worker processes; none means one per core.
+    pub workers: Option<u32>,
+    /// Episodes in flight per worker.
+    pub slots_per_worker: u32,
+    /// Directory of the Python package, relative to the pipeline's root.
+    pub context: String,
+    /// Requirements lock, relative to the pipeline's root.
+    pub requirements: String,
+    /// SHA-256 of the lock and of the package's Python sources: what actually simulates.
+    pub build_digest: String,
+    /// Container image, for runtimes that use one.
+    pub image: Option<String>,
+}
+
+/// A stage with its settings still holding `${{ }}` over earlier outputs; everything known before the start is in place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Its id.
+    pub id: StageId,
+    /// Its kind, as `episodes/run`.
+    pub uses: String,
+    /// Main body or `finally`.
+    pub phase: Phase,
+    /// Stages it waits for.
+    pub depends_on: Vec<StageId>,
+    /// Expression that must be true for it to run.
+    pub when: Option<String>,
+    /// Settings: JSON whose texts may hold `${{ }}`.
+    pub with: Map<String, Value>,
+    /// Its tasks: one, or one per cell of its matrix.
+    pub tasks: Vec<Task>,
+    /// Attempts.
+    pub retry: Retry,
+    /// Longest an attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many episodes must be scored.
+    pub expect: Expect,
+}
+
+/// When a stage runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// As soon as what it depends on has succeeded.
+    Main,
+    /// When nothing of the main body can run any more, however that ended.
+    Finally,
+}
+
+/// One task of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Its key.
+    pub key: TaskKey,
+    /// The values its `matrix.<name>` stand for.
+    pub matrix: Map<String, Value>,
+}
+
+/// When a failed task runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts in all, the first included.
+    pub max_attempts: u32,
+    /// Wait before the second attempt, in milliseconds.
+    pub initial_interval_ms: u64,
+    /// Factor from one wait to the next.
+    pub backoff: f64,
+    /// Longest wait, in milliseconds.
+    pub max_interval_ms: u64,
+    /// Share of the wait that is random, 0 to 1.
+    pub jitter: f64,
+}
+
+impl Retry {
+    /// The wait before attempt `attempt + 1`, given a random number in [0, 1).
+    pub fn wait(&self, attempt: u32, random: f64) -> Duration {
+        let growth = self.backoff.powi(attempt.saturating_sub(1).min(1000) as i32);
+        let wait = (self.initial_interval_ms as f64 * growth).min(self.max_interval_ms as f64);
+        Duration::from_secs_f64((wait * (1.0 - self.jitter * random) / 1000.0).max(0.0))
+    }
+}
+
+/// How many of a task's episodes must be scored for it to succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// All.
+    Complete,
+    /// This share of them, 0 to 1.
+    Quorum(f64),
+}
+
+impl Expect {
+    /// Whether `scored` of `planned` episodes are enough.
+    pub fn is_met(self, scored: usize, planned: usize) -> bool {
+        match self {
+            Self::Complete => scored == planned,
+            Self::Quorum(share) => scored as f64 >= share * planned as f64,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Episodes on an environment server: the protocol (docs/protocols.md) and the client that speaks it.
+//!
+//! Talks HTTP to `robo env-server`; never to miners, never to the database.
+
+pub mod protocol;

@@ -1,0 +1,77 @@
+//! Messages between the engine and an environment server: `POST /open` once, then `POST /episodes` per task,
+//! answered by NDJSON lines as episodes end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey};
+use crate::manifest::simulation::Simulation;
+
+/// Body of `POST /open`: start the workers and load these environments. Sent again, it must say the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// Environments this server will run, all of one family.
+    pub simulations: Vec<Simulation>,
+    /// Worker processes.
+    pub workers: u32,
+    /// Episodes in flight per worker.
+    pub slots_per_worker: u32,
+}
+
+/// Answer to `POST /open`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Version of the Python that simulates.
+    pub python: String,
+    /// Versions of the packages whose change would change results, by name.
+    pub packages: std::collections::BTreeMap<String, String>,
+    /// How images are drawn: `egl`, `osmesa`, or none without cameras.
+    pub renderer: Option<String>,
+}
+
+/// Body of `POST /episodes`: run these, in any order, and stream a [`ServerMessage`] per line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpisodesRequest {
+    /// The environment, one of those opened.
+    pub environment: EnvironmentId,
+    /// From the last byte of `/act` sent to the last byte received.
+    pub action_timeout_ms: u64,
+    /// The same for `/reset`.
+    pub reset_timeout_ms: u64,
+    /// What to run.
+    pub episodes: Vec<EpisodeOrder>,
+}
+
+/// One episode to run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeOrder {
+    /// Number that the answer carries; unique in the request.
+    pub order: u32,
+    /// The simulator's seed. Never sent to the miner.
+    pub seed: u32,
+    /// What the miner sees in its place.
+    pub episode_id: String,
+    /// Whose policy.
+    pub hotkey: Hotkey,
+    /// Where it answers: `http(s)://host:port[/prefix]`.
+    pub endpoint: String,
+}
+
+/// One line of the answer to `POST /episodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage {
+    /// An episode has ended.
+    Episode {
+        /// The number it was ordered under.
+        order: u32,
+        /// How.
+        report: EpisodeReport,
+    },
+    /// Sent about twice a second while episodes run.
+    Progress {
+        /// Simulator steps of this request so far, unfinished episodes included.
+        steps: u64,
+    },
+    /// All ordered episodes have been reported. A stream that stops without it was cut.
+    End,
+}

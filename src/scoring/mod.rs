@@ -1,0 +1,1 @@
+//! Pure functions from success rates to weights: same input, same bytes out.

@@ -1,0 +1,1 @@
+//! All SQL, the embedded server, and the journal on Postgres.
