@@ -23,3 +23,13 @@ pub struct Database {
     #[command(flatten)]
     pub data: DataDir,
 }
+
+/// The data directory when none is named.
+pub fn default_data_dir() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        // The embedded database runs as another account there and must be able to reach its directory.
+        return Some("/var/lib/robo".into());
+    }
+    let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    home("XDG_DATA_HOME").or_else(|| Some(home("HOME")?.join(".local/share"))).map(|base| base.join("robo"))
+}

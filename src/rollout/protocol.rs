@@ -37,6 +37,8 @@ pub struct EpisodesRequest {
     pub action_timeout_ms: u64,
     /// The same for `/reset`.
     pub reset_timeout_ms: u64,
+    /// Episodes one miner is given at a time.
+    pub per_miner: u32,
     /// What to run.
     pub episodes: Vec<EpisodeOrder>,
 }
