@@ -1,0 +1,210 @@
+"""The `Simulation` document (src/manifest/simulation.rs): all that a worker is told about an environment.
+
+Frozen dataclasses that refuse unknown keys, so that a manifest and a worker of different versions never
+misunderstand each other silently.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from robo_eval_env.errors import BadRequestError
+from robo_eval_env.fields import Fields, finite
+
+_HOOK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LARGEST_STEPS = 2**32 - 1
+_LARGEST_SIDE = 1024
+_LARGEST_ACTION = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gymnasium:
+    """How an environment is made."""
+
+    make: str
+    kwargs: Mapping[str, Any]
+    imports: tuple[str, ...]
+    hook: str | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Gymnasium":
+        """Reads the `gymnasium` object."""
+        fields = Fields(value, where)
+        hook = fields.take("hook", str | None, None)
+        if hook is not None and not _HOOK_NAME.fullmatch(hook):
+            raise BadRequestError(f"`{where}.hook` must be the name of a module, not `{hook}`")
+        made = cls(
+            make=fields.take("make", str),
+            kwargs=fields.take("kwargs", dict, {}),
+            imports=fields.texts("imports"),
+            hook=hook,
+        )
+        fields.finish()
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class StatePart:
+    """A part of the simulator's observation that a miner may see."""
+
+    path: tuple[str, ...]
+    slice: tuple[int, int] | None
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "StatePart":
+        """Reads one item of `observation.state`."""
+        fields = Fields(value, where)
+        path = fields.texts("path")
+        bounds = fields.take("slice", list | None, None)
+        fields.finish()
+        if bounds is None:
+            return cls(path=path, slice=None)
+        if len(bounds) != 2 or not all(type(bound) is int for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
+            raise BadRequestError(f"`{where}.slice` must be [start, end) with start < end, not {bounds}")
+        return cls(path=path, slice=(bounds[0], bounds[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """A camera of the simulator and the size of its images, in pixels."""
+
+    camera: str
+    width: int
+    height: int
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Camera":
+        """Reads one value of `observation.cameras`."""
+        fields = Fields(value, where)
+        camera = cls(
+            camera=fields.take("camera", str),
+            width=fields.whole("width", 1, _LARGEST_SIDE),
+            height=fields.whole("height", 1, _LARGEST_SIDE),
+        )
+        fields.finish()
+        return camera
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a miner may see."""
+
+    state: tuple[StatePart, ...]
+    cameras: Mapping[str, Camera]
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Observation":
+        """Reads the `observation` object."""
+        fields = Fields(value, where)
+        state = fields.take("state", list)
+        cameras = fields.take("cameras", dict, {})
+        fields.finish()
+        return cls(
+            state=tuple(StatePart.from_json(part, f"{where}.state[{i}]") for i, part in enumerate(state)),
+            cameras={
+                name: Camera.from_json(camera, f"{where}.cameras.{name}") for name, camera in sorted(cameras.items())
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a miner may do."""
+
+    size: int
+    low: float
+    high: float
+    out_of_range: str
+    kind: str
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Action":
+        """Reads the `action` object."""
+        fields = Fields(value, where)
+        action = cls(
+            size=fields.whole("size", 1, _LARGEST_ACTION),
+            low=fields.number("low"),
+            high=fields.number("high"),
+            out_of_range=fields.choice("out_of_range", ("refuse", "clip")),
+            kind=fields.choice("kind", ("direct", "scaled", "discrete")),
+        )
+        fields.finish()
+        if not action.low < action.high:
+            raise BadRequestError(f"`{where}.low` must be below `{where}.high`")
+        if action.kind == "discrete" and action.size != 1:
+            raise BadRequestError(f"`{where}.size` must be 1 for a discrete action, not {action.size}")
+        return action
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """When an episode counts as a success: a rule, its argument, and the steps at which it is looked at."""
+
+    rule: str
+    argument: str | float | None
+    when: str
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Success":
+        """Reads the `success` object, whose rule is `survive` or an object with the rule as its only key."""
+        fields = Fields(value, where)
+        rule, argument = _success_rule(fields.take("rule", object), f"{where}.rule")
+        when = fields.choice("when", ("any", "last"))
+        fields.finish()
+        return cls(rule=rule, argument=argument, when=when)
+
+
+def _success_rule(value: Any, where: str) -> tuple[str, str | float | None]:
+    """Reads a success rule in its externally tagged form."""
+    if value == "survive":
+        return "survive", None
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((rule, argument),) = value.items()
+        if rule == "info" and isinstance(argument, str):
+            return rule, argument
+        if rule in ("return_at_least", "reward_at_least"):
+            return rule, finite(argument, f"{where}.{rule}")
+    raise BadRequestError(
+        f"`{where}` must be `survive`, {{info: KEY}}, {{return_at_least: NUMBER}} or {{reward_at_least: NUMBER}}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One environment, complete."""
+
+    environment: str
+    gymnasium: Gymnasium
+    observation: Observation
+    action: Action
+    success: Success
+    determinism: str
+    max_steps: int
+    stop_on_success: bool
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Simulation":
+        """Reads a whole document.
+
+        Raises:
+            BadRequestError: A key is unknown, missing, or has a value it cannot have.
+        """
+        fields = Fields(value, "simulation")
+        environment = fields.take("environment", str)
+        # From here on, messages name the environment: a server is told of several at once.
+        fields.where = environment
+        simulation = cls(
+            environment=environment,
+            gymnasium=Gymnasium.from_json(fields.take("gymnasium", object), f"{environment}.gymnasium"),
+            observation=Observation.from_json(fields.take("observation", object), f"{environment}.observation"),
+            action=Action.from_json(fields.take("action", object), f"{environment}.action"),
+            success=Success.from_json(fields.take("success", object), f"{environment}.success"),
+            determinism=fields.choice("determinism", ("bitwise", "none")),
+            max_steps=fields.whole("max_steps", 1, _LARGEST_STEPS),
+            stop_on_success=fields.take("stop_on_success", bool),
+        )
+        fields.finish()
+        if simulation.stop_on_success and simulation.success.when != "any":
+            raise BadRequestError(f"`{environment}.stop_on_success` needs `success.when: any`")
+        return simulation
