@@ -1,1 +1,4 @@
+//! The integration tests, one binary: each file tests an area through the doors that others use.
 
+mod host;
+mod runtime;
