@@ -33,3 +33,24 @@ pub fn default_data_dir() -> Option<PathBuf> {
     let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     home("XDG_DATA_HOME").or_else(|| Some(home("HOME")?.join(".local/share"))).map(|base| base.join("robo"))
 }
+
+/// Address of the Python package index: pip's own variable, else PyPI.
+pub fn package_index() -> String {
+    std::env::var("PIP_INDEX_URL")
+        .ok()
+        .filter(|url| !url.is_empty())
+        .unwrap_or_else(|| "https://pypi.org/simple".into())
+}
+
+/// The Python interpreter an operator has chosen, `$ROBO_PYTHON`.
+pub fn python() -> Option<PathBuf> {
+    std::env::var_os("ROBO_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Names of pip's settings in the environment, `PIP_...`.
+pub fn pip_settings() -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("PIP_"))
+        .collect()
+}

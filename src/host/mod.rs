@@ -2,6 +2,7 @@
 //!
 //! Level 0 in spirit: it knows nothing of cycles, and every other module may use it.
 
+pub mod child;
 mod data_dir;
 pub mod download;
 pub mod process;

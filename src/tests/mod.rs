@@ -1,1 +1,5 @@
+//! The integration tests, one binary: each file tests an area through the doors that others use.
 
+mod architecture;
+mod host;
+mod runtime;
