@@ -1,6 +1,7 @@
 //! The command line: one file per verb, and the rendering of errors, tables and progress.
 
 mod exit;
+mod lifetime;
 mod render;
 
 mod backend;

@@ -1,0 +1,217 @@
+//! What a miner is sent: bodies written straight to JSON text, and the body that notes when its last byte has left us.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io::Write,
+    pin::Pin,
+    sync::LazyLock,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Frame as BodyFrame, SizeHint};
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::cycle::EnvironmentId;
+
+/// Body of `/reset`. It holds all a miner is told of an episode, and nothing that changes with its seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TaskConfig {
+    /// `family/task`.
+    pub env_id: String,
+    /// The family.
+    pub env_name: String,
+    /// The task.
+    pub task_name: String,
+    /// Opaque; differs between miners.
+    pub episode_id: String,
+}
+
+impl TaskConfig {
+    /// What the miner is told about an episode in this environment.
+    pub fn new(environment: &EnvironmentId, episode_id: &str) -> Self {
+        Self {
+            env_id: environment.as_str().to_owned(),
+            env_name: environment.family().to_owned(),
+            task_name: environment.task().to_owned(),
+            episode_id: episode_id.to_owned(),
+        }
+    }
+
+    pub(super) fn to_body(&self) -> Bytes {
+        Bytes::from(serde_json::json!({ "task_config": self }).to_string())
+    }
+}
+
+/// What a miner sees at one step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Frame {
+    /// Numbers.
+    pub observation: Vec<f64>,
+    /// Images by name.
+    pub images: BTreeMap<String, Image>,
+}
+
+/// An RGB image of 8 bits, rows from top to bottom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Pixels in a row.
+    pub width: usize,
+    /// `height * width * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+impl Frame {
+    /// Body of `/act`.
+    pub(super) fn to_body(&self) -> Bytes {
+        let pixels: usize = self.images.values().map(|image| image.rgb.len()).sum();
+        let mut text = Vec::with_capacity(64 + self.observation.len() * 24 + pixels * 5);
+        text.extend_from_slice(b"{\"observation\":[");
+        for (index, number) in self.observation.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            write_number(&mut text, *number);
+        }
+        text.push(b']');
+        if !self.images.is_empty() {
+            text.extend_from_slice(b",\"images\":{");
+            for (index, (name, image)) in self.images.iter().enumerate() {
+                if index > 0 {
+                    text.push(b',');
+                }
+                text.extend_from_slice(serde_json::Value::from(name.as_str()).to_string().as_bytes());
+                text.push(b':');
+                write_image(&mut text, image);
+            }
+            text.push(b'}');
+        }
+        text.push(b'}');
+        Bytes::from(text)
+    }
+}
+
+/// The shortest text that reads back as the same float; `null` for what JSON cannot say.
+fn write_number(text: &mut Vec<u8>, number: f64) {
+    // Writing to memory cannot fail, and neither can a float.
+    let _ = serde_json::to_writer(text, &number);
+}
+
+/// Decimal texts of all bytes, each with a comma in front: an image is mostly copies of these.
+static BYTES: LazyLock<Vec<([u8; 4], usize)>> = LazyLock::new(|| {
+    (0..=255u8)
+        .map(|byte| {
+            let mut text = [0; 4];
+            let mut rest = &mut text[..];
+            // Four bytes hold a comma and any number below 256.
+            let _ = write!(rest, ",{byte}");
+            let length = 4 - rest.len();
+            (text, length)
+        })
+        .collect()
+});
+
+fn write_image(text: &mut Vec<u8>, image: &Image) {
+    let table = &*BYTES;
+    let number = |text: &mut Vec<u8>, byte: u8, from: usize| {
+        let (digits, length) = &table[usize::from(byte)];
+        text.extend_from_slice(&digits[from..*length]);
+    };
+    text.push(b'[');
+    for (index, row) in image.rgb.chunks_exact((image.width * 3).max(3)).enumerate() {
+        text.extend_from_slice(if index == 0 { b"[" } else { b",[" });
+        for (index, pixel) in row.chunks_exact(3).enumerate() {
+            text.extend_from_slice(if index == 0 { b"[" } else { b",[" });
+            number(text, pixel[0], 1);
+            number(text, pixel[1], 0);
+            number(text, pixel[2], 0);
+            text.push(b']');
+        }
+        text.push(b']');
+    }
+    text.push(b']');
+}
+
+/// A body of known size that tells when the connection has taken it: the moment a miner's clock starts.
+pub(super) struct TimedBody {
+    content: Bytes,
+    taken: Option<oneshot::Sender<Instant>>,
+}
+
+impl TimedBody {
+    /// The body, and where the moment is told.
+    pub(super) fn new(content: Bytes) -> (Self, oneshot::Receiver<Instant>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { content, taken: Some(sender) }, receiver)
+    }
+}
+
+impl http_body::Body for TimedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+        let Some(taken) = self.taken.take() else { return Poll::Ready(None) };
+        // Nobody listens when the call has been given up.
+        let _ = taken.send(Instant::now());
+        Poll::Ready(Some(Ok(BodyFrame::data(std::mem::take(&mut self.content)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.taken.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.content.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_reads_back_bit_by_bit() {
+        let observation = vec![0.1 + 0.2, -0.0, 1e-300, 5.0, f64::MAX];
+        let body = Frame { observation: observation.clone(), images: BTreeMap::new() }.to_body();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let back: Vec<f64> = serde_json::from_value(value["observation"].clone()).unwrap();
+        assert_eq!(
+            back.iter().map(|n| n.to_bits()).collect::<Vec<_>>(),
+            observation.iter().map(|n| n.to_bits()).collect::<Vec<_>>()
+        );
+        assert!(value.get("images").is_none());
+    }
+
+    #[test]
+    fn images_are_rows_of_pixels() {
+        let rgb: Vec<u8> = vec![0, 9, 10, 99, 100, 255, 1, 2, 3, 4, 5, 6];
+        let images = BTreeMap::from([
+            ("corner".to_owned(), Image { width: 2, rgb: rgb.clone() }),
+            ("gripper".to_owned(), Image { width: 1, rgb }),
+        ]);
+        let body = Frame { observation: vec![], images }.to_body();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"observation": [], "images": {
+                "corner": [[[0, 9, 10], [99, 100, 255]], [[1, 2, 3], [4, 5, 6]]],
+                "gripper": [[[0, 9, 10]], [[99, 100, 255]], [[1, 2, 3]], [[4, 5, 6]]],
+            }})
+        );
+    }
+
+    #[test]
+    fn a_task_config_has_four_keys_and_no_seed() {
+        let task = TaskConfig::new(&"metaworld/push-v3".parse().unwrap(), "e1");
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&task.to_body()).unwrap(),
+            serde_json::json!({"task_config": {
+                "env_id": "metaworld/push-v3", "env_name": "metaworld", "task_name": "push-v3", "episode_id": "e1",
+            }})
+        );
+    }
+}

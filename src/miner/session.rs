@@ -1,0 +1,94 @@
+//! An episode as its miner sees it: `/reset`, then `/act` until it ends.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+
+use crate::cycle::MinerFault;
+use crate::manifest::simulation::Action;
+
+use super::{Client, Endpoint, Fault, Frame, TaskConfig, action, answer, client::Call};
+
+/// How long a miner may take, from the last byte sent to the last byte received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For `/reset`.
+    pub reset: Duration,
+    /// For `/act`.
+    pub action: Duration,
+}
+
+/// An action that was answered in time and that the environment takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Numbers for the simulator.
+    pub action: Vec<f64>,
+    /// From the last byte sent to the last byte received.
+    pub latency: Duration,
+}
+
+/// An episode of one miner.
+#[derive(Debug)]
+pub struct Session<'a> {
+    client: &'a Client,
+    endpoint: &'a Endpoint,
+    task: TaskConfig,
+    episode_id: HeaderValue,
+    timeouts: Timeouts,
+}
+
+impl Client {
+    /// Wake up an endpoint and connect to it, outside any clock.
+    ///
+    /// # Errors
+    /// What kept it from answering; by itself no fault.
+    pub async fn health(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+        self.get(&endpoint.health).await
+    }
+
+    /// An episode at an endpoint. Nothing is sent yet.
+    pub fn session<'a>(&'a self, endpoint: &'a Endpoint, task: TaskConfig, timeouts: Timeouts) -> Session<'a> {
+        // Episode ids are ours: hexadecimal words, which a header can always carry.
+        let episode_id = HeaderValue::from_str(&task.episode_id).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Session { client: self, endpoint, task, episode_id, timeouts }
+    }
+}
+
+impl Session<'_> {
+    /// Tell the miner that the episode begins.
+    ///
+    /// # Errors
+    /// The miner's fault.
+    pub async fn reset(&self) -> Result<(), Fault> {
+        let reply = self
+            .client
+            .post(&Call {
+                url: &self.endpoint.reset,
+                episode_id: &self.episode_id,
+                body: self.task.to_body(),
+                deadline: self.timeouts.reset,
+                late: MinerFault::ResetTimeout,
+            })
+            .await?;
+        answer::acknowledgement(&reply.body)
+    }
+
+    /// Show the miner a frame and ask what to do.
+    ///
+    /// # Errors
+    /// The miner's fault.
+    pub async fn act(&self, frame: &Frame, space: &Action) -> Result<Answer, Fault> {
+        let reply = self
+            .client
+            .post(&Call {
+                url: &self.endpoint.act,
+                episode_id: &self.episode_id,
+                body: frame.to_body(),
+                deadline: self.timeouts.action,
+                late: MinerFault::ActionTimeout,
+            })
+            .await?;
+        let numbers = answer::action(&reply.body)?;
+        Ok(Answer { action: action::check(numbers, space)?, latency: reply.latency })
+    }
+}
