@@ -57,7 +57,9 @@ def _mapper(action: Action, space: spaces.Space, environment: str) -> Mapper:
         if not isinstance(space, spaces.Discrete):
             raise BadRequestError(f"{where} is discrete, but the simulator takes {space}")
         if action.low < 0 or action.high > space.n - 1:
-            raise BadRequestError(f"{where} may be {action.low} to {action.high}, but the simulator knows 0 to {space.n - 1}")
+            raise BadRequestError(
+                f"{where} may be {action.low} to {action.high}, but the simulator knows 0 to {space.n - 1}"
+            )
         start = int(space.start)
         return lambda values: start + int(values[0])
     if not isinstance(space, spaces.Box):
@@ -66,7 +68,9 @@ def _mapper(action: Action, space: spaces.Space, environment: str) -> Mapper:
     if math.prod(shape) != action.size:
         raise BadRequestError(f"{where}.size is {action.size}, but the simulator takes {math.prod(shape)} numbers")
     if action.kind == "direct":
-        return lambda values: np.array(values, dtype=np.float64).astype(kind).reshape(shape)
+        if len(shape) == 1:
+            return lambda values: np.array(values, dtype=kind)
+        return lambda values: np.array(values, dtype=kind).reshape(shape)
     bottom = space.low.astype(np.float64)
     span = space.high.astype(np.float64) - bottom
     if not np.isfinite(span).all():

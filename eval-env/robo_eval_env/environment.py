@@ -36,6 +36,10 @@ class Environment:
         """Steps with numbers that `actions.check` has passed."""
         return self._env.step(self.actions.apply(values))
 
+    def raw_step(self, action: Any) -> tuple[Any, Any, bool, bool, Mapping[str, Any]]:
+        """Steps with an action of the simulator's own kind, as the bench does."""
+        return self._env.step(action)
+
     def images(self) -> dict[str, bytes]:
         """Draws what the cameras of the manifest see, as raw RGB from top to bottom."""
         cameras = self.simulation.observation.cameras

@@ -4,7 +4,7 @@ import hashlib
 import math
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from robo_eval_env.judge import Judge
 from robo_eval_env.observations import flatten
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What a miner may see after a reset or a step."""
 
     observation: list[float]
     images: dict[str, bytes]
+
+
+_record_outcome = struct.Struct("<d?").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Episode:
         self._simulation = environment.simulation
         self._judge = Judge(self._simulation.success)
         self._hash = hashlib.sha256(struct.pack("<I", seed))
-        self._record_step = struct.Struct(f"<{self._simulation.action.size}d").pack
+        self._record_action = struct.Struct(f"<{self._simulation.action.size}d").pack
         self._steps = 0
         self._total = 0.0
 
@@ -79,9 +81,7 @@ class Episode:
                 raise SimulatorError(f"reward is {reward}")
             self._steps += 1
             self._total += reward
-            self._hash.update(
-                b"".join((self._record_step(*action), raw.tobytes(), struct.pack("<d?", reward, terminated)))
-            )
+            self._hash.update(self._record_action(*action) + raw.tobytes() + _record_outcome(reward, terminated))
             self._judge.see(reward, self._total, info)
             ending = self._ending(terminated=bool(terminated), truncated=bool(truncated))
             return self._view(observation, raw), reward, ending

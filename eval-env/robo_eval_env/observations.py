@@ -54,9 +54,7 @@ class StateView:
         """Takes `[start, end)`, all of which must be there."""
         start, end = bounds
         if end > numbers.size:
-            raise BadRequestError(
-                f"`{self._environment}.observation` takes [{start}, {end}) of {numbers.size} numbers"
-            )
+            raise BadRequestError(f"`{self._environment}.observation` takes [{start}, {end}) of {numbers.size} numbers")
         return numbers[start:end]
 
     def _follow(self, observation: Any, path: tuple[str, ...]) -> Any:

@@ -30,16 +30,22 @@ class Worker:
         self._pool: Pool | None = None
         self._opened: tuple[Any, dict[str, Any]] | None = None
         self._episodes: dict[int, Episode] = {}
-        self._operations = {"open": self._open, "reset": self._reset, "step": self._step, "close": self._close}
+        self._operations = {
+            "open": self._open,
+            "reset": self._reset,
+            "step": self._step,
+            "close": self._close,
+        }
 
     def answer(self, request: Any) -> dict[str, Any]:
         """Returns the answer to a request."""
         slot = request.get("slot") if isinstance(request, dict) else None
         try:
             fields = Fields(request, "request")
-            operation = self._operations.get(fields.take("op", str))
+            name = fields.take("op", str)
+            operation = self._operations.get(name)
             if operation is None:
-                raise BadRequestError(f"`op` must be one of {', '.join(self._operations)}, not `{request['op']}`")
+                raise BadRequestError(f"`op` must be one of {', '.join(self._operations)}, not `{name}`")
             return operation(fields)
         except WorkerError as error:
             return {"slot": slot, "error": {"kind": error.kind, "message": str(error)}}
@@ -113,7 +119,7 @@ class Worker:
             raise
         if ending is not None:
             self._release(slot)
-        return {**_seen(slot, view), "reward": reward, "end": ending.to_json() if ending else None}
+        return _seen(slot, view) | {"reward": reward, "end": ending.to_json() if ending else None}
 
     def _close(self, fields: Fields) -> dict[str, Any]:
         """Gives up the episode of a slot, if it has one."""

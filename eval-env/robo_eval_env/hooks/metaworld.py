@@ -34,7 +34,8 @@ class MetaWorldHook:
             raise BadRequestError(f"`{simulation.environment}`: metaworld has no task `{name}`")
         if simulation.max_steps > task.max_path_length:
             raise BadRequestError(
-                f"`{simulation.environment}.max_steps` may be {task.max_path_length} at most, not {simulation.max_steps}"
+                f"`{simulation.environment}.max_steps` may be {task.max_path_length} at most, "
+                f"not {simulation.max_steps}"
             )
         return self._compiled_once(name, task)(**arguments)
 
