@@ -33,3 +33,8 @@ pub fn default_data_dir() -> Option<PathBuf> {
     let home = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     home("XDG_DATA_HOME").or_else(|| Some(home("HOME")?.join(".local/share"))).map(|base| base.join("robo"))
 }
+
+/// An environment variable that sets an input of a pipeline (`ROBO_INPUT_<NAME>`), if it is set.
+pub fn input_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
