@@ -54,3 +54,8 @@ pub fn pip_settings() -> Vec<String> {
         .filter(|name| name.starts_with("PIP_"))
         .collect()
 }
+
+/// An environment variable that sets an input of a pipeline (`ROBO_INPUT_<NAME>`), if it is set.
+pub fn input_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

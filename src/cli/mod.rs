@@ -11,6 +11,7 @@ mod db;
 mod demo_miner;
 mod env_server;
 mod graph;
+mod inputs;
 mod lint;
 mod plan;
 mod run_pipeline;

@@ -1,10 +1,103 @@
 //! `robo plan`: show what a pipeline would do: stages, tasks, episodes, definition hash.
 
-use super::exit::Result;
+use std::path::PathBuf;
+
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
+
+use crate::plan::{Compiled, Graph, Phase};
+
+use super::exit::{Exit, Result};
+use super::inputs::{self, Inputs};
+use super::render::{self, Format};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "Example:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10")]
+pub(super) struct Args {
+    /// The pipeline
+    file: PathBuf,
 
-pub(super) async fn run(_args: Args) -> Result {
-    Err(anyhow::anyhow!("not built yet").into())
+    #[command(flatten)]
+    inputs: Inputs,
+
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    let compiled = inputs::compile(&args.file, &args.inputs)?;
+    let graph = Graph::new(&compiled.definition)?;
+    match args.format {
+        Format::Json => render::json(&document(&compiled, &graph)),
+        Format::Table => table(&compiled, &graph),
+    }
+    Ok(Exit::Ok)
+}
+
+fn document(compiled: &Compiled, graph: &Graph) -> Value {
+    let definition = &compiled.definition;
+    let stage = |stage: &crate::plan::Stage| {
+        json!({
+            "id": stage.id, "uses": stage.uses, "phase": stage.phase, "depends_on": stage.depends_on,
+            "when": stage.when, "with": stage.with,
+            "tasks": stage.tasks.iter().map(|task| task.key.to_string()).collect::<Vec<_>>(),
+            "episodes": definition.planned_episodes(stage),
+        })
+    };
+    json!({
+        "pipeline": definition.pipeline,
+        "inputs": definition.inputs,
+        "environments": definition.environments.iter().map(|one| &one.simulation.environment).collect::<Vec<_>>(),
+        "stages": graph.topological().map(stage).collect::<Vec<_>>(),
+        "episodes": total(compiled),
+        "definition_hash": definition.hash(),
+    })
+}
+
+/// Episodes of the whole cycle; none when one of its stages does not know yet.
+fn total(compiled: &Compiled) -> Option<u64> {
+    let runs = compiled.definition.stages.iter().filter(|stage| stage.uses == "episodes/run");
+    runs.map(|stage| compiled.definition.planned_episodes(stage)).sum()
+}
+
+fn table(compiled: &Compiled, graph: &Graph) {
+    let definition = &compiled.definition;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["stage", "uses", "after", "tasks", "episodes", "when"]);
+    for stage in graph.topological() {
+        let after: Vec<&str> = stage.depends_on.iter().map(|id| id.as_str()).collect();
+        let after = if stage.phase == Phase::Finally { "(at the end)".to_owned() } else { after.join(", ") };
+        let tasks = match stage.tasks.as_slice() {
+            [one] if one.key.cell.is_empty() => "1".to_owned(),
+            several => {
+                let cells: Vec<&str> = several.iter().map(|task| task.key.cell.as_str()).collect();
+                format!("{}: {}", cells.len(), shorten(&cells.join(" ")))
+            }
+        };
+        let episodes = match (stage.uses.as_str(), definition.planned_episodes(stage)) {
+            ("episodes/run", Some(episodes)) => episodes.to_string(),
+            ("episodes/run", None) => "known later".to_owned(),
+            _ => String::new(),
+        };
+        let when = stage.when.clone().unwrap_or_default();
+        table.add_row([stage.id.to_string(), stage.uses.clone(), after, tasks, episodes, when]);
+    }
+    let mut text = format!("pipeline {}\n", definition.pipeline);
+    for (name, value) in &definition.inputs {
+        text.push_str(&["input ", name, " = ", &value.to_string(), "\n"].concat());
+    }
+    let episodes = total(compiled).map_or_else(|| "known later".to_owned(), |episodes| episodes.to_string());
+    render::print(&format!("{text}\n{}\n\n", table.trim_fmt()));
+    render::line(format!("environments  {}", definition.environments.len()));
+    render::line(format!("episodes      {episodes}"));
+    render::line(format!("definition    {}", definition.hash()));
+}
+
+fn shorten(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{} ...", &text[..cut]),
+        None => text.to_owned(),
+    }
 }

@@ -1,3 +1,24 @@
 //! Manifests: YAML in, validated pipeline and environment types out, every error located.
+//!
+//! Three passes: a [`document`] is a YAML tree with places; [`decode`] reads wire structs out of it and reports unknown
+//! keys as it goes; [`family`] and `plan` check what the words mean. It reads files below the pipeline's root and nothing
+//! else: no network, no environment variables.
 
+mod build;
+pub(crate) mod decode;
+mod diagnostic;
+pub(crate) mod document;
+mod environment;
+mod family;
+pub(crate) mod located;
+pub(crate) mod pipeline;
 pub mod simulation;
+pub(crate) mod suggest;
+mod task_text;
+mod tree;
+mod units;
+
+pub use build::Build;
+pub use diagnostic::{Diagnostic, Diagnostics, Pointer, Severity};
+pub use family::{Family, Member, load_all, root_of};
+pub(crate) use family::{load, shown_path};

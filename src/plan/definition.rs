@@ -30,8 +30,12 @@ pub struct Definition {
 
 impl Definition {
     /// The content hash: SHA-256 over the canonical JSON of the definition, in hex.
+    ///
+    /// Stages count by name: in which order a file lists them decides ties while running, never a result.
     pub fn hash(&self) -> String {
-        evidence::digest(&self.to_json())
+        let mut by_name = self.clone();
+        by_name.stages.sort_by(|a, b| a.id.cmp(&b.id));
+        evidence::digest(&by_name.to_json())
     }
 
     /// The form that is stored.
@@ -42,6 +46,27 @@ impl Definition {
     /// The environment of that id.
     pub fn environment(&self, id: &EnvironmentId) -> Option<&Environment> {
         self.environments.iter().find(|environment| environment.simulation.environment == *id)
+    }
+
+    /// Episodes that a stage will run, when that is known before the start: miners x tasks x episodes of each.
+    pub fn planned_episodes(&self, stage: &Stage) -> Option<u64> {
+        let episodes = stage.with.get("episodes")?.as_u64()?;
+        let miners = self.known_miners(stage.with.get("miners")?)?;
+        Some(episodes.saturating_mul(miners as u64).saturating_mul(stage.tasks.len() as u64))
+    }
+
+    /// How many miners a setting stands for: a list, or a reference to a stage whose list is part of the definition.
+    fn known_miners(&self, setting: &Value) -> Option<usize> {
+        match setting {
+            Value::Array(miners) => Some(miners.len()),
+            Value::String(text) => {
+                let reference = text.trim().strip_prefix("${{")?.strip_suffix("}}")?.trim();
+                let id = reference.strip_prefix("stages.")?.strip_suffix(".miners")?;
+                let source = self.stages.iter().find(|stage| stage.id.as_str() == id && stage.uses == "file/miners")?;
+                source.with.get("miners")?.as_array().map(Vec::len)
+            }
+            _ => None,
+        }
     }
 
     /// The stage of that id.

@@ -1,5 +1,25 @@
 //! Plans: a pipeline and its environments compiled into an immutable, hashed graph of tasks.
+//!
+//! [`compile`] turns a pipeline's file into a [`Definition`]; a [`Graph`] answers what may run next; [`render`] and
+//! [`truth`] give the engine the values of what could not be known before the start.
 
+mod compile;
 mod definition;
+mod draft;
+mod environments;
+mod expression;
+mod graph;
+mod graph_of_drafts;
+mod inputs;
+pub mod kinds;
+mod matrix;
+mod miners;
+mod references;
+mod rules;
+mod settings;
 
+pub use compile::{Compiled, compile};
 pub use definition::{Definition, Environment, Expect, Phase, Retry, Server, Stage, Task};
+pub use expression::{ExpressionError, render, truth};
+pub use graph::{CycleError, Graph, GraphError};
+pub use inputs::{Bindings, Missing, variable_of};

@@ -1,0 +1,48 @@
+//! `-i name=value` and what every verb that compiles a pipeline shares.
+
+use std::path::Path;
+
+use crate::config;
+use crate::manifest::Diagnostics;
+use crate::plan::{self, Bindings, Compiled, Missing};
+
+use super::exit::{Exit, Failure};
+use super::render;
+
+/// Values for the inputs of a pipeline.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Inputs {
+    /// Set an input of the pipeline, for this run. Goes before the environment variable ROBO_INPUT_<NAME> and the default
+    #[arg(short = 'i', long = "input", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(super) inputs: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, as in `-i episodes_per_env=10`")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+/// Compile a pipeline with the inputs of the command line and the environment. Warnings go to standard error.
+pub(super) fn compile(file: &Path, inputs: &Inputs) -> Result<Compiled, Failure> {
+    let bindings =
+        Bindings { flags: &inputs.inputs, variable: &config::input_variable, missing: Missing::Refuse };
+    let compiled = plan::compile(file, &bindings).map_err(|problems| refused(&problems))?;
+    if !compiled.warnings.is_empty() {
+        render::note(compiled.warnings.to_string());
+    }
+    Ok(compiled)
+}
+
+/// Print what is wrong; what is left to say is how much.
+pub(super) fn refused(problems: &Diagnostics) -> Failure {
+    render::note(format!("{problems}\n"));
+    Failure::new(Exit::Usage, anyhow::anyhow!("{}", count(problems)))
+}
+
+/// `1 mistake`, `3 mistakes`.
+pub(super) fn count(problems: &Diagnostics) -> String {
+    match problems.errors() {
+        1 => "1 mistake found".into(),
+        errors => format!("{errors} mistakes found"),
+    }
+}

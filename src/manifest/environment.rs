@@ -1,0 +1,198 @@
+//! The wire form of an environment family: what `environments/*.yaml` may hold.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::located::{Entries, Located, Raw};
+use super::simulation::{Action, Determinism, Gymnasium, Observation, Success};
+use super::units::{Memory, Span};
+
+/// A family of environments that are made the same way.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "robo environment, version 1")]
+pub(crate) struct Environment {
+    /// Version of the manifest language: 1.
+    #[schemars(extend("const" = 1))]
+    pub(crate) version: Located<u32>,
+    /// Name of the family: the first half of its environments' ids.
+    #[schemars(with = "String", regex(pattern = r"^[a-z][a-z0-9_-]{0,62}$"))]
+    pub(crate) family: Located<String>,
+    /// What it is.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for whoever reads the manifest")]
+    pub(crate) description: Option<String>,
+    /// Container image, for runtimes that use one.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
+    /// What the simulator's Python environment is made of.
+    pub(crate) build: Build,
+    /// The environment server.
+    #[serde(default)]
+    pub(crate) server: Server,
+    /// What a server may use, for runtimes that can limit it.
+    #[serde(default)]
+    pub(crate) resources: Resources,
+    /// How a standard environment is made, seen, acted in and judged.
+    pub(crate) adapter: Adapter,
+    /// The length of an episode.
+    pub(crate) episode: Episode,
+    /// The environments of the family by the second half of their ids.
+    pub(crate) tasks: Located<Entries<Task>>,
+}
+
+/// What the simulator's Python environment is made of.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Build {
+    /// Directory of the Python package, relative to this file.
+    pub(crate) context: Located<String>,
+    /// Lock file of requirements with hashes, relative to the context.
+    pub(crate) requirements: Located<String>,
+}
+
+/// The environment server.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    /// Protocol it speaks.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
+    /// Worker processes: a number, or `auto` for one per core.
+    #[serde(default)]
+    #[schemars(with = "Option<WorkersSchema>")]
+    pub(crate) workers: Option<Raw>,
+    /// Episodes in flight per worker.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
+    pub(crate) slots_per_worker: Option<Located<u32>>,
+}
+
+/// Protocol of an environment server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+pub(crate) enum Protocol {
+    /// docs/protocols.md.
+    #[default]
+    #[serde(rename = "robo/v1")]
+    RoboV1,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged, rename = "Workers")]
+#[expect(dead_code, reason = "describes what the later pass reads from the document itself")]
+enum WorkersSchema {
+    Number(#[schemars(range(min = 1, max = 1024))] u32),
+    Auto(Auto),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+#[expect(dead_code, reason = "describes what the later pass reads from the document itself")]
+enum Auto {
+    Auto,
+}
+
+/// What a server may use.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "checked here, enforced by runtimes that can limit a server")]
+pub(crate) struct Resources {
+    /// Memory: `8g`.
+    #[serde(default)]
+    pub(crate) memory: Option<Memory>,
+    /// Cores.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub(crate) cpus: Option<f64>,
+    /// Graphics cards.
+    #[serde(default)]
+    pub(crate) gpus: Option<u32>,
+    /// Processes and threads.
+    #[serde(default)]
+    pub(crate) pids: Option<u32>,
+    /// What it may reach.
+    #[serde(default)]
+    pub(crate) network: Network,
+}
+
+/// What a server may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Network {
+    /// Nothing.
+    None,
+    /// The miners' endpoints.
+    #[default]
+    MinersOnly,
+    /// Everything.
+    Full,
+}
+
+/// How a standard environment is made, seen, acted in and judged.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Adapter {
+    /// How it is made.
+    pub(crate) gymnasium: Gymnasium,
+    /// What a miner may see.
+    pub(crate) observation: Observation,
+    /// What a miner may do.
+    pub(crate) action: Action,
+    /// When an episode counts as a success.
+    pub(crate) success: Success,
+    /// What the same seed and actions promise.
+    #[serde(default)]
+    pub(crate) determinism: Determinism,
+}
+
+/// The length of an episode and the patience with miners.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Episode {
+    /// Steps after which it ends.
+    #[schemars(with = "u32", range(min = 1, max = 1_000_000))]
+    pub(crate) max_steps: Located<u32>,
+    /// Whether it ends at the first success. Only with `when: any`.
+    #[serde(default)]
+    pub(crate) stop_on_success: bool,
+    /// Time a miner has to answer `/act`.
+    #[serde(default)]
+    pub(crate) action_timeout: Option<Span>,
+    /// Time a miner has to answer `/reset`.
+    #[serde(default)]
+    pub(crate) reset_timeout: Option<Span>,
+}
+
+/// One environment: what differs from the family.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Task {
+    /// Keyword arguments, merged over those of the family.
+    #[serde(default)]
+    pub(crate) kwargs: BTreeMap<String, Value>,
+    /// Settings of the episode that differ.
+    #[serde(default)]
+    pub(crate) episode: EpisodeOverride,
+}
+
+/// Settings of the episode that differ from the family's.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EpisodeOverride {
+    /// Steps after which it ends.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) max_steps: Option<u32>,
+    /// Whether it ends at the first success.
+    #[serde(default)]
+    pub(crate) stop_on_success: Option<bool>,
+    /// Time a miner has to answer `/act`.
+    #[serde(default)]
+    pub(crate) action_timeout: Option<Span>,
+    /// Time a miner has to answer `/reset`.
+    #[serde(default)]
+    pub(crate) reset_timeout: Option<Span>,
+}

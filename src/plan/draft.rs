@@ -1,0 +1,132 @@
+//! A stage on its way from the wire form to the definition.
+
+use serde_json::{Map, Value};
+
+use crate::cycle::{StageId, TaskKey};
+use crate::manifest::decode::alternatives;
+use crate::manifest::document::{Document, NodeId};
+use crate::manifest::located::{Entries, Located};
+use crate::manifest::pipeline::{Pipeline, Stage};
+use crate::manifest::{Diagnostics, suggest};
+
+use super::kinds::{KINDS, Kind};
+use super::{Phase, Task};
+
+/// A stage whose names are being resolved.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) id: StageId,
+    /// Its name in the file.
+    pub(super) at: NodeId,
+    pub(super) phase: Phase,
+    pub(super) wire: &'a Stage,
+    /// None when `uses` names no kind, which has been reported.
+    pub(super) kind: Option<&'static Kind>,
+    /// Positions of the stages it waits for, sorted, with where that is said.
+    pub(super) depends_on: Vec<(usize, NodeId)>,
+    pub(super) when: Option<String>,
+    pub(super) with: Map<String, Value>,
+    pub(super) tasks: Vec<Task>,
+}
+
+impl Draft<'_> {
+    /// Names of its matrix.
+    pub(super) fn axes(&self) -> impl Iterator<Item = &str> {
+        self.wire.matrix.names()
+    }
+
+    /// The node of a setting, or of the stage's name when the setting is not written.
+    pub(super) fn setting_at(&self, name: &str) -> NodeId {
+        let written = self.wire.with.0.iter().find(|(setting, _)| setting.value == name);
+        written.map_or(self.at, |(_, raw)| raw.0)
+    }
+
+    /// Wait for another stage, too.
+    pub(super) fn wait_for(&mut self, stage: usize, at: NodeId) -> Added {
+        if self.depends_on.iter().any(|(known, _)| *known == stage) {
+            return Added::Known;
+        }
+        self.depends_on.push((stage, at));
+        self.depends_on.sort();
+        Added::New
+    }
+
+    pub(super) fn whole(&mut self) {
+        self.tasks = vec![Task { key: TaskKey { stage: self.id.clone(), cell: String::new() }, matrix: Map::new() }];
+    }
+}
+
+/// Whether a dependency was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Added {
+    Known,
+    New,
+}
+
+/// Every stage in file order, those of `finally` last, with `uses` and `depends_on` resolved.
+pub(super) fn drafts<'a>(document: &Document, pipeline: &'a Pipeline, found: &mut Diagnostics) -> Vec<Draft<'a>> {
+    let mut drafts = Vec::new();
+    collect(document, &pipeline.stages.value, Phase::Main, &mut drafts, found);
+    collect(document, &pipeline.finally, Phase::Finally, &mut drafts, found);
+    if pipeline.stages.value.0.is_empty() {
+        found.push(document.error(pipeline.stages.at, "a pipeline needs at least one stage"));
+    }
+    for index in 0..drafts.len() {
+        resolve_dependencies(document, &mut drafts, index, found);
+    }
+    drafts
+}
+
+fn collect<'a>(
+    document: &Document,
+    stages: &'a Entries<Located<Stage>>,
+    phase: Phase,
+    drafts: &mut Vec<Draft<'a>>,
+    found: &mut Diagnostics,
+) {
+    for (name, stage) in &stages.0 {
+        let id: StageId = match name.value.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                found.push(document.error(name.at, format!("{error}")));
+                continue;
+            }
+        };
+        if drafts.iter().any(|draft| draft.id == id) {
+            found.push(document.error(name.at, format!("there is a stage `{id}` already")));
+            continue;
+        }
+        let wire = &stage.value;
+        let kind = Kind::find(&wire.uses.value);
+        if kind.is_none() {
+            let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+            let problem = document.error(wire.uses.at, format!("there is no stage kind `{}`", wire.uses.value));
+            found.push(match suggest::closest(&wire.uses.value, names.iter().copied()) {
+                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                None => problem.help(format!("expected {}", alternatives(&names))),
+            });
+        }
+        let (at, with, tasks) = (name.at, Map::new(), Vec::new());
+        drafts.push(Draft { id, at, phase, wire, kind, depends_on: Vec::new(), when: None, with, tasks });
+    }
+}
+
+fn resolve_dependencies(document: &Document, drafts: &mut [Draft<'_>], index: usize, found: &mut Diagnostics) {
+    let wire = drafts[index].wire;
+    for name in &wire.depends_on {
+        let ids: Vec<&str> = drafts.iter().map(|draft| draft.id.as_str()).collect();
+        let Some(target) = ids.iter().position(|id| *id == name.value) else {
+            let problem = document.error(name.at, format!("there is no stage `{}`", name.value));
+            found.push(problem.closest(&name.value, ids));
+            continue;
+        };
+        if drafts[target].phase != drafts[index].phase {
+            let message = "a stage of `finally` runs when nothing else can: it neither waits for others nor do they for it";
+            found.push(document.error(name.at, message));
+            continue;
+        }
+        if drafts[index].wait_for(target, name.at) == Added::Known {
+            found.push(document.error(name.at, format!("`{}` is named twice", name.value)).warning());
+        }
+    }
+}

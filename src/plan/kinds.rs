@@ -1,0 +1,272 @@
+//! The catalogue of stage kinds: what settings each takes and what outputs it gives.
+//!
+//! It decides what a manifest may say; `stage/` decides what happens. The schema and docs/pipelines.md follow it.
+
+/// What kind of value a setting or an output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Type {
+    /// A text.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// A mapping.
+    Object,
+    /// A list.
+    List,
+    /// The id of one of the pipeline's environments.
+    Environment,
+    /// Miners: uid, hotkey, endpoint.
+    Miners,
+    /// Success rates per miner and environment.
+    Scores,
+    /// The frontier and the points of every miner.
+    Pareto,
+    /// The normalised vector.
+    Weights,
+    /// Anything.
+    Any,
+}
+
+impl Type {
+    /// The word for it in messages and documentation.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Object => "object",
+            Self::List => "list",
+            Self::Environment => "environment",
+            Self::Miners => "miners",
+            Self::Scores => "scores",
+            Self::Pareto => "pareto",
+            Self::Weights => "weights",
+            Self::Any => "any",
+        }
+    }
+
+    /// Whether it flows from stage to stage. A setting of such a type that is left out is bound to the one stage
+    /// upstream that gives it.
+    pub fn is_data(self) -> bool {
+        matches!(self, Self::Miners | Self::Scores | Self::Pareto | Self::Weights)
+    }
+
+    /// Whether a reference of type `given` can stand where this type is asked for.
+    pub(super) fn accepts(self, given: Self) -> bool {
+        self == given
+            || self == Self::Any
+            || given == Self::Any
+            || (self == Self::Number && given == Self::Integer)
+            // Which text it is, is checked when the value is known.
+            || (self == Self::Environment && given == Self::String)
+            || (self == Self::String && given == Self::Environment)
+    }
+}
+
+/// What a value must be besides its type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// Nothing more.
+    Free,
+    /// From the first to the second, both included.
+    Between(i64, i64),
+    /// Above this.
+    Above(f64),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// What happens when a setting is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// An error, or for data the one output upstream.
+    Required,
+    /// Nothing.
+    Optional,
+    /// This JSON value.
+    Default(&'static str),
+}
+
+/// A setting of a stage kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Setting {
+    /// Its name under `with`.
+    pub name: &'static str,
+    /// What kind of value.
+    pub kind: Type,
+    /// What the value must be besides.
+    pub rule: Rule,
+    /// What happens without it.
+    pub absent: Absent,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// An output of a stage kind: `stages.<id>.<name>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Output {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind of value.
+    pub kind: Type,
+    /// What it is.
+    pub doc: &'static str,
+}
+
+/// A stage kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Kind {
+    /// Its name, as in `uses`.
+    pub name: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What can stand under `with`.
+    pub settings: &'static [Setting],
+    /// What later stages can read.
+    pub outputs: &'static [Output],
+}
+
+impl Kind {
+    /// The kind of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name)
+    }
+
+    /// The output of that name.
+    pub fn output(&self, name: &str) -> Option<&'static Output> {
+        self.outputs.iter().find(|output| output.name == name)
+    }
+
+    /// The setting of that name.
+    pub fn setting(&self, name: &str) -> Option<&'static Setting> {
+        self.settings.iter().find(|setting| setting.name == name)
+    }
+}
+
+const fn setting(name: &'static str, kind: Type, rule: Rule, absent: Absent, doc: &'static str) -> Setting {
+    Setting { name, kind, rule, absent, doc }
+}
+
+const fn output(name: &'static str, kind: Type, doc: &'static str) -> Output {
+    Output { name, kind, doc }
+}
+
+const ENVIRONMENT: Setting = setting(
+    "environment",
+    Type::Environment,
+    Rule::Free,
+    Absent::Default(r#""${{ matrix.environment }}""#),
+    "the environment of this task",
+);
+const MINERS: Setting = setting("miners", Type::Miners, Rule::Free, Absent::Required, "the miners");
+const SCORES: Setting = setting("scores", Type::Scores, Rule::Free, Absent::Required, "the scores");
+const PARETO: Setting = setting("pareto", Type::Pareto, Rule::Free, Absent::Required, "the frontier and points");
+
+/// Every stage kind, in the order of a typical pipeline.
+pub static KINDS: &[Kind] = &[
+    Kind {
+        name: "file/miners",
+        doc: "takes the miners from a YAML file or from the pipeline itself",
+        settings: &[
+            setting("path", Type::String, Rule::Free, Absent::Optional, "YAML list of miners, relative to the pipeline's root; this or `miners`"),
+            setting("miners", Type::Miners, Rule::Free, Absent::Optional, "list of `{uid, hotkey, endpoint, first_block?}`; this or `path`"),
+        ],
+        outputs: &[
+            output("miners", Type::Miners, "the miners by uid"),
+            output("count", Type::Integer, "how many"),
+        ],
+    },
+    Kind {
+        name: "environments/provision",
+        doc: "prepares the simulator of an environment and checks that it can be opened",
+        settings: &[ENVIRONMENT],
+        outputs: &[
+            output("environment", Type::Environment, "the environment"),
+            output("python", Type::String, "version of the Python that simulates"),
+            output("packages", Type::Object, "versions of the packages that decide results"),
+        ],
+    },
+    Kind {
+        name: "episodes/run",
+        doc: "runs the same seeded episodes of an environment for every miner",
+        settings: &[
+            MINERS,
+            setting("episodes", Type::Integer, Rule::Between(1, 1_000_000), Absent::Required, "episodes per miner"),
+            ENVIRONMENT,
+            setting("per_miner", Type::Integer, Rule::Between(1, 4096), Absent::Default("16"), "episodes one miner is given at a time"),
+            setting("attempts", Type::Integer, Rule::Between(1, 100), Absent::Default("5"), "tries of an episode after faults of our own"),
+        ],
+        outputs: &[
+            output("environment", Type::Environment, "the environment"),
+            output("planned", Type::Integer, "episodes planned"),
+            output("scored", Type::Integer, "episodes that count"),
+        ],
+    },
+    Kind {
+        name: "scores/aggregate",
+        doc: "turns the episodes of the stages before it into success rates with Wilson intervals",
+        settings: &[MINERS],
+        outputs: &[output("scores", Type::Scores, "success rates per miner and environment")],
+    },
+    Kind {
+        name: "scores/pareto",
+        doc: "finds the frontier and gives points for every subset of environments won",
+        settings: &[
+            SCORES,
+            setting("rule", Type::String, Rule::OneOf(&["epsilon", "first_commit"]), Absent::Default(r#""epsilon""#), "when one miner beats another"),
+            setting("subset_weighting", Type::String, Rule::OneOf(&["size", "exponential", "equal"]), Absent::Default(r#""size""#), "what a subset is worth"),
+        ],
+        outputs: &[output("pareto", Type::Pareto, "the frontier and the points")],
+    },
+    Kind {
+        name: "scores/weights",
+        doc: "turns points into the normalised vector",
+        settings: &[
+            PARETO,
+            setting("temperature", Type::Number, Rule::Above(0.0), Absent::Default("1.0"), "of the softmax: lower favours the best more"),
+            setting("all_zero", Type::String, Rule::OneOf(&["uniform", "burn"]), Absent::Default(r#""uniform""#), "what happens when nobody has points"),
+            setting("burn_uid", Type::Integer, Rule::Between(0, 65_535), Absent::Optional, "who gets the weight that is burnt"),
+        ],
+        outputs: &[output("weights", Type::Weights, "the vector")],
+    },
+    Kind {
+        name: "weights/publish",
+        doc: "makes the vector the latest one, in one transaction with the end of the cycle",
+        settings: &[
+            SCORES,
+            PARETO,
+            setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector"),
+        ],
+        outputs: &[output("digest", Type::String, "SHA-256 of the published document")],
+    },
+    Kind {
+        name: "environments/teardown",
+        doc: "stops every environment server of the cycle",
+        settings: &[],
+        outputs: &[],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_defaults_are_json() {
+        for kind in KINDS {
+            assert_eq!(KINDS.iter().filter(|other| other.name == kind.name).count(), 1);
+            for setting in kind.settings {
+                assert_eq!(kind.settings.iter().filter(|other| other.name == setting.name).count(), 1);
+                if let Absent::Default(json) = setting.absent {
+                    assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{json}");
+                }
+            }
+        }
+    }
+}

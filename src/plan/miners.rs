@@ -1,0 +1,185 @@
+//! `file/miners`: the list of miners, written in the pipeline or in a file of its own, becomes part of the definition.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::cycle::{Hotkey, Miner};
+use crate::manifest::decode::decode_at;
+use crate::manifest::document::{Document, NodeId};
+use crate::manifest::located::Located;
+use crate::manifest::{Diagnostic, Diagnostics, shown_path};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MinerWire {
+    uid: Located<u16>,
+    hotkey: Located<String>,
+    endpoint: Located<String>,
+    #[serde(default)]
+    first_block: Option<u64>,
+}
+
+/// Put the miners in place of the path to their file, and check those that are known.
+///
+/// `at` is where a setting is written, if it is.
+pub(super) fn resolve(
+    document: &Document,
+    settings: &mut Map<String, Value>,
+    at: &dyn Fn(&str) -> NodeId,
+    root: &Path,
+    found: &mut Diagnostics,
+) {
+    let list = match (settings.get("path"), settings.get("miners")) {
+        (Some(_), Some(_)) => {
+            found.push(document.error(at("path"), "`path` and `miners` exclude each other: write one of them"));
+            return;
+        }
+        (None, None) => {
+            let problem = document.error(at("path"), "`file/miners` needs either `path` or `miners`");
+            found.push(problem.help("`with: { path: pipelines/miners.yaml }`"));
+            return;
+        }
+        (Some(Value::String(path)), None) if path.contains("${{") => {
+            found.push(document.error(at("path"), "the path must be known before the cycle starts"));
+            return;
+        }
+        (Some(path), None) => {
+            let path = path.as_str().unwrap_or_default();
+            from_file(&root.join(path), document.error(at("path"), String::new()), found)
+        }
+        // An expression over what stages give: the engine checks it when it is known.
+        (None, Some(Value::String(_))) => return,
+        (None, Some(value)) => {
+            let node = at("miners");
+            // A list that came out of an expression has no places; it is checked as a whole.
+            if document.items(node).is_empty() && value.as_array().is_some_and(|list| !list.is_empty()) {
+                return;
+            }
+            read(document, node, found)
+        }
+    };
+    settings.shift_remove("path");
+    if let Some(list) = list {
+        settings.insert("miners".into(), serde_json::to_value(list).unwrap_or_default());
+    }
+}
+
+fn from_file(path: &Path, named_here: Diagnostic, found: &mut Diagnostics) -> Option<Vec<Miner>> {
+    match Document::read(&shown_path(path)) {
+        Ok(document) => read(&document, document.root(), found),
+        Err(problem) if problem.pointer.is_none() => {
+            // The file is not usable at all: what the operator can change is its name in the pipeline.
+            let file = problem.file.unwrap_or_default();
+            found.push(Diagnostic { message: format!("miners file `{file}`: {}", problem.message), ..named_here });
+            None
+        }
+        Err(problem) => {
+            found.push(problem);
+            None
+        }
+    }
+}
+
+fn read(document: &Document, node: NodeId, found: &mut Diagnostics) -> Option<Vec<Miner>> {
+    let wire: Vec<Located<MinerWire>> = decode_at(document, node, found)?;
+    if wire.is_empty() {
+        let problem = document.error(node, "no miners found: the list is empty");
+        found.push(problem.help("write at least one `- { uid: 1, hotkey: NAME, endpoint: \"http://host:port\" }`"));
+        return None;
+    }
+    let mut miners: Vec<Miner> = Vec::new();
+    let mut sound = true;
+    for entry in wire {
+        match check(document, entry.value, &miners) {
+            Ok(miner) => miners.push(miner),
+            Err(problems) => {
+                sound = false;
+                problems.into_iter().for_each(|problem| found.push(problem));
+            }
+        }
+    }
+    miners.sort_by_key(|miner| miner.uid);
+    sound.then_some(miners)
+}
+
+fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner, Vec<Diagnostic>> {
+    let mut problems = Vec::new();
+    if others.iter().any(|other| other.uid == wire.uid.value) {
+        problems.push(document.error(wire.uid.at, format!("uid {} is taken by another miner of the list", wire.uid.value)));
+    }
+    if others.iter().any(|other| other.hotkey.as_str() == wire.hotkey.value) {
+        let message = format!("hotkey `{}` is taken by another miner of the list", wire.hotkey.value);
+        problems.push(document.error(wire.hotkey.at, message));
+    }
+    let hotkey = wire.hotkey.value.parse::<Hotkey>().map_err(|error| document.error(wire.hotkey.at, error.to_string()));
+    if let Err(reason) = check_endpoint(&wire.endpoint.value) {
+        let message = format!("`{}` is not an endpoint: {reason}", wire.endpoint.value);
+        let help = "write `http://host:port`, `https://host/prefix` or `demo:POLICY`";
+        problems.push(document.error(wire.endpoint.at, message).help(help));
+    }
+    match hotkey {
+        Ok(hotkey) if problems.is_empty() => {
+            Ok(Miner { uid: wire.uid.value, hotkey, endpoint: wire.endpoint.value, first_block: wire.first_block })
+        }
+        Ok(_) => Err(problems),
+        Err(problem) => {
+            problems.push(problem);
+            Err(problems)
+        }
+    }
+}
+
+/// `http(s)://host[:port][/prefix]`, or `demo:POLICY`.
+fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
+    if let Some(policy) = endpoint.strip_prefix("demo:") {
+        let word = !policy.is_empty() && policy.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        return if word { Ok(()) } else { Err("a policy is a lower-case word") };
+    }
+    let rest = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+    let rest = rest.ok_or("it starts with neither `http://`, `https://` nor `demo:`")?;
+    let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%".contains(&b)) {
+        return Err("the prefix holds characters that do not belong there");
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(v6) => {
+            let (address, after) = v6.split_once(']').ok_or("the address is not closed by `]`")?;
+            address.parse::<std::net::Ipv6Addr>().map_err(|_| "the address is not IPv6")?;
+            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("the port is wrong")?) };
+            ("v6", port)
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Err("the host is wrong");
+    }
+    match port.map(str::parse::<u16>) {
+        None | Some(Ok(1..)) => Ok(()),
+        _ => Err("the port is wrong"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_endpoint;
+
+    #[test]
+    fn endpoints() {
+        let good = ["http://h", "https://h:1/p/q", "http://10.0.0.1:8001", "http://[::1]:80/x", "demo:reacher"];
+        for endpoint in good {
+            assert_eq!(check_endpoint(endpoint), Ok(()), "{endpoint}");
+        }
+        let bad = [
+            "", "h:80", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:99999", "http://user@h", "http://h/?q",
+            "http://h/#f", "http://[::1", "http://[x]", "http://h h", "demo:", "demo:../x", "http://h/${{ x }}", "HTTP://h",
+        ];
+        for endpoint in bad {
+            assert!(check_endpoint(endpoint).is_err(), "{endpoint}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What an expression may refer to, checked before anything starts.
+
+use serde_json::{Map, Value, json};
+
+use crate::manifest::document::{Document, NodeId};
+use crate::manifest::{Diagnostic, suggest};
+
+use super::draft::Draft;
+use super::expression::{self, ExpressionError, Part};
+use super::inputs::Inputs;
+use super::kinds::Type;
+use super::Phase;
+
+/// Fields of `cycle` and their types.
+const CYCLE: [(&str, Type); 4] =
+    [("id", Type::String), ("environments", Type::List), ("publish", Type::Boolean), ("block", Type::Integer)];
+
+/// What a text of a manifest may refer to.
+pub(super) struct Scope<'a> {
+    pub(super) document: &'a Document,
+    pub(super) inputs: &'a Inputs,
+    /// Ids of the pipeline's environments, sorted.
+    pub(super) environments: &'a [String],
+    pub(super) drafts: &'a [Draft<'a>],
+}
+
+/// What is known of a value before the cycle starts.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Its type, when it is exactly one reference.
+    pub(super) kind: Option<Type>,
+    /// Stages it needs the outputs of.
+    pub(super) stages: Vec<usize>,
+    /// What else keeps it from being evaluated now.
+    pub(super) waits_for: Vec<String>,
+    /// Whether it differs between the tasks of its stage.
+    pub(super) uses_matrix: bool,
+    /// Whether there is an expression in it at all.
+    pub(super) has_expression: bool,
+}
+
+impl Found {
+    /// Whether it can be evaluated now, for the stage as a whole.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known_per_task() && !self.uses_matrix
+    }
+
+    /// Whether it can be evaluated now, for each task.
+    pub(super) fn is_known_per_task(&self) -> bool {
+        self.stages.is_empty() && self.waits_for.is_empty()
+    }
+
+    fn join(&mut self, other: Self) {
+        self.stages.extend(other.stages);
+        self.waits_for.extend(other.waits_for);
+        self.uses_matrix |= other.uses_matrix;
+        self.has_expression |= other.has_expression;
+    }
+}
+
+impl Scope<'_> {
+    /// Check every expression below a node, on behalf of a stage.
+    pub(super) fn check(&self, stage: usize, node: NodeId) -> Result<Found, Vec<Diagnostic>> {
+        let mut found = Found::default();
+        let mut problems = Vec::new();
+        let items = self.document.items(node).iter().copied();
+        for child in items.chain(self.document.entries(node).map(|(.., value)| value)) {
+            match self.check(stage, child) {
+                Ok(below) => found.join(below),
+                Err(below) => problems.extend(below),
+            }
+        }
+        if let Some(text) = self.document.text(node) {
+            match self.check_text(stage, node, text) {
+                Ok(here) => found = here,
+                Err(here) => problems.extend(here),
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(problems) }
+    }
+
+    /// Check a text that stands at `node`, or stands for it.
+    pub(super) fn check_text(&self, stage: usize, node: NodeId, text: &str) -> Result<Found, Vec<Diagnostic>> {
+        let parts = expression::parts(text).map_err(|error| vec![self.wrong(node, &error)])?;
+        let mut found = Found::default();
+        let mut problems = Vec::new();
+        let only = parts.len() == 1;
+        for part in parts {
+            let Part::Expression(expression) = part else { continue };
+            found.has_expression = true;
+            match expression::references(&expression) {
+                Err(error) => problems.push(self.wrong(node, &error)),
+                Ok(names) => {
+                    for name in names {
+                        match self.reference(stage, &name) {
+                            Ok(mut one) => {
+                                let kind = one.kind.take();
+                                found.join(one);
+                                found.kind = kind.filter(|_| only && expression == name);
+                            }
+                            Err((message, help)) => {
+                                let problem = self.document.error_within(node, &name, message);
+                                problems.push(match help {
+                                    Some(help) => problem.help(help),
+                                    None => problem,
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(problems) }
+    }
+
+    fn wrong(&self, node: NodeId, error: &ExpressionError) -> Diagnostic {
+        let problem = self.document.error_within(node, &error.expression, error.message.clone());
+        match &error.help {
+            Some(help) => problem.help(help.clone()),
+            None => problem,
+        }
+    }
+
+    fn reference(&self, stage: usize, name: &str) -> Result<Found, (String, Option<String>)> {
+        let mut steps = name.split('.');
+        let root = steps.next().unwrap_or_default();
+        let field = steps.next();
+        match (root, field) {
+            ("inputs", Some(input)) => self.input(name, input),
+            ("cycle", Some(field)) => {
+                let fields = CYCLE.map(|(name, _)| name);
+                let Some((_, kind)) = CYCLE.iter().find(|(name, _)| *name == field) else {
+                    return Err(unknown(format!("`cycle` has no field `{field}`"), field, &fields));
+                };
+                let mut found = Found { kind: Some(*kind), ..Found::default() };
+                if field != "environments" {
+                    found.waits_for.push(format!("cycle.{field}"));
+                }
+                Ok(found)
+            }
+            ("stages", Some(id)) => self.output(stage, id, steps.next(), steps.next().is_some()),
+            ("matrix", Some(axis)) => {
+                let axes: Vec<&str> = self.drafts[stage].axes().collect();
+                match axes.contains(&axis) {
+                    true => Ok(Found { kind: Some(Type::Any), uses_matrix: true, ..Found::default() }),
+                    false => Err(unknown(format!("the stage has no matrix `{axis}`"), axis, &axes)),
+                }
+            }
+            ("inputs" | "cycle" | "stages" | "matrix", None) => {
+                Err((format!("`{root}` needs a field"), Some(format!("write `{root}.NAME`"))))
+            }
+            ("task", _) => Err(("`task` is only known in environment manifests".into(), None)),
+            _ => {
+                let roots = ["inputs", "cycle", "stages", "matrix"];
+                Err(unknown(format!("`{root}` is not known here"), root, &roots))
+            }
+        }
+    }
+
+    fn input(&self, name: &str, input: &str) -> Result<Found, (String, Option<String>)> {
+        let Some(kind) = self.inputs.type_of(input) else {
+            let names: Vec<&str> = self.inputs.names().collect();
+            return Err(unknown(format!("the pipeline has no input `{input}`"), input, &names));
+        };
+        let mut found = Found { kind: Some(kind), ..Found::default() };
+        if !self.inputs.values.contains_key(input) {
+            found.waits_for.push(name.to_owned());
+        }
+        Ok(found)
+    }
+
+    fn output(&self, stage: usize, id: &str, field: Option<&str>, deeper: bool) -> Result<Found, (String, Option<String>)> {
+        let ids: Vec<&str> = self.drafts.iter().map(|draft| draft.id.as_str()).collect();
+        let Some(target) = ids.iter().position(|known| *known == id) else {
+            return Err(unknown(format!("there is no stage `{id}`"), id, &ids));
+        };
+        if target == stage {
+            return Err(("a stage cannot use its own outputs".into(), None));
+        }
+        if self.drafts[target].phase != self.drafts[stage].phase {
+            let message = match self.drafts[stage].phase {
+                Phase::Finally => "a stage of `finally` runs however the others ended, so it cannot use their outputs",
+                Phase::Main => "a stage of `finally` runs last, so no other stage can use its outputs",
+            };
+            return Err((message.into(), None));
+        }
+        let found = |kind| Found { kind: Some(kind), stages: vec![target], ..Found::default() };
+        // An unknown kind is reported by itself; what it gives is not known then.
+        let Some(kind) = self.drafts[target].kind else { return Ok(found(Type::Any)) };
+        let outputs: Vec<&str> = kind.outputs.iter().map(|output| output.name).collect();
+        let Some(field) = field else {
+            let all = outputs.iter().map(|output| format!("stages.{id}.{output}")).collect::<Vec<_>>().join(", ");
+            return Err((format!("`stages.{id}` needs a field"), Some(format!("there are: {all}")).filter(|_| !all.is_empty())));
+        };
+        match kind.output(field) {
+            None => Err(unknown(format!("`{}` has no output `{field}`", kind.name), field, &outputs)),
+            Some(_) if deeper => Ok(found(Type::Any)),
+            Some(_) if self.drafts[target].axes().next().is_some() => Ok(found(Type::List)),
+            Some(output) => Ok(found(output.kind)),
+        }
+    }
+
+    /// What an expression sees before the start.
+    pub(super) fn context(&self, matrix: &Map<String, Value>) -> Value {
+        json!({ "inputs": self.inputs.values, "cycle": { "environments": self.environments }, "matrix": matrix })
+    }
+
+    /// The value at a node with everything evaluated.
+    pub(super) fn evaluate(&self, node: NodeId, value: &Value, matrix: &Map<String, Value>) -> Result<Value, Diagnostic> {
+        expression::render(value, &self.context(matrix)).map_err(|error| self.wrong(node, &error))
+    }
+}
+
+fn unknown(message: String, written: &str, known: &[&str]) -> (String, Option<String>) {
+    let help = match suggest::closest(written, known.iter().copied()) {
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None if known.is_empty() || known.len() > 12 => None,
+        None => Some(format!("there are: {}", known.join(", "))),
+    };
+    (message, help)
+}

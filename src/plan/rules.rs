@@ -1,0 +1,65 @@
+//! What must hold between stages, once each is resolved.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::manifest::Diagnostics;
+
+use super::graph_of_drafts::Ancestry;
+use super::references::Scope;
+
+/// Check the pipeline as a whole.
+pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnostics) {
+    environments_run_once(scope, found);
+    one_publication(scope, found);
+    aggregates_have_episodes(scope, ancestry, found);
+}
+
+/// An episode is (cycle, environment, seed index, miner): two tasks over one environment would share their episodes.
+fn environments_run_once(scope: &Scope<'_>, found: &mut Diagnostics) {
+    let mut runs: BTreeMap<String, String> = BTreeMap::new();
+    for draft in scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "episodes/run")) {
+        let at = draft.setting_at("environment");
+        for task in &draft.tasks {
+            let setting = draft.with.get("environment").cloned().unwrap_or(Value::Null);
+            // A value that is wrong has been reported when the setting was checked.
+            let Ok(value) = scope.evaluate(at, &setting, &task.matrix) else {
+                let message = "the environment must be known before the cycle starts";
+                found.push(scope.document.error(at, message));
+                return;
+            };
+            let Some(environment) = value.as_str().filter(|text| !text.is_empty()) else { continue };
+            if let Some(other) = runs.insert(environment.to_owned(), task.key.to_string()) {
+                let message = format!("`{environment}` is run twice: by `{other}` and by `{}`", task.key);
+                let problem = scope.document.error(at, message);
+                found.push(problem.help("an environment runs once in a cycle; raise `episodes` to run more of them"));
+            }
+        }
+    }
+}
+
+fn one_publication(scope: &Scope<'_>, found: &mut Diagnostics) {
+    let mut first: Option<&str> = None;
+    for draft in scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "weights/publish")) {
+        if let Some(first) = first {
+            let message = format!("only one stage may publish weights, and `{first}` does");
+            found.push(scope.document.error(draft.wire.uses.at, message));
+        } else if draft.axes().next().is_some() {
+            found.push(scope.document.error(draft.at, "weights are published once: the stage cannot have a matrix"));
+        }
+        first.get_or_insert(draft.id.as_str());
+    }
+}
+
+fn aggregates_have_episodes(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnostics) {
+    let is = |stage: usize, name: &str| scope.drafts[stage].kind.is_some_and(|kind| kind.name == name);
+    for index in (0..scope.drafts.len()).filter(|index| is(*index, "scores/aggregate")) {
+        let unknown = |stage: &usize| scope.drafts[*stage].kind.is_none();
+        if !ancestry.of(index).iter().any(|stage| is(*stage, "episodes/run") || unknown(stage)) {
+            let draft = &scope.drafts[index];
+            let problem = scope.document.error(draft.at, format!("no stage before `{}` runs episodes", draft.id));
+            found.push(problem.help("name the `episodes/run` stage in `depends_on`"));
+        }
+    }
+}
