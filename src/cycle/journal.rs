@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CycleId, Episode, EpisodeKey, Salt, TaskEvent, TaskKey, TaskStatus};
+use super::{CycleId, Episode, EpisodeKey, IllegalTransition, Salt, TaskEvent, TaskKey, TaskStatus};
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,29 @@ pub struct TaskState {
     pub failed_attempts: u32,
     /// Where it stands.
     pub status: TaskStatus,
+}
+
+impl TaskState {
+    /// A task that nothing has happened to yet.
+    pub fn new(key: TaskKey) -> Self {
+        Self { key, attempt: 0, failed_attempts: 0, status: TaskStatus::Pending }
+    }
+
+    /// The task after `event` of `attempt`: every journal counts attempts with this one function.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] when the event cannot happen in this state, or is about an attempt that is over: a late
+    /// word about attempt 1 must not end attempt 2.
+    pub fn record(&self, attempt: u32, event: &TaskEvent) -> Result<Self, IllegalTransition> {
+        let current = if *event == TaskEvent::Started { self.attempt + 1 } else { self.attempt };
+        let status = self.status.apply(event)?;
+        if attempt != current {
+            return Err(IllegalTransition { status: "at another attempt", event: event.word() });
+        }
+        let failed = matches!(event, TaskEvent::Retried { .. } | TaskEvent::Failed { .. });
+        let failed_attempts = self.failed_attempts + u32::from(failed);
+        Ok(Self { key: self.key.clone(), attempt, failed_attempts, status })
+    }
 }
 
 /// A cycle as the journal knows it: all that is needed to go on with it.
@@ -146,7 +169,7 @@ pub enum JournalError {
     Unknown(CycleId),
     /// The task's journal says otherwise.
     #[error(transparent)]
-    Illegal(#[from] super::IllegalTransition),
+    Illegal(#[from] IllegalTransition),
     /// The storage failed: worth another try later.
     #[error("the journal cannot be reached")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -5,6 +5,7 @@
 mod episode;
 mod id;
 mod journal;
+mod memory;
 mod seed;
 mod task;
 
@@ -14,5 +15,6 @@ pub use journal::{
     Appended, CycleRecord, CycleStatus, Entry, Heartbeat, Journal, JournalError, Lease, PendingEpisode, Publication,
     TaskState,
 };
+pub use memory::MemoryJournal;
 pub use seed::{InvalidSalt, Salt};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};

@@ -115,8 +115,8 @@ pub enum TaskStatus {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("a task that is {status} cannot be {event}")]
 pub struct IllegalTransition {
-    status: &'static str,
-    event: &'static str,
+    pub(super) status: &'static str,
+    pub(super) event: &'static str,
 }
 
 impl TaskStatus {

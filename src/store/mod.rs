@@ -1,1 +1,106 @@
 //! All SQL, the embedded server, and the journal on Postgres.
+//!
+//! [`Store`] is the one handle: a small pool of connections and, where no server was named, a share in the embedded
+//! one. The same SQL runs on both. It never runs a stage and never prints; what a query answers is a plain struct.
+//!
+//! | file | what it asks |
+//! |---|---|
+//! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
+//! | `cycle.rs` | cycles: create, find, list, cancel |
+//! | `publication.rs` | published weights |
+//! | `status.rs` | the whole database at a glance |
+//! | `admin.rs` | create, migrate, reset |
+//! | `embedded/` | the server of our own |
+
+mod admin;
+mod append;
+mod cycle;
+pub mod embedded;
+mod episode;
+mod error;
+mod holder;
+mod journal;
+mod lease;
+mod location;
+mod publication;
+mod retry;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{config, host::Progress};
+
+pub use admin::Created;
+pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
+pub use episode::EpisodeCount;
+pub use error::Error;
+pub use publication::PublicationRow;
+pub use status::{Contents, DatabaseStatus};
+
+use location::Location;
+
+/// Connections a process holds at most: enough for every task of a cycle, few enough for many processes on one server.
+const CONNECTIONS: u32 = 8;
+
+/// How long one try waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database that has been opened. Clones share it; the embedded server runs for as long as one of them lives.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    location: Arc<Location>,
+}
+
+impl Store {
+    /// Open the configured database and make it ready: start the embedded server if it is the one, create its database,
+    /// bring the schema up to date.
+    ///
+    /// # Errors
+    /// [`Error`], each with what to do in its message or its hint at the edge.
+    pub async fn open(config: &config::Database, progress: &Progress) -> Result<Self, Error> {
+        let location = Location::find(config, progress).await?;
+        if location.is_embedded() {
+            admin::create_database(&location).await?;
+        }
+        let store = Self::connect_to(location).await?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Open the configured database as it stands: nothing is created, no schema is changed or asked for.
+    ///
+    /// # Errors
+    /// [`Error::NoDatabase`] where there is none, [`Error::Unreachable`] where no server answers.
+    pub async fn open_as_is(config: &config::Database, progress: &Progress) -> Result<Self, Error> {
+        Self::connect_to(Location::find(config, progress).await?).await
+    }
+
+    async fn connect_to(location: Location) -> Result<Self, Error> {
+        // One connection by hand: a pool would try for its whole time-out where the answer is plain at once.
+        let mut connection = location.connect().await?;
+        admin::check_server(&mut connection).await?;
+        drop(connection);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(location.options().clone());
+        Ok(Self { pool, location: Arc::new(location) })
+    }
+
+    /// Where the database is, for people; without its password.
+    pub fn location(&self) -> String {
+        self.location.to_string()
+    }
+
+    /// Close the connections. If we are the last user of the embedded server, wait (for ten seconds at most) until it has
+    /// stopped, so that nothing is left running. Clones of this store are closed with it.
+    pub async fn close(self) {
+        self.pool.close().await;
+        if let Location::Embedded { server, .. } = &*self.location {
+            server.leave().await;
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A journal in memory, for tests of whatever drives a cycle: it keeps the contract of [`Journal`] and forgets with its process.
+//!
+//! It talks to nothing and never waits. `src/tests/store.rs` runs one contract over this journal and the one on Postgres.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use chrono::{DateTime, Duration, Utc};
+use uuid::Uuid;
+
+use super::{
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
+    PendingEpisode, Publication, TaskKey, TaskState,
+};
+
+/// How long a lease lasts without a heartbeat.
+const LEASE: Duration = Duration::seconds(15);
+
+/// A journal in memory. Clones share what is written.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryJournal(Arc<Mutex<Shelf>>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    cycles: BTreeMap<CycleId, Kept>,
+    publications: Vec<(CycleId, Publication)>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    record: CycleRecord,
+    reason: Option<String>,
+    epoch: i64,
+    held: Option<(Uuid, DateTime<Utc>)>,
+    entries: Vec<Entry>,
+    episodes: BTreeMap<EpisodeKey, Planned>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    task: TaskKey,
+    attempt: u32,
+    last: Option<Episode>,
+}
+
+impl Planned {
+    fn scored(&self) -> Option<&Episode> {
+        self.last.as_ref().filter(|episode| episode.report.outcome.is_scored())
+    }
+}
+
+impl Kept {
+    /// The fence: whoever writes must hold the lease of a cycle that is still open.
+    fn check(&self, lease: &Lease) -> Result<(), JournalError> {
+        let holds = self.held.is_some_and(|(owner, _)| owner == lease.owner) && self.epoch == lease.epoch;
+        if holds && self.record.status == CycleStatus::Open {
+            Ok(())
+        } else {
+            Err(JournalError::LeaseLost(lease.cycle))
+        }
+    }
+
+    /// Whether `lease` was the last one and has been given back: what a repeated farewell finds.
+    fn has_left(&self, lease: &Lease) -> bool {
+        self.held.is_none() && self.epoch == lease.epoch
+    }
+}
+
+impl MemoryJournal {
+    /// A journal without cycles.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keep a new cycle with its tasks. A record with that id is replaced.
+    pub fn create(&self, record: CycleRecord, tasks: Vec<TaskKey>) {
+        let tasks = tasks.into_iter().map(TaskState::new).collect();
+        let record = CycleRecord { tasks, ..record };
+        let kept = Kept { reason: None, epoch: 0, held: None, entries: vec![], episodes: BTreeMap::new(), record };
+        self.shelf().cycles.insert(kept.record.id, kept);
+    }
+
+    /// As if the holder of the cycle had fallen silent for longer than its lease.
+    pub fn expire_lease(&self, cycle: CycleId) {
+        if let Some(kept) = self.shelf().cycles.get_mut(&cycle) {
+            kept.held = kept.held.map(|(owner, _)| (owner, Utc::now() - LEASE));
+        }
+    }
+
+    /// Ask for the cycle to stop.
+    pub fn request_cancel(&self, cycle: CycleId) {
+        if let Some(kept) = self.shelf().cycles.get_mut(&cycle) {
+            kept.record.cancel_requested = true;
+        }
+    }
+
+    /// What has been published, oldest first.
+    pub fn publications(&self) -> Vec<(CycleId, Publication)> {
+        self.shelf().publications.clone()
+    }
+
+    /// Every line of a cycle's journal, oldest first.
+    pub fn entries(&self, cycle: CycleId) -> Vec<Entry> {
+        self.shelf().cycles.get(&cycle).map(|kept| kept.entries.clone()).unwrap_or_default()
+    }
+
+    /// Why the cycle ended as it did.
+    pub fn reason(&self, cycle: CycleId) -> Option<String> {
+        self.shelf().cycles.get(&cycle)?.reason.clone()
+    }
+
+    /// Everything under one lock. A panic elsewhere leaves whole values behind, so a poisoned lock is used as it is.
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Do something to a cycle, or say that there is none.
+    fn with<T>(
+        &self,
+        cycle: CycleId,
+        act: impl FnOnce(&mut Kept) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        act(self.shelf().cycles.get_mut(&cycle).ok_or(JournalError::Unknown(cycle))?)
+    }
+}
+
+impl Journal for MemoryJournal {
+    async fn load(&self, cycle: CycleId) -> Result<CycleRecord, JournalError> {
+        self.with(cycle, |kept| Ok(kept.record.clone()))
+    }
+
+    async fn acquire(&self, cycle: CycleId) -> Result<Lease, JournalError> {
+        self.with(cycle, |kept| {
+            if kept.record.status != CycleStatus::Open {
+                return Err(JournalError::LeaseLost(cycle));
+            }
+            if let Some((_, until)) = kept.held.filter(|(_, until)| *until > Utc::now()) {
+                return Err(JournalError::Leased(cycle, until));
+            }
+            let owner = Uuid::new_v4();
+            kept.epoch += 1;
+            kept.held = Some((owner, Utc::now() + LEASE));
+            Ok(Lease { cycle, owner, epoch: kept.epoch })
+        })
+    }
+
+    async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
+        self.with(lease.cycle, |kept| {
+            kept.check(lease)?;
+            kept.held = Some((lease.owner, Utc::now() + LEASE));
+            Ok(Heartbeat { cancel_requested: kept.record.cancel_requested })
+        })
+    }
+
+    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+        let mut shelf = self.shelf();
+        let shelf = &mut *shelf;
+        let kept = shelf.cycles.get_mut(&lease.cycle).ok_or(JournalError::Unknown(lease.cycle))?;
+        kept.check(lease)?;
+        let same = |old: &Entry| {
+            (&old.task, old.attempt, old.event.word()) == (&entry.task, entry.attempt, entry.event.word())
+        };
+        if kept.entries.iter().any(same) {
+            return Ok(Appended::AlreadyRecorded);
+        }
+        let task = kept.record.tasks.iter_mut().find(|task| task.key == entry.task);
+        let task = task.ok_or_else(|| storage(format!("there is no task `{}`", entry.task)))?;
+        let next = task.record(entry.attempt, &entry.event)?;
+        if let Some(publication) = &entry.publication {
+            if shelf.publications.iter().any(|(cycle, _)| *cycle == lease.cycle) {
+                return Err(storage(format!("cycle `{}` has published already", lease.cycle)));
+            }
+            shelf.publications.push((lease.cycle, publication.clone()));
+        }
+        *task = next;
+        kept.entries.push(entry.clone());
+        Ok(Appended::Recorded)
+    }
+
+    async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
+        self.with(lease.cycle, |kept| {
+            kept.check(lease)?;
+            if !kept.record.tasks.iter().any(|state| state.key == *task) {
+                return Err(storage(format!("there is no task `{task}`")));
+            }
+            for key in keys {
+                let planned = || Planned { task: task.clone(), attempt: 0, last: None };
+                kept.episodes.entry(key.clone()).or_insert_with(planned);
+            }
+            Ok(())
+        })
+    }
+
+    async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
+        self.with(cycle, |kept| {
+            let open = kept.episodes.iter().filter(|(_, planned)| planned.task == *task && planned.scored().is_none());
+            let mut pending: Vec<_> =
+                open.map(|(key, planned)| PendingEpisode { key: key.clone(), attempt: planned.attempt }).collect();
+            pending.sort_by(|a, b| (a.key.seed_index, &a.key.hotkey).cmp(&(b.key.seed_index, &b.key.hotkey)));
+            Ok(pending)
+        })
+    }
+
+    async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
+        self.with(lease.cycle, |kept| {
+            kept.check(lease)?;
+            let planned = kept.episodes.get_mut(&episode.key);
+            let planned = planned.ok_or_else(|| storage("an episode that was never planned"))?;
+            let is_late = !episode.report.outcome.is_scored() && episode.attempt <= planned.attempt;
+            if planned.scored().is_some() || is_late {
+                return Ok(Appended::AlreadyRecorded);
+            }
+            planned.attempt = planned.attempt.max(episode.attempt);
+            planned.last = Some(Episode { attempt: planned.attempt, ..episode.clone() });
+            Ok(Appended::Recorded)
+        })
+    }
+
+    async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
+        // The keys' order is that of the contract: environment, seed index, hotkey.
+        self.with(cycle, |kept| Ok(kept.episodes.values().filter_map(Planned::scored).cloned().collect()))
+    }
+
+    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+        if status == CycleStatus::Open {
+            return self.release(lease).await;
+        }
+        self.with(lease.cycle, |kept| {
+            if kept.has_left(lease) && kept.record.status == status {
+                return Ok(());
+            }
+            kept.check(lease)?;
+            kept.record.status = status;
+            kept.reason = reason.map(str::to_owned);
+            kept.held = None;
+            Ok(())
+        })
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+        self.with(lease.cycle, |kept| {
+            if kept.has_left(lease) && kept.record.status == CycleStatus::Open {
+                return Ok(());
+            }
+            kept.check(lease)?;
+            kept.held = None;
+            Ok(())
+        })
+    }
+}
+
+fn storage(message: impl Into<String>) -> JournalError {
+    JournalError::Storage(message.into().into())
+}

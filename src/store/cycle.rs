@@ -1,0 +1,372 @@
+//! Cycles and their tasks: create, find by name, list, ask to stop.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Salt, TaskKey, TaskState};
+
+use super::{
+    Error, Store,
+    append::{StateRow, json},
+    error::Trouble,
+    holder::Holder,
+};
+
+/// How many cycles an error lists.
+const CANDIDATES: i64 = 5;
+
+/// A cycle to be created.
+#[derive(Debug, Clone)]
+pub struct NewCycle {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The resolved definition.
+    pub definition: Value,
+    /// Its content hash.
+    pub definition_hash: String,
+    /// Directory that relative paths in the definition start from.
+    pub root: String,
+    /// The secret its seeds come from.
+    pub salt: Salt,
+    /// Block it is pinned to.
+    pub block: Option<u64>,
+    /// Every task of the plan, in the plan's order.
+    pub tasks: Vec<TaskKey>,
+}
+
+/// A cycle as lists show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CycleSummary {
+    /// Its id.
+    pub id: CycleId,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The content hash of its definition.
+    pub definition_hash: String,
+    /// Where it stands.
+    pub status: CycleStatus,
+    /// Why it ended as it did.
+    pub reason: Option<String>,
+    /// Whether some process runs it now: its lease is live and its holder not known to be dead.
+    pub is_running: bool,
+    /// Whether somebody has asked for it to stop.
+    pub cancel_requested: bool,
+    /// Block it is pinned to.
+    pub block: Option<u64>,
+    /// SHA-256 of the salt in hex.
+    pub salt_sha256: String,
+    /// The salt, once the cycle has ended.
+    pub salt: Option<Salt>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Tasks that have ended, and all.
+    pub tasks: (u64, u64),
+    /// Episodes that are scored, and all that are planned.
+    pub episodes: (u64, u64),
+    /// Digest of the weights it has published.
+    pub weights_digest: Option<String>,
+}
+
+/// A task as `cycle show` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    /// The task and where it stands.
+    pub state: TaskState,
+    /// When its first attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What came of asking a cycle to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// The process that runs it will see it at its next heartbeat.
+    Requested,
+    /// Nobody runs it: whoever takes its lease next has to end it.
+    NobodyRuns,
+    /// It has ended already.
+    Ended(CycleStatus),
+}
+
+impl Store {
+    /// Write down a new cycle with all its tasks.
+    pub async fn create_cycle(&self, new: &NewCycle) -> Result<CycleId, Error> {
+        // One id for all tries: if an acknowledgement is lost, the next try finds the cycle to be there.
+        let id = CycleId::generate();
+        self.ask(|| insert(&self.pool, id, new)).await?;
+        Ok(id)
+    }
+
+    /// The cycle that `given` means: `@latest`, an id, or the start of one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCycle`], [`Error::AmbiguousCycle`] and [`Error::NoCycle`] say what there is instead.
+    pub async fn resolve(&self, given: &str) -> Result<CycleId, Error> {
+        if given == "@latest" {
+            return self.recent(1).await?.first().copied().ok_or(Error::NoCycle);
+        }
+        let given = given.trim().to_ascii_lowercase();
+        let unknown = async || -> Result<CycleId, Error> {
+            let recent = self.recent(CANDIDATES).await?.iter().map(CycleId::to_string).collect();
+            Err(Error::UnknownCycle { given: given.clone(), recent })
+        };
+        // Only what an id is made of reaches the pattern, so nothing in it is a wildcard.
+        if given.is_empty() || !given.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+            return unknown().await;
+        }
+        let found = self.starting_with(&given).await?;
+        match found.as_slice() {
+            [] => unknown().await,
+            [only] => Ok(*only),
+            several => {
+                let candidates = several.iter().map(CycleId::to_string).collect();
+                Err(Error::AmbiguousCycle { given, candidates })
+            }
+        }
+    }
+
+    async fn starting_with(&self, start: &str) -> Result<Vec<CycleId>, Error> {
+        self.ask(|| async {
+            let ids: Vec<Uuid> = sqlx::query_scalar(
+                "select cycle_id from cycle where cycle_id::text like $1 || '%' order by cycle_id desc limit $2",
+            )
+            .bind(start)
+            .bind(CANDIDATES)
+            .fetch_all(&self.pool)
+            .await?;
+            Ok(ids.into_iter().map(CycleId::from).collect())
+        })
+        .await
+    }
+
+    async fn recent(&self, limit: i64) -> Result<Vec<CycleId>, Error> {
+        self.ask(|| async {
+            // Ids sort as cycles were created.
+            let ids: Vec<Uuid> = sqlx::query_scalar("select cycle_id from cycle order by cycle_id desc limit $1")
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
+            Ok(ids.into_iter().map(CycleId::from).collect())
+        })
+        .await
+    }
+
+    /// The latest cycles, newest first.
+    pub async fn cycles(&self, limit: u32) -> Result<Vec<CycleSummary>, Error> {
+        self.ask(|| summaries(&self.pool, None, limit.into())).await
+    }
+
+    /// One cycle.
+    pub async fn cycle_summary(&self, cycle: CycleId) -> Result<CycleSummary, Error> {
+        let found = self.ask(|| summaries(&self.pool, Some(cycle), 1)).await?;
+        found.into_iter().next().ok_or_else(|| Error::UnknownCycle { given: cycle.to_string(), recent: vec![] })
+    }
+
+    /// The tasks of a cycle in the plan's order.
+    pub async fn task_rows(&self, cycle: CycleId) -> Result<Vec<TaskRow>, Error> {
+        self.ask(|| task_rows(&self.pool, cycle)).await
+    }
+
+    /// Ask for a cycle to stop.
+    pub async fn request_cancel(&self, cycle: CycleId) -> Result<CancelAnswer, Error> {
+        self.ask(|| async {
+            sqlx::query("update cycle set cancel_requested = true where cycle_id = $1 and status = 'open'")
+                .bind(cycle.as_uuid())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+        .await?;
+        let summary = self.cycle_summary(cycle).await?;
+        Ok(match summary.status {
+            CycleStatus::Open if summary.is_running => CancelAnswer::Requested,
+            CycleStatus::Open => CancelAnswer::NobodyRuns,
+            ended => CancelAnswer::Ended(ended),
+        })
+    }
+}
+
+async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error> {
+    let mut transaction = pool.begin().await?;
+    let is_new = sqlx::query(
+        "insert into cycle (cycle_id, pipeline, definition, definition_hash, root, salt, salt_sha256, block)
+         values ($1, $2, $3::text::json, $4, $5, $6, $7, $8)
+         on conflict (cycle_id) do nothing",
+    )
+    .bind(id.as_uuid())
+    .bind(&new.pipeline)
+    .bind(json(&new.definition)?)
+    .bind(&new.definition_hash)
+    .bind(&new.root)
+    .bind(new.salt.as_bytes().as_slice())
+    .bind(new.salt.commitment())
+    .bind(new.block.map(|block| i64::try_from(block).unwrap_or(i64::MAX)))
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    if is_new == 1 {
+        let stages: Vec<&str> = new.tasks.iter().map(|task| task.stage.as_str()).collect();
+        let cells: Vec<&str> = new.tasks.iter().map(|task| task.cell.as_str()).collect();
+        sqlx::query(
+            "insert into task (cycle_id, stage, cell, position)
+             select $1, stage, cell, place - 1
+             from unnest($2::text[], $3::text[]) with ordinality as planned (stage, cell, place)",
+        )
+        .bind(id.as_uuid())
+        .bind(stages)
+        .bind(cells)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct RecordRow {
+    definition: String,
+    root: String,
+    salt: Vec<u8>,
+    block: Option<i64>,
+    status: String,
+    cancel_requested: bool,
+    created_at: DateTime<Utc>,
+}
+
+/// Everything known about a cycle.
+pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, Trouble> {
+    let row: Option<RecordRow> = sqlx::query_as(
+        "select definition::text, root, salt, block, status, cancel_requested, created_at
+         from cycle where cycle_id = $1",
+    )
+    .bind(cycle.as_uuid())
+    .fetch_optional(pool)
+    .await?;
+    let row = row.ok_or(JournalError::Unknown(cycle))?;
+    let definition = serde_json::from_str(&row.definition)
+        .map_err(|error| Error::Corrupt(format!("a definition of cycle `{cycle}` that is not JSON: {error}")))?;
+    let tasks = task_rows(pool, cycle).await?.into_iter().map(|task| task.state).collect();
+    Ok(CycleRecord {
+        id: cycle,
+        definition,
+        root: row.root,
+        salt: salt(&row.salt)?,
+        block: row.block.and_then(|block| u64::try_from(block).ok()),
+        status: status(&row.status)?,
+        cancel_requested: row.cancel_requested,
+        created_at: row.created_at,
+        tasks,
+    })
+}
+
+#[derive(sqlx::FromRow)]
+struct TimedRow {
+    #[sqlx(flatten)]
+    state: StateRow,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+}
+
+async fn task_rows(pool: &PgPool, cycle: CycleId) -> Result<Vec<TaskRow>, Error> {
+    let rows: Vec<TimedRow> = sqlx::query_as(
+        "select stage, cell, attempt, failed_attempts, status, output::text, failure::text, reason,
+                started_at, finished_at
+         from task where cycle_id = $1 order by position",
+    )
+    .bind(cycle.as_uuid())
+    .fetch_all(pool)
+    .await?;
+    let rows = rows
+        .into_iter()
+        .map(|row| Ok(TaskRow { state: row.state.state()?, started_at: row.started_at, finished_at: row.finished_at }));
+    rows.collect()
+}
+
+#[derive(sqlx::FromRow)]
+struct SummaryRow {
+    cycle_id: Uuid,
+    pipeline: String,
+    definition_hash: String,
+    status: String,
+    reason: Option<String>,
+    is_leased: bool,
+    holder: Option<Value>,
+    cancel_requested: bool,
+    block: Option<i64>,
+    salt_sha256: String,
+    salt: Option<Vec<u8>>,
+    created_at: DateTime<Utc>,
+    finished_at: Option<DateTime<Utc>>,
+    tasks_ended: i64,
+    tasks_all: i64,
+    episodes_scored: i64,
+    episodes_all: i64,
+    weights_digest: Option<String>,
+}
+
+/// The latest cycles, or the one that is asked for.
+pub(super) async fn summaries(pool: &PgPool, only: Option<CycleId>, limit: i64) -> Result<Vec<CycleSummary>, Error> {
+    let rows: Vec<SummaryRow> = sqlx::query_as(
+        "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
+                coalesce(lease_until > clock_timestamp(), false) as is_leased,
+                -- The secret leaves the database only when it is one no longer.
+                case when status <> 'open' then salt end as salt,
+                created_at, finished_at,
+                task.ended as tasks_ended, task.planned as tasks_all,
+                episode.scored as episodes_scored, episode.planned as episodes_all,
+                (select digest from publication where publication.cycle_id = cycle.cycle_id) as weights_digest
+         from cycle
+         cross join lateral (
+             select count(*) as planned, count(*) filter (where status not in ('pending', 'running')) as ended
+             from task where task.cycle_id = cycle.cycle_id
+         ) task
+         cross join lateral (
+             select count(*) as planned, count(*) filter (where outcome <> 'infra_fault') as scored
+             from episode where episode.cycle_id = cycle.cycle_id
+         ) episode
+         where $1::uuid is null or cycle_id = $1
+         order by cycle_id desc
+         limit $2",
+    )
+    .bind(only.map(CycleId::as_uuid))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(SummaryRow::summary).collect()
+}
+
+impl SummaryRow {
+    fn summary(self) -> Result<CycleSummary, Error> {
+        Ok(CycleSummary {
+            id: self.cycle_id.into(),
+            pipeline: self.pipeline,
+            definition_hash: self.definition_hash,
+            status: status(&self.status)?,
+            reason: self.reason,
+            is_running: self.is_leased && !Holder::is_known_dead(self.holder.as_ref()),
+            cancel_requested: self.cancel_requested,
+            block: self.block.and_then(|block| u64::try_from(block).ok()),
+            salt_sha256: self.salt_sha256,
+            salt: self.salt.as_deref().map(salt).transpose()?,
+            created_at: self.created_at,
+            finished_at: self.finished_at,
+            tasks: (self.tasks_ended.unsigned_abs(), self.tasks_all.unsigned_abs()),
+            episodes: (self.episodes_scored.unsigned_abs(), self.episodes_all.unsigned_abs()),
+            weights_digest: self.weights_digest,
+        })
+    }
+}
+
+fn salt(bytes: &[u8]) -> Result<Salt, Error> {
+    hex::encode(bytes).parse().map_err(|_| Error::Corrupt("a salt that is not 32 bytes".into()))
+}
+
+fn status(word: &str) -> Result<CycleStatus, Error> {
+    use CycleStatus::{Cancelled, Completed, Failed, Open};
+    let found = [Open, Completed, Failed, Cancelled].into_iter().find(|status| status.word() == word);
+    found.ok_or_else(|| Error::Corrupt(format!("a cycle status `{word}` that nobody knows")))
+}

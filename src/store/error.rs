@@ -1,0 +1,142 @@
+//! Why the database could not do it. No message ever holds the password of a database URL.
+
+use std::path::PathBuf;
+
+use crate::cycle::{CycleId, JournalError};
+
+use super::embedded;
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text after `--database-url` is not the address of a Postgres database.
+    #[error("the database URL is not of the form `postgresql://user@host/name`: {0}")]
+    Url(String),
+    /// There is no answer, or the server refuses us.
+    #[error("Database connection failed: `{location}`")]
+    Unreachable {
+        /// Which database, without its password.
+        location: String,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server answers, the database is not there.
+    #[error("Database connection failed: there is no database `{0}` yet")]
+    NoDatabase(String),
+    /// The server is older than the SQL we write.
+    #[error("the server is PostgreSQL {0}, and robo needs 13 or newer")]
+    OldServer(String),
+    /// A newer robo has been here.
+    #[error("the database is of a newer version ({found}) than this robo knows ({known}): upgrade robo")]
+    NewerSchema {
+        /// Version of the schema in the database.
+        found: i64,
+        /// Newest version this program knows.
+        known: i64,
+    },
+    /// The tables are not there, or older than this program needs.
+    #[error("the database is not initialised for this version of robo")]
+    NotInitialised,
+    /// The schema could not be brought up to date.
+    #[error("the database cannot be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A cycle is running in it.
+    #[error("cycle `{0}` is running")]
+    Running(CycleId),
+    /// No cycle has that id.
+    #[error("there is no cycle `{given}`{}", list(.recent, "; the latest are"))]
+    UnknownCycle {
+        /// What was asked for.
+        given: String,
+        /// The latest cycles.
+        recent: Vec<String>,
+    },
+    /// More than one cycle's id starts like that.
+    #[error("`{given}` is the start of several cycle ids{}", list(.candidates, ":"))]
+    AmbiguousCycle {
+        /// What was asked for.
+        given: String,
+        /// Some of those it may mean.
+        candidates: Vec<String>,
+    },
+    /// `@latest` in a database without cycles.
+    #[error("there is no cycle yet")]
+    NoCycle,
+    /// A row says what this program cannot have written.
+    #[error("the database holds {0}")]
+    Corrupt(String),
+    /// What was to be recorded does not belong to anything that was planned.
+    #[error("{0} was never planned")]
+    NotPlanned(String),
+    /// There is no place for the embedded database.
+    #[error(transparent)]
+    DataDir(#[from] crate::host::DataDirError),
+    /// The embedded server does not run.
+    #[error(transparent)]
+    Embedded(#[from] embedded::Error),
+    /// A query failed.
+    #[error("a query failed")]
+    Query(#[from] sqlx::Error),
+    /// No answer to a query in time.
+    #[error("the database does not answer")]
+    Timeout,
+    /// Something on this machine failed.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same thing may work a moment later: the connection was lost, the server is starting or overloaded,
+    /// or another transaction was in the way.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Query(error) => is_transient(error),
+            _ => false,
+        }
+    }
+}
+
+pub(super) fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            // Connection exceptions, servers that stop, start or are full, and transactions that lost to others.
+            code.starts_with("08") || ["57P01", "57P02", "57P03", "53300", "40001", "40P01"].contains(&code.as_ref())
+        }),
+        _ => false,
+    }
+}
+
+/// Inside a journal's method: either the contract's answer, or trouble with the database.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<sqlx::Error> for Trouble {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<Trouble> for JournalError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Journal(error) => error,
+            Trouble::Store(error) => Self::Storage(Box::new(error)),
+        }
+    }
+}
+
+fn list(names: &[String], lead: &str) -> String {
+    if names.is_empty() { String::new() } else { format!("{lead} `{}`", names.join("`, `")) }
+}

@@ -1,0 +1,93 @@
+//! [`Journal`] on Postgres: every write in one transaction with its fence, tried again while the database is away.
+
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::cycle::{
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
+    PendingEpisode, TaskKey,
+};
+
+use super::{Store, cycle, episode, error::Trouble, lease};
+
+impl Store {
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
+        Ok(self.pool.begin().await?)
+    }
+}
+
+impl Journal for Store {
+    async fn load(&self, cycle: CycleId) -> Result<CycleRecord, JournalError> {
+        Ok(self.persist(|| async move { cycle::load(&self.pool, cycle).await }).await?)
+    }
+
+    async fn acquire(&self, cycle: CycleId) -> Result<Lease, JournalError> {
+        // One owner for all tries: if an acknowledgement is lost, the next try finds the lease to be ours.
+        let owner = Uuid::new_v4();
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            let lease = lease::acquire(&mut transaction, cycle, owner).await?;
+            transaction.commit().await?;
+            Ok(lease)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
+        let work = || async move {
+            let mut connection = self.pool.acquire().await?;
+            lease::heartbeat(&mut connection, lease).await
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            let appended = super::append::append(&mut transaction, lease, entry).await?;
+            transaction.commit().await?;
+            Ok(appended)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            episode::plan(&mut transaction, lease, task, keys).await?;
+            Ok(transaction.commit().await?)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
+        Ok(self.persist(|| async move { Ok(episode::pending(&self.pool, cycle, task).await?) }).await?)
+    }
+
+    async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            let appended = episode::record(&mut transaction, lease, episode).await?;
+            transaction.commit().await?;
+            Ok(appended)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
+        Ok(self.persist(|| async move { Ok(episode::scored(&self.pool, cycle).await?) }).await?)
+    }
+
+    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+        let reason = reason.map(super::append::storable);
+        let work = || async {
+            let mut connection = self.pool.acquire().await?;
+            lease::leave(&mut connection, lease, status, reason.as_deref()).await
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+        self.finish(lease, CycleStatus::Open, None).await
+    }
+}

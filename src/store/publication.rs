@@ -1,0 +1,90 @@
+//! Published weights: an append-only chain, one link per cycle.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::cycle::{CycleId, Publication};
+
+use super::{Error, Store, error::Trouble};
+
+/// A publication with its place in the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublicationRow {
+    /// The cycle it is the result of.
+    pub cycle: CycleId,
+    /// Its place, from 1.
+    pub sequence: i64,
+    /// The documents.
+    pub publication: Publication,
+    /// Digest of the one before.
+    pub previous_digest: Option<String>,
+    /// Block the cycle was pinned to.
+    pub block: Option<u64>,
+    /// When it was published.
+    pub created_at: DateTime<Utc>,
+}
+
+type Row = (Uuid, i64, String, String, String, Option<String>, Option<i64>, DateTime<Utc>);
+
+impl From<Row> for PublicationRow {
+    fn from((cycle, sequence, scores, weights, digest, previous_digest, block, created_at): Row) -> Self {
+        let publication = Publication { scores, weights, digest };
+        let block = block.and_then(|block| u64::try_from(block).ok());
+        Self { cycle: cycle.into(), sequence, publication, previous_digest, block, created_at }
+    }
+}
+
+/// Add a link to the chain, in the transaction that `connection` is in.
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    cycle: CycleId,
+    publication: &Publication,
+) -> Result<(), Trouble> {
+    // Writers take turns until they commit, so that the chain has neither gaps nor forks; readers are not held up.
+    sqlx::query("lock table publication in share row exclusive mode").execute(&mut *connection).await?;
+    sqlx::query(
+        "insert into publication (cycle_id, sequence, scores, weights, digest, previous_digest, block)
+         select $1, coalesce(last.sequence, 0) + 1, $2, $3, $4, last.digest, cycle.block
+         from cycle left join (select sequence, digest from publication order by sequence desc limit 1) last on true
+         where cycle.cycle_id = $1",
+    )
+    .bind(cycle.as_uuid())
+    .bind(&publication.scores)
+    .bind(&publication.weights)
+    .bind(&publication.digest)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    /// What validators are given: the last publication.
+    pub async fn latest_publication(&self) -> Result<Option<PublicationRow>, Error> {
+        self.ask(|| async {
+            let row: Option<Row> = sqlx::query_as(
+                "select cycle_id, sequence, scores, weights, digest, previous_digest, block, created_at
+                 from publication order by sequence desc limit 1",
+            )
+            .fetch_optional(&self.pool)
+            .await?;
+            Ok(row.map(PublicationRow::from))
+        })
+        .await
+    }
+
+    /// What a cycle has published.
+    pub async fn publication(&self, cycle: CycleId) -> Result<Option<PublicationRow>, Error> {
+        self.ask(|| async {
+            let row: Option<Row> = sqlx::query_as(
+                "select cycle_id, sequence, scores, weights, digest, previous_digest, block, created_at
+                 from publication where cycle_id = $1",
+            )
+            .bind(cycle.as_uuid())
+            .fetch_optional(&self.pool)
+            .await?;
+            Ok(row.map(PublicationRow::from))
+        })
+        .await
+    }
+}

@@ -1,0 +1,60 @@
+//! A database that is away for a moment: try again, and start our own server again if it is the one that has gone.
+//!
+//! Only idempotent work goes through here. After a lost acknowledgement it is done a second time.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Error, Store, error::Trouble, location::Location};
+
+/// For how long a lost connection is tried again before the caller is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest one try may take: a connection that died without a word must not hold us for ever.
+const ONE_TRY: Duration = Duration::from_secs(20);
+
+/// The first and the longest wait between two tries.
+const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+impl Store {
+    /// Run `work` until it succeeds, fails for good, or the database has been away for too long.
+    pub(super) async fn persist<T, F>(&self, work: impl Fn() -> F + Send) -> Result<T, Trouble>
+    where
+        F: Future<Output = Result<T, Trouble>> + Send,
+        T: Send,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let mut wait = WAITS.0;
+        loop {
+            let result = timeout(ONE_TRY, work()).await.unwrap_or(Err(Trouble::Store(Error::Timeout)));
+            let error = match result {
+                Err(Trouble::Store(error)) if error.is_transient() => error,
+                other => return other,
+            };
+            if Instant::now() + wait > deadline {
+                return Err(error.into());
+            }
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database is away; trying again");
+            // Not polling for anybody: the pause leaves room for a server that is starting.
+            sleep(wait).await;
+            wait = (wait * 2).min(WAITS.1);
+            if let Location::Embedded { server, .. } = &*self.location {
+                server.revive().await.map_err(Error::from)?;
+            }
+        }
+    }
+
+    /// The same for questions that are no part of the journal.
+    pub(super) async fn ask<T, F>(&self, work: impl Fn() -> F + Send + Sync) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+        T: Send,
+    {
+        let result = self.persist(|| async { work().await.map_err(Trouble::from) }).await;
+        result.map_err(|trouble| match trouble {
+            Trouble::Store(error) => error,
+            Trouble::Journal(error) => Error::Corrupt(error.to_string()),
+        })
+    }
+}
