@@ -1,10 +1,122 @@
 //! `robo cycle`: list, show, resume and cancel cycles.
 
-use super::exit::Result;
+use std::{path::Path, sync::Arc};
+
+use clap::Subcommand;
+
+use super::{
+    cycle_show,
+    db,
+    drive::{self, close, drive},
+    exit::{Exit, Failure, Result},
+    render::{self, Format},
+};
+use crate::config::Database;
+use crate::cycle::{CycleStatus, Journal};
+use crate::host;
+use crate::plan::{self, Definition};
+use crate::store::{CancelAnswer, Store};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(after_help = "A cycle is named by its id, a unique beginning of it, or @latest.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
 
-pub(super) async fn run(_args: Args) -> Result {
-    Err(anyhow::anyhow!("not built yet").into())
+    #[command(flatten)]
+    database: Database,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List cycles, newest first
+    Ls {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+        /// How to show them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show a cycle: its tasks, its episodes by outcome, its result
+    Show {
+        /// Which cycle
+        #[arg(default_value = "@latest")]
+        cycle: String,
+        #[command(flatten)]
+        parts: cycle_show::Parts,
+        /// How to show it
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Go on with a cycle that was interrupted; nothing that is finished runs again
+    Resume {
+        /// Which cycle
+        #[arg(default_value = "@latest")]
+        cycle: String,
+        #[command(flatten)]
+        options: drive::Options,
+    },
+    /// Ask a cycle to stop for good; its teardown still runs
+    Cancel {
+        /// Which cycle
+        cycle: String,
+    },
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    let data_dir = host::data_dir(&args.database.data)?;
+    let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
+    let store = Arc::new(store);
+    let result = match args.verb {
+        Verb::Ls { limit, format } => cycle_show::list(&store, limit, format).await,
+        Verb::Show { cycle, parts, format } => cycle_show::show(&store, &cycle, parts, format).await,
+        Verb::Resume { cycle, options } => resume(&store, &cycle, &data_dir, &options).await,
+        Verb::Cancel { cycle } => cancel(&store, &cycle, &data_dir).await,
+    };
+    close(store).await;
+    result
+}
+
+async fn resume(store: &Arc<Store>, name: &str, data_dir: &Path, options: &drive::Options) -> Result {
+    let cycle = store.resolve(name).await.map_err(db::failure)?;
+    let record = store.load(cycle).await.map_err(drive::journal_failure)?;
+    match record.status {
+        CycleStatus::Open => {}
+        CycleStatus::Completed => {
+            render::note(format!("cycle {cycle} is complete already"));
+            drive::show_result(store, cycle).await?;
+            return Ok(Exit::Ok);
+        }
+        ended => {
+            let error = anyhow::anyhow!("cycle {cycle} has ended as {}; it cannot be resumed", ended.word());
+            return Err(Failure::new(Exit::Failed, error).hint("start a new cycle with: robo run-pipeline FILE"));
+        }
+    }
+    let definition: Definition = serde_json::from_value(record.definition.clone())?;
+    plan::check_builds(&definition, Path::new(&record.root)).map_err(|error| {
+        Failure::new(Exit::Mismatch, error)
+            .hint("a cycle is pinned to what simulates: restore those files, or cancel it and start a new cycle")
+    })?;
+    drive(Arc::clone(store), cycle, data_dir, options).await
+}
+
+async fn cancel(store: &Arc<Store>, name: &str, data_dir: &Path) -> Result {
+    let cycle = store.resolve(name).await.map_err(db::failure)?;
+    match store.request_cancel(cycle).await.map_err(db::failure)? {
+        CancelAnswer::Requested => render::line(format!("cycle {cycle} will stop within seconds; its teardown still runs")),
+        CancelAnswer::NobodyRuns => {
+            // Nobody else would end it: do what its owner would have done, teardown included.
+            let options = drive::Options::default();
+            return match drive(Arc::clone(store), cycle, data_dir, &options).await? {
+                Exit::Cancelled => Ok(Exit::Ok),
+                other => Ok(other),
+            };
+        }
+        CancelAnswer::Ended(status) => {
+            let error = anyhow::anyhow!("cycle {cycle} has ended already: {}", status.word());
+            return Err(Failure::new(Exit::Failed, error));
+        }
+    }
+    Ok(Exit::Ok)
 }

@@ -61,7 +61,8 @@ pub(super) async fn listen(address: impl Into<std::net::SocketAddr>) -> Result<T
     })
 }
 
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+/// Read a time that carries its unit.
+pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
     let expected = || format!("`{text}` is not a time such as 20ms or 1.5s");
     let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 1e-3),

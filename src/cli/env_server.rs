@@ -1,10 +1,55 @@
 //! `robo env-server`: run an environment server (started by robo itself).
 
-use super::exit::Result;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::envserver::{Config, Python, Server};
+
+use super::{
+    demo_miner::{duration, listen},
+    exit::{Exit, Failure, Result},
+    lifetime::Lifetime,
+    render,
+};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Python interpreter of an environment that has the simulator installed
+    #[arg(long, value_name = "PATH")]
+    python: PathBuf,
 
-pub(super) async fn run(_args: Args) -> Result {
-    Err(anyhow::anyhow!("not built yet").into())
+    /// Directory that holds the package `robo_eval_env`
+    #[arg(long, value_name = "DIR")]
+    package: PathBuf,
+
+    /// Address to listen on; port 0 takes a free one. The first line of output says which: {"listening": "HOST:PORT"}
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// What every request must carry as its bearer token
+    #[arg(long, env = "ROBO_ENV_SERVER_TOKEN", hide_env_values = true)]
+    token: String,
+
+    /// How long a simulator's worker may take for an answer before it is killed
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    worker_timeout: Duration,
+
+    #[command(flatten)]
+    lifetime: Lifetime,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    if args.token.is_empty() {
+        let error = anyhow::anyhow!("the token is empty");
+        return Err(Failure::new(Exit::Usage, error).hint("set ROBO_ENV_SERVER_TOKEN to a random word"));
+    }
+    let python = Python { interpreter: args.python, package: args.package };
+    let server = Server::new(Config { python, token: args.token, worker_timeout: args.worker_timeout })?;
+    let listener = listen(args.listen).await?;
+    render::line(serde_json::json!({ "listening": listener.local_addr()?.to_string() }).to_string());
+    let lifetime = args.lifetime;
+    let mut ended = Ok(());
+    let shutdown = async { ended = lifetime.end().await };
+    server.serve(listener, shutdown).await?;
+    ended?;
+    Ok(Exit::Ok)
 }

@@ -2,4 +2,7 @@
 //!
 //! Talks HTTP to `robo env-server`; never to miners, never to the database.
 
+mod client;
 pub mod protocol;
+
+pub use client::{Client, Error};

@@ -1,1 +1,130 @@
-//! Stage kinds: one file each.
+//! Stage kinds: one file each, and what they share.
+//!
+//! A stage reads its settings, does its work through the services in its [`Context`], and returns an [`Output`]. It never
+//! sees the database, the engine or the API; the engine writes its output down before anything depends on it.
+
+mod aggregate;
+pub mod documents;
+mod environments;
+mod episodes;
+mod miners;
+mod publish;
+mod score;
+mod servers;
+
+use std::sync::Arc;
+
+pub use servers::Servers;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cycle::{CycleRecord, EnvironmentId, FailureClass, Journal, Lease, Publication, TaskFailure, TaskKey};
+use crate::plan::{Definition, Stage};
+
+/// What a stage leaves behind.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Output {
+    /// An object of the outputs its kind declares.
+    pub value: Value,
+    /// Weights to be published in the transaction that records the output.
+    pub publication: Option<Publication>,
+}
+
+impl From<Value> for Output {
+    fn from(value: Value) -> Self {
+        Self { value, publication: None }
+    }
+}
+
+/// How far the episodes of an environment have come. `scored` counts those of earlier attempts too.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpisodeProgress {
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// Episodes in all.
+    pub planned: usize,
+    /// Episodes with a scored outcome.
+    pub scored: usize,
+    /// Successes among them.
+    pub successes: usize,
+    /// Faults of ours so far.
+    pub infra_faults: usize,
+    /// Simulator steps since this attempt began.
+    pub steps: u64,
+}
+
+/// What a stage may use.
+pub struct Context<J> {
+    /// The cycle's memory.
+    pub journal: Arc<J>,
+    /// The right to write to it.
+    pub lease: Lease,
+    /// The pinned definition.
+    pub definition: Arc<Definition>,
+    /// The cycle as it was taken up: salt, root, block.
+    pub record: Arc<CycleRecord>,
+    /// Environment servers and demo miners.
+    pub servers: Arc<Servers>,
+    /// Called as episodes end.
+    pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
+}
+
+/// One attempt of one task.
+#[derive(Debug, Clone, Copy)]
+pub struct Invocation<'a> {
+    /// The task.
+    pub task: &'a TaskKey,
+    /// Its stage.
+    pub stage: &'a Stage,
+    /// The stage's settings with every expression evaluated.
+    pub settings: &'a Value,
+}
+
+impl Invocation<'_> {
+    /// The settings as the type the stage works with.
+    fn settings<T: DeserializeOwned>(&self) -> Result<T, TaskFailure> {
+        serde_path_to_error::deserialize(self.settings)
+            .map_err(|error| config(format!("`with.{}`: {}", error.path(), error.inner())))
+    }
+}
+
+/// Run a task of the given kind.
+///
+/// # Errors
+/// A [`TaskFailure`] whose class says whether another attempt may help.
+pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    match invocation.stage.uses.as_str() {
+        "file/miners" => miners::run(context, invocation).await,
+        "environments/provision" => environments::provision(context, invocation).await,
+        "environments/teardown" => environments::teardown(context).await,
+        "episodes/run" => episodes::run(context, invocation).await,
+        "scores/aggregate" => aggregate::run(context, invocation).await,
+        "scores/pareto" => score::pareto(invocation),
+        "scores/weights" => score::weights(invocation),
+        "weights/publish" => publish::run(context, invocation),
+        unknown => Err(config(format!("this version of robo has no stage kind `{unknown}`"))),
+    }
+}
+
+/// A failure that no further attempt mends.
+fn config(message: impl Into<String>) -> TaskFailure {
+    TaskFailure { class: FailureClass::Config, message: message.into() }
+}
+
+/// A failure of our machinery.
+fn infra(error: impl std::error::Error) -> TaskFailure {
+    TaskFailure { class: FailureClass::Infra, message: chain(&error) }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

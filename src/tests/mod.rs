@@ -1,1 +1,18 @@
+//! The integration tests, one binary: each file tests an area through the doors that others use.
+
+mod architecture;
+mod bad_input;
+mod children;
+mod cycle;
+mod envserver;
+mod host;
+mod miner;
+mod runtime;
 mod score;
+mod support;
+
+/// The TLS provider that `main` installs.
+fn install_tls() {
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,210 @@
+//! `robo cycle ls` and `robo cycle show`: cycles as people and programs read them.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use super::{
+    db,
+    drive::journal_failure,
+    exit::{Exit, Result},
+    render::{self, Format},
+    report,
+};
+use crate::cycle::{Episode, Journal, TaskStatus};
+use crate::stage::documents::{ScoresDocument, WeightsDocument};
+use crate::store::{CycleSummary, EpisodeCount, Store, TaskRow};
+
+/// Cycles, newest first.
+pub(super) async fn list(store: &Store, limit: u32, format: Format) -> Result {
+    let cycles = store.cycles(limit).await.map_err(db::failure)?;
+    if format == Format::Json {
+        render::json(&json!({ "cycles": cycles.iter().map(summary).collect::<Vec<_>>() }));
+        return Ok(Exit::Ok);
+    }
+    if cycles.is_empty() {
+        render::note("There is no cycle yet; start one with: robo run-pipeline pipelines/quickstart.yaml");
+        return Ok(Exit::Ok);
+    }
+    let mut table = report::plain(["cycle", "pipeline", "status", "tasks", "episodes", "created", "took"].map(str::to_owned));
+    for cycle in &cycles {
+        table.add_row([
+            cycle.id.to_string(),
+            cycle.pipeline.clone(),
+            state(cycle).to_owned(),
+            format!("{}/{}", cycle.tasks.0, cycle.tasks.1),
+            format!("{}/{}", cycle.episodes.0, cycle.episodes.1),
+            moment(cycle.created_at),
+            took(Some(cycle.created_at), cycle.finished_at),
+        ]);
+    }
+    render::line(table.to_string());
+    Ok(Exit::Ok)
+}
+
+/// Which parts of a cycle to show.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Parts {
+    /// List every scored episode too
+    #[arg(long)]
+    episodes: bool,
+}
+
+/// One cycle: tasks, episodes by outcome, result.
+pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format) -> Result {
+    let id = store.resolve(name).await.map_err(db::failure)?;
+    let cycle = store.cycle_summary(id).await.map_err(db::failure)?;
+    let tasks = store.task_rows(id).await.map_err(db::failure)?;
+    let counts = store.episode_counts(id).await.map_err(db::failure)?;
+    let publication = store.publication(id).await.map_err(db::failure)?;
+    let documents: Option<(ScoresDocument, WeightsDocument)> = match &publication {
+        Some(row) => Some((serde_json::from_str(&row.publication.scores)?, serde_json::from_str(&row.publication.weights)?)),
+        None => None,
+    };
+    let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
+    if format == Format::Json {
+        let mut document = summary(&cycle);
+        document["tasks"] = tasks.iter().map(task).collect();
+        document["outcomes"] = counts.iter().map(count).collect();
+        document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
+        document["weights_document"] = json!(documents.as_ref().map(|(_, weights)| weights));
+        document["weights_digest"] = json!(cycle.weights_digest);
+        if parts.episodes {
+            document["episodes"] = episodes.iter().map(episode).collect();
+        }
+        render::json(&document);
+        return Ok(Exit::Ok);
+    }
+    render::line(format!("Cycle {} of `{}`: {}", cycle.id, cycle.pipeline, state(&cycle)));
+    if let Some(reason) = &cycle.reason {
+        render::line(format!("  {reason}"));
+    }
+    render::line(format!("  definition sha256:{}", cycle.definition_hash));
+    render::line(format!("  created {}, took {}", moment(cycle.created_at), took(Some(cycle.created_at), cycle.finished_at)));
+    render::line(format!("\nTasks\n{}", task_table(&tasks)));
+    if !counts.is_empty() {
+        render::line(format!("\nEpisodes\n{}", outcome_table(&counts)));
+    }
+    if parts.episodes {
+        render::line(format!("\nScored episodes\n{}", episode_table(&episodes)));
+    }
+    if let Some((scores, weights)) = &documents {
+        render::line(format!("\n{}", report::results(scores, weights)));
+    } else if state(&cycle) == "interrupted" {
+        render::line(format!("\nGo on with: robo cycle resume {}", cycle.id));
+    }
+    Ok(Exit::Ok)
+}
+
+/// An open cycle is running when somebody holds it, and interrupted when nobody does.
+fn state(cycle: &CycleSummary) -> &'static str {
+    match (cycle.status, cycle.is_running) {
+        (crate::cycle::CycleStatus::Open, true) => "running",
+        (crate::cycle::CycleStatus::Open, false) => "interrupted",
+        (ended, _) => ended.word(),
+    }
+}
+
+fn summary(cycle: &CycleSummary) -> Value {
+    json!({
+        "id": cycle.id,
+        "pipeline": cycle.pipeline,
+        "status": state(cycle),
+        "reason": cycle.reason,
+        "definition_hash": cycle.definition_hash,
+        "block": cycle.block,
+        "salt": cycle.salt,
+        "created_at": cycle.created_at,
+        "finished_at": cycle.finished_at,
+        "tasks_ended": cycle.tasks.0,
+        "tasks_planned": cycle.tasks.1,
+        "episodes_scored": cycle.episodes.0,
+        "episodes_planned": cycle.episodes.1,
+    })
+}
+
+fn task(row: &TaskRow) -> Value {
+    json!({
+        "task": row.state.key.to_string(),
+        "status": row.state.status,
+        "attempts": row.state.attempt,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+    })
+}
+
+fn count(count: &EpisodeCount) -> Value {
+    json!({
+        "environment": count.key.environment,
+        "hotkey": count.key.hotkey,
+        "outcome": count.outcome.map(|outcome| outcome.word()),
+        "reason": count.outcome.and_then(|outcome| outcome.reason()),
+        "count": count.count,
+    })
+}
+
+fn episode(episode: &Episode) -> Value {
+    json!({
+        "environment": episode.key.environment,
+        "seed_index": episode.key.seed_index,
+        "hotkey": episode.key.hotkey,
+        "attempt": episode.attempt,
+        "report": episode.report,
+    })
+}
+
+fn task_table(tasks: &[TaskRow]) -> comfy_table::Table {
+    let mut table = report::plain(["task", "status", "attempts", "took", "why"].map(str::to_owned));
+    for row in tasks {
+        let why = match &row.state.status {
+            TaskStatus::Failed { failure } => failure.message.clone(),
+            TaskStatus::Skipped { reason } => reason.clone(),
+            _ => String::new(),
+        };
+        table.add_row([
+            row.state.key.to_string(),
+            row.state.status.word().to_owned(),
+            row.state.attempt.to_string(),
+            took(row.started_at, row.finished_at),
+            why,
+        ]);
+    }
+    table
+}
+
+fn outcome_table(counts: &[EpisodeCount]) -> comfy_table::Table {
+    let mut table = report::plain(["environment", "miner", "outcome", "episodes"].map(str::to_owned));
+    for count in counts {
+        let outcome = count.outcome.map_or("to run".into(), |outcome| outcome.to_string());
+        table.add_row([count.key.environment.to_string(), count.key.hotkey.to_string(), outcome, count.count.to_string()]);
+    }
+    table
+}
+
+fn episode_table(episodes: &[Episode]) -> comfy_table::Table {
+    let header = ["environment", "seed", "miner", "outcome", "steps", "return", "p95 ms", "detail"];
+    let mut table = report::plain(header.map(str::to_owned));
+    for Episode { key, report, .. } in episodes {
+        table.add_row([
+            key.environment.to_string(),
+            key.seed_index.to_string(),
+            key.hotkey.to_string(),
+            report.outcome.to_string(),
+            report.steps.to_string(),
+            format!("{:.1}", report.total_reward),
+            report.latency.map_or("-".into(), |latency| format!("{:.1}", latency.p95_ms)),
+            report.detail.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn moment(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn took(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{:.1} s", (to - from).num_milliseconds() as f64 / 1000.0),
+        _ => "-".into(),
+    }
+}

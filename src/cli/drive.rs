@@ -1,0 +1,161 @@
+//! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    db,
+    exit::{Exit, Failure, Result},
+    progress::Board,
+    render, report,
+};
+use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
+use crate::engine::{self, Control, Ending};
+use crate::host::Progress;
+use crate::runtime::{self, DemoMiners};
+use crate::stage::{self, Context, Invocation, Servers, documents};
+use crate::store::Store;
+
+/// Tasks in flight at a time when nobody says otherwise.
+const PARALLEL: u16 = 8;
+
+/// What a person may choose about a run, which does not change its result.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Options {
+    /// Tasks in flight at a time
+    #[arg(long, default_value_t = PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) parallel: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { parallel: PARALLEL }
+    }
+}
+
+/// Leave the database: the embedded server is gone when this returns, if nobody else uses it.
+pub(super) async fn close(store: Arc<Store>) {
+    // Every task that shared the store has ended by now; if not, dropping it is all that is left to do.
+    if let Some(store) = Arc::into_inner(store) {
+        store.close().await;
+    }
+}
+
+/// Run an open cycle to its end and show the result.
+pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, options: &Options) -> Result {
+    let record = crate::cycle::Journal::load(&*store, cycle).await.map_err(journal_failure)?;
+    let board = Arc::new(Board::new());
+    let servers = {
+        let board = Arc::clone(&board);
+        let progress = Progress::new(move |text| board.say(text));
+        let runtime = runtime::Process::with_defaults(data_dir.to_owned(), progress)?;
+        Arc::new(Servers::new(Arc::new(runtime), DemoMiners::with_defaults()?, record.root.into()))
+    };
+    let suspend = CancellationToken::new();
+    let signals = tokio::spawn(watch_signals(suspend.clone())?);
+    let control = {
+        let board = Arc::clone(&board);
+        Control { suspend, observer: Arc::new(move |entry| board.entry(entry)), parallelism: options.parallel.into() }
+    };
+    let watcher: Arc<dyn Fn(stage::EpisodeProgress) + Send + Sync> = {
+        let board = Arc::clone(&board);
+        Arc::new(move |progress| board.episodes(&progress))
+    };
+    let execute = |scope: engine::Scope, attempt: engine::Attempt| {
+        let context = Context {
+            journal: Arc::clone(&store),
+            lease: scope.lease,
+            definition: scope.definition,
+            record: scope.record,
+            servers: Arc::clone(&servers),
+            watcher: Arc::clone(&watcher),
+        };
+        async move {
+            let settings = attempt.settings()?;
+            let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
+            stage::run(&context, invocation).await
+        }
+    };
+    let ending = engine::run(&store, cycle, execute, control).await;
+    signals.abort();
+    board.end();
+    servers.stop().await;
+    match ending {
+        Ok(Ending::Ended(status, failure)) => conclude(&store, cycle, status, failure).await,
+        Ok(Ending::Suspended) => {
+            render::note(format!("\nStopped. Nothing that was finished is lost; go on with: robo cycle resume {cycle}"));
+            Ok(Exit::Cancelled)
+        }
+        Err(engine::Error::Journal(error)) => Err(journal_failure(error).hint(format!("go on with: robo cycle resume {cycle}"))),
+        Err(error) => Err(Failure::new(Exit::Failed, error)),
+    }
+}
+
+async fn conclude(store: &Store, cycle: CycleId, status: CycleStatus, failure: Option<TaskFailure>) -> Result {
+    match (status, failure) {
+        (CycleStatus::Completed, _) => {
+            show_result(store, cycle).await?;
+            Ok(Exit::Ok)
+        }
+        (CycleStatus::Cancelled, _) => {
+            render::note(format!("Cycle {cycle} was cancelled."));
+            Ok(Exit::Cancelled)
+        }
+        (_, failure) => {
+            let exit = match failure.as_ref().map(|failure| failure.class) {
+                Some(FailureClass::BelowQuorum) => Exit::BelowQuorum,
+                _ => Exit::Failed,
+            };
+            let reason = failure.map_or_else(|| "no reason was recorded".into(), |failure| failure.message);
+            Err(Failure::new(exit, anyhow::anyhow!("cycle {cycle} failed: {reason}"))
+                .hint(format!("see every task with: robo cycle show {cycle}")))
+        }
+    }
+}
+
+/// The tables of a cycle's publication and where to read more.
+pub(super) async fn show_result(store: &Store, cycle: CycleId) -> Result<()> {
+    let Some(row) = store.publication(cycle).await.map_err(db::failure)? else {
+        render::line(format!("Cycle {cycle} completed and published no weights."));
+        return Ok(());
+    };
+    let scores: documents::ScoresDocument = serde_json::from_str(&row.publication.scores)?;
+    let weights: documents::WeightsDocument = serde_json::from_str(&row.publication.weights)?;
+    render::line(format!("\n{}", report::results(&scores, &weights)));
+    render::line(format!("Cycle {cycle} completed; weights sha256:{}", row.publication.digest));
+    render::line("Read the results:");
+    render::line(format!("  robo weights show {cycle}      the vector, --format json for programs"));
+    render::line(format!("  robo cycle show {cycle}        stages, outcomes and faults"));
+    render::line("  robo backend                                                over HTTP: /v1/weights/latest, /v1/scores/latest");
+    Ok(())
+}
+
+/// A journal's error as the person at the terminal needs it.
+pub(super) fn journal_failure(error: JournalError) -> Failure {
+    match error {
+        error @ JournalError::Storage(_) => Failure::new(Exit::DatabaseUnreachable, error),
+        error @ JournalError::Unknown(_) => Failure::new(Exit::Usage, error).hint("list cycles with: robo cycle ls"),
+        error => Failure::new(Exit::Failed, error),
+    }
+}
+
+/// The first signal suspends the cycle; the second ends the process at once.
+fn watch_signals(suspend: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        next(&mut interrupt, &mut terminate).await;
+        render::note("\nstopping; press Ctrl-C again to leave at once");
+        suspend.cancel();
+        next(&mut interrupt, &mut terminate).await;
+        std::process::exit(Exit::Cancelled as i32);
+    })
+}
+
+async fn next(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

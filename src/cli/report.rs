@@ -1,0 +1,64 @@
+//! The result of a cycle as a person reads it: success rates with intervals, the frontier, the weights.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::cycle::EnvironmentId;
+use crate::stage::documents::{ScoreEntry, ScoresDocument, WeightsDocument};
+
+/// Tables of scores and weights, ready to print.
+pub(super) fn results(scores: &ScoresDocument, weights: &WeightsDocument) -> String {
+    let rates = rates(scores);
+    let frontier: Vec<String> = scores.pareto_frontier.iter().map(|uid| name(scores, *uid)).collect();
+    let weights = weights_table(scores, weights);
+    format!(
+        "Success rate [95 % Wilson interval] n\n{rates}\n\nPareto frontier: {}\n\nWeights\n{weights}\n",
+        if frontier.is_empty() { "nobody".into() } else { frontier.join(", ") }
+    )
+}
+
+fn rates(scores: &ScoresDocument) -> Table {
+    let cells: BTreeMap<(u16, &EnvironmentId), &ScoreEntry> =
+        scores.entries.iter().map(|entry| ((entry.uid, &entry.environment), entry)).collect();
+    let uids: BTreeMap<u16, &ScoreEntry> = scores.entries.iter().map(|entry| (entry.uid, entry)).collect();
+    let mut table = plain(["uid".to_owned(), "miner".into()].into_iter().chain(scores.environments.iter().map(ToString::to_string)));
+    for (uid, entry) in uids {
+        let rates = scores.environments.iter().map(|environment| cells.get(&(uid, environment)).map_or("-".into(), |c| rate(c)));
+        table.add_row([uid.to_string(), entry.hotkey.to_string()].into_iter().chain(rates));
+    }
+    table
+}
+
+fn rate(entry: &ScoreEntry) -> String {
+    let [low, high] = entry.interval;
+    format!("{:.2} [{low:.2}, {high:.2}] {}", entry.success_rate, entry.episodes)
+}
+
+fn weights_table(scores: &ScoresDocument, weights: &WeightsDocument) -> Table {
+    let mut table = plain(["uid", "miner", "subset score", "weight", "u16"].map(str::to_owned));
+    for entry in &weights.entries {
+        let points = scores.subset_scores.get(&entry.uid).map_or("-".into(), |points| format!("{points}"));
+        let hotkey = entry.hotkey.as_ref().map_or("(burn)".into(), ToString::to_string);
+        table.add_row([entry.uid.to_string(), hotkey, points, format!("{:.6}", entry.weight), entry.weight_u16.to_string()]);
+    }
+    for column in 2..5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn name(scores: &ScoresDocument, uid: u16) -> String {
+    let entry = scores.entries.iter().find(|entry| entry.uid == uid);
+    entry.map_or_else(|| uid.to_string(), |entry| format!("{} (uid {uid})", entry.hotkey))
+}
+
+/// A table without lines between rows, that never wraps what a script may cut.
+pub(super) fn plain(header: impl IntoIterator<Item = String>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.into_iter().collect::<Vec<_>>());
+    table
+}

@@ -1,0 +1,374 @@
+//! The engine against a journal in memory: order, retries, skips, cancellation, and a crash after every single write.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use chrono::Utc;
+use futures::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{Attempt, Control, Ending, Error, run};
+use crate::cycle::{
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, FailureClass, Heartbeat, Journal,
+    JournalError, Lease, MemoryJournal, PendingEpisode, Publication, TaskFailure, TaskKey, TaskStatus,
+};
+use crate::plan::{Definition, Expect, Phase, Retry, Stage, Task};
+use crate::stage::Output;
+
+fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
+    let task = |cell: &&str| Task {
+        key: TaskKey { stage: id.parse().unwrap(), cell: (*cell).into() },
+        matrix: Map::from_iter([("x".to_owned(), json!(cell))]),
+    };
+    Stage {
+        id: id.parse().unwrap(),
+        uses: "test/kind".into(),
+        phase: Phase::Main,
+        depends_on: needs.iter().map(|id| id.parse().unwrap()).collect(),
+        when: None,
+        with: Map::new(),
+        tasks: if cells.is_empty() { vec![task(&"")] } else { cells.iter().map(task).collect() },
+        retry: Retry { max_attempts: 3, initial_interval_ms: 1, backoff: 2.0, max_interval_ms: 2, jitter: 0.0 },
+        timeout_ms: 60_000,
+        expect: Expect::Complete,
+    }
+}
+
+/// first -> wide[a, b, c] -> last; finally cleanup.
+fn definition() -> Definition {
+    let mut last = stage("last", &["wide"], &[]);
+    last.with.insert("all".into(), json!("${{ stages.wide.name }}"));
+    let mut cleanup = stage("cleanup", &[], &[]);
+    cleanup.phase = Phase::Finally;
+    Definition {
+        version: 1,
+        pipeline: "test".into(),
+        inputs: Map::new(),
+        environments: vec![],
+        stages: vec![stage("first", &[], &[]), stage("wide", &["first"], &["a", "b", "c"]), last, cleanup],
+    }
+}
+
+fn create(journal: &MemoryJournal, definition: &Definition) -> CycleId {
+    let keys = definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect();
+    let record = CycleRecord {
+        id: CycleId::generate(),
+        definition: definition.to_json(),
+        root: ".".into(),
+        salt: "11".repeat(32).parse().unwrap(),
+        block: None,
+        status: CycleStatus::Open,
+        cancel_requested: false,
+        created_at: Utc::now(),
+        tasks: vec![],
+    };
+    let cycle = record.id;
+    journal.create(record, keys);
+    cycle
+}
+
+fn control() -> Control {
+    Control { suspend: CancellationToken::new(), observer: Arc::new(|_| ()), parallelism: 2 }
+}
+
+/// Runs attempts: counts them, fails those it is told to, and answers with the task's name and settings.
+#[derive(Clone, Default)]
+struct Hands {
+    runs: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// Class and how many attempts of the task fail with it.
+    failing: BTreeMap<String, (FailureClass, usize)>,
+}
+
+impl Hands {
+    fn execute(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, TaskFailure>> {
+        let task = attempt.task.to_string();
+        let count = {
+            let mut runs = self.runs.lock().unwrap();
+            let count = runs.entry(task.clone()).or_default();
+            *count += 1;
+            *count
+        };
+        let failing = self.failing.get(&task).copied();
+        Box::pin(async move {
+            let settings = attempt.settings()?;
+            if let Some((class, times)) = failing
+                && count <= times
+            {
+                return Err(TaskFailure { class, message: "told to".into() });
+            }
+            let publication = (task == "last").then(|| Publication {
+                scores: settings.to_string(),
+                weights: "{}".into(),
+                digest: "0".repeat(64),
+            });
+            Ok(Output { value: json!({ "name": task, "settings": settings }), publication })
+        })
+    }
+
+    fn runs(&self, task: &str) -> usize {
+        self.runs.lock().unwrap().get(task).copied().unwrap_or(0)
+    }
+}
+
+async fn run_all<J: Journal>(journal: &Arc<J>, cycle: CycleId, hands: &Hands) -> Result<Ending, Error> {
+    run(journal, cycle, |_, attempt| hands.execute(attempt), control()).await
+}
+
+async fn status(journal: &impl Journal, cycle: CycleId, task: &str) -> TaskStatus {
+    let record = journal.load(cycle).await.unwrap();
+    record.tasks.into_iter().find(|state| state.key.to_string() == task).unwrap().status
+}
+
+#[tokio::test]
+async fn a_plan_runs_in_order_and_outputs_travel() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
+    let TaskStatus::Succeeded { output } = status(&*journal, cycle, "last").await else { panic!("last succeeded") };
+    assert_eq!(output["settings"]["all"], json!(["wide[a]", "wide[b]", "wide[c]"]));
+    assert_eq!(hands.runs("cleanup"), 1);
+}
+
+#[tokio::test]
+async fn infra_failures_are_tried_again_and_config_failures_are_not() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let failing = BTreeMap::from([("wide[b]".to_owned(), (FailureClass::Infra, 2))]);
+    let hands = Hands { failing, ..Hands::default() };
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
+    assert_eq!((hands.runs("wide[b]"), hands.runs("wide[a]")), (3, 1));
+
+    let cycle = create(&journal, &definition());
+    let failing = BTreeMap::from([("wide[b]".to_owned(), (FailureClass::Config, 1))]);
+    let hands = Hands { failing, ..Hands::default() };
+    let Ending::Ended(CycleStatus::Failed, Some(failure)) = run_all(&journal, cycle, &hands).await.unwrap() else {
+        panic!("the cycle failed")
+    };
+    assert_eq!((failure.class, hands.runs("wide[b]")), (FailureClass::Config, 1));
+    assert!(failure.message.contains("wide[b]"), "{failure}");
+    assert!(matches!(status(&*journal, cycle, "last").await, TaskStatus::Skipped { .. }));
+    assert_eq!(hands.runs("cleanup"), 1, "teardown runs after a failure");
+}
+
+#[tokio::test]
+async fn attempts_end_at_max_attempts() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let failing = BTreeMap::from([("first".to_owned(), (FailureClass::Infra, 9))]);
+    let hands = Hands { failing, ..Hands::default() };
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert!(matches!(ending, Ending::Ended(CycleStatus::Failed, _)));
+    assert_eq!((hands.runs("first"), hands.runs("wide[a]")), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_ends_at_its_timeout() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let runs = AtomicUsize::new(0);
+    let hands = Hands::default();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+        if attempt.task.stage.as_str() == "first" {
+            runs.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(std::future::pending());
+        }
+        hands.execute(attempt)
+    };
+    let ending = run(&journal, cycle, execute, control()).await.unwrap();
+    let Ending::Ended(CycleStatus::Failed, Some(failure)) = ending else { panic!("the cycle failed") };
+    assert_eq!((failure.class, runs.into_inner()), (FailureClass::Timeout, 3));
+}
+
+#[tokio::test]
+async fn a_false_condition_skips_and_a_broken_one_fails() {
+    for (when, expected) in [("${{ 1 > 2 }}", CycleStatus::Completed), ("${{ inputs.nowhere > 1 }}", CycleStatus::Failed)] {
+        let journal = Arc::new(MemoryJournal::default());
+        let mut definition = definition();
+        definition.stages[2].when = Some(when.into());
+        let cycle = create(&journal, &definition);
+        let hands = Hands::default();
+        let Ending::Ended(ended, _) = run_all(&journal, cycle, &hands).await.unwrap() else { panic!("ended") };
+        assert_eq!(ended, expected, "{when}");
+    }
+}
+
+#[tokio::test]
+async fn cancelling_stops_the_main_body_and_still_cleans_up() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    journal.request_cancel(cycle);
+    let hands = Hands::default();
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Cancelled, None));
+    assert_eq!((hands.runs("first"), hands.runs("cleanup")), (0, 1));
+}
+
+#[tokio::test]
+async fn a_suspended_cycle_goes_on_later() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let control = control();
+    let suspend = control.suspend.clone();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+        if attempt.task.cell == "b" {
+            suspend.cancel();
+            return Box::pin(std::future::pending());
+        }
+        hands.execute(attempt)
+    };
+    assert_eq!(run(&journal, cycle, execute, control).await.unwrap(), Ending::Suspended);
+    assert_eq!(status(&*journal, cycle, "wide[b]").await, TaskStatus::Pending);
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
+    assert_eq!(hands.runs("first"), 1);
+}
+
+/// When a journal fails: before the write that fails, or right after it, as a crash would.
+#[derive(Clone, Copy, PartialEq)]
+enum Crash {
+    Before,
+    After,
+}
+
+/// A journal whose n-th write is the last thing that happens.
+struct Crashing {
+    journal: Arc<MemoryJournal>,
+    crash: Crash,
+    left: AtomicUsize,
+}
+
+impl Crashing {
+    async fn write<T>(&self, write: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
+        let dead = || JournalError::Storage("crashed".into());
+        match self.left.load(Ordering::SeqCst) {
+            0 if self.crash == Crash::Before => Err(dead()),
+            0 => {
+                self.left.store(usize::MAX, Ordering::SeqCst);
+                write.await?;
+                Err(dead())
+            }
+            usize::MAX => Err(dead()),
+            left => {
+                self.left.store(left - 1, Ordering::SeqCst);
+                write.await
+            }
+        }
+    }
+}
+
+impl Journal for Crashing {
+    async fn load(&self, cycle: CycleId) -> Result<CycleRecord, JournalError> {
+        self.journal.load(cycle).await
+    }
+    async fn acquire(&self, cycle: CycleId) -> Result<Lease, JournalError> {
+        self.write(self.journal.acquire(cycle)).await
+    }
+    async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
+        self.journal.heartbeat(lease).await
+    }
+    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+        self.write(self.journal.append(lease, entry)).await
+    }
+    async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
+        self.write(self.journal.plan_episodes(lease, task, keys)).await
+    }
+    async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
+        self.journal.pending_episodes(cycle, task).await
+    }
+    async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
+        self.write(self.journal.record_episode(lease, episode)).await
+    }
+    async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
+        self.journal.scored_episodes(cycle).await
+    }
+    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+        self.write(self.journal.finish(lease, status, reason)).await
+    }
+    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
+        self.write(self.journal.release(lease)).await
+    }
+}
+
+/// The outputs and the publication of a cycle.
+async fn result(journal: &MemoryJournal, cycle: CycleId) -> (Vec<Value>, Option<Publication>) {
+    let tasks = journal.load(cycle).await.unwrap().tasks;
+    let publication = journal.publications().into_iter().find_map(|(of, publication)| (of == cycle).then_some(publication));
+    (tasks.into_iter().map(|task| json!(task.status)).collect(), publication)
+}
+
+#[tokio::test]
+async fn a_crash_at_every_write_ends_in_the_same_state() {
+    let calm = Arc::new(MemoryJournal::default());
+    let cycle = create(&calm, &definition());
+    run_all(&calm, cycle, &Hands::default()).await.unwrap();
+    let expected = result(&calm, cycle).await;
+    assert!(expected.1.is_some());
+
+    let mut crashes = 0;
+    for crash in [Crash::Before, Crash::After] {
+        for writes in 0.. {
+            let journal = Arc::new(MemoryJournal::default());
+            let cycle = create(&journal, &definition());
+            let crashing = Crashing { journal: Arc::clone(&journal), crash, left: AtomicUsize::new(writes) };
+            let hands = Hands::default();
+            let first = run_all(&Arc::new(crashing), cycle, &hands).await;
+            let recorded: Vec<TaskKey> = journal
+                .load(cycle)
+                .await
+                .unwrap()
+                .tasks
+                .into_iter()
+                .filter(|task| matches!(task.status, TaskStatus::Succeeded { .. }))
+                .map(|task| task.key)
+                .collect();
+            if first.is_ok() {
+                assert!(writes > 10, "the run has fewer writes than tasks");
+                break;
+            }
+            crashes += 1;
+            journal.expire_lease(cycle);
+            let again = Hands::default();
+            if journal.load(cycle).await.unwrap().status == CycleStatus::Open {
+                let ending = run_all(&journal, cycle, &again).await.unwrap();
+                assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None), "after write {writes}");
+            }
+            assert_eq!(result(&journal, cycle).await, expected, "after write {writes}");
+            for task in recorded {
+                assert_eq!(again.runs(&task.to_string()), 0, "{task} ran again after write {writes}");
+            }
+        }
+    }
+    assert!(crashes > 20, "only {crashes} crashes were tried");
+}
+
+#[tokio::test]
+async fn a_second_owner_is_refused_and_a_newer_one_wins() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let _held = journal.acquire(cycle).await.unwrap();
+    assert!(matches!(run_all(&journal, cycle, &Hands::default()).await, Err(Error::Journal(JournalError::Leased(..)))));
+
+    journal.expire_lease(cycle);
+    let stolen = Arc::clone(&journal);
+    let execute = |_, _attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+        let journal = Arc::clone(&stolen);
+        Box::pin(async move {
+            journal.expire_lease(cycle);
+            journal.acquire(cycle).await.unwrap();
+            Ok(json!({ "name": "late" }).into())
+        })
+    };
+    let ending = run(&journal, cycle, execute, control()).await;
+    assert!(matches!(ending, Err(Error::Journal(JournalError::LeaseLost(_)))));
+    assert_eq!(status(&*journal, cycle, "first").await, TaskStatus::Running, "the late result was not written");
+}

@@ -1,0 +1,178 @@
+//! One episode from `/reset` to its report. Guarantees a report whatever happens, and that the slot is free afterwards.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::cycle::{EpisodeReport, InfraFault, MinerFault, Outcome};
+use crate::manifest::simulation::Simulation;
+use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts, plain_text};
+use crate::rollout::protocol::EpisodeOrder;
+
+use super::{
+    frame::{Ending, Request, View},
+    latency,
+    slots::Lease,
+    worker::{CallError, Fate, Worker},
+};
+
+/// What the episodes of a request have in common.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) client: Client,
+    pub(super) simulation: Simulation,
+    pub(super) timeouts: Timeouts,
+    /// Steps of the request so far.
+    pub(super) steps: AtomicU64,
+}
+
+/// An episode that can be played.
+#[derive(Debug)]
+pub(super) struct Episode {
+    pub(super) stage: Arc<Stage>,
+    pub(super) order: EpisodeOrder,
+    pub(super) endpoint: Result<Endpoint, InvalidEndpoint>,
+}
+
+/// What an episode has come to so far.
+#[derive(Default)]
+struct Tally {
+    steps: u32,
+    total_reward: f64,
+    latencies: Vec<Duration>,
+}
+
+/// Why an episode broke off.
+enum Broken {
+    Miner(Fault),
+    Infra(InfraFault, String),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::Miner(fault)
+    }
+}
+
+impl From<CallError> for Broken {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(refusal) => Self::Infra(InfraFault::SimulatorError, refusal.message),
+            CallError::Gone(Fate::Hung) => Self::Infra(InfraFault::SimulatorTimeout, Fate::Hung.describe().to_owned()),
+            CallError::Gone(fate) => {
+                Self::Infra(InfraFault::ServerLost, format!("the simulator's worker is gone: {}", fate.describe()))
+            }
+        }
+    }
+}
+
+impl Episode {
+    /// Play it to its end.
+    pub(super) async fn play(self, mut lease: Lease) -> EpisodeReport {
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        let result = self.drive(&mut lease, &mut tally).await;
+        drop(lease);
+        tally.report(result, started.elapsed())
+    }
+
+    async fn drive(&self, lease: &mut Lease, tally: &mut Tally) -> Result<Ending, Broken> {
+        let endpoint =
+            self.endpoint.as_ref().map_err(|error| Fault::new(MinerFault::ConnectionError, error.to_string()))?;
+        let environment = &self.stage.simulation.environment;
+        let (worker, slot) = {
+            let (worker, slot) = lease.at();
+            (worker.clone(), slot)
+        };
+        lease.begin();
+        let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
+        let task = TaskConfig::new(environment, &self.order.episode_id);
+        let session = self.stage.client.session(endpoint, task, self.stage.timeouts);
+        session.reset().await?;
+        let ending = self.act(&session, (&worker, slot), view, tally).await?;
+        lease.end();
+        Ok(ending)
+    }
+
+    async fn act(
+        &self,
+        session: &Session<'_>,
+        (worker, slot): (&Worker, u32),
+        first: View,
+        tally: &mut Tally,
+    ) -> Result<Ending, Broken> {
+        let mut view = first;
+        loop {
+            let frame = self.frame(&mut view)?;
+            let answer = session.act(&frame, &self.stage.simulation.action).await?;
+            tally.latencies.push(answer.latency);
+            view = worker.call(&Request::Step { slot, action: &answer.action }).await?;
+            self.stage.steps.fetch_add(1, Ordering::Relaxed);
+            tally.steps += 1;
+            tally.total_reward += view.reward;
+            if !tally.total_reward.is_finite() {
+                let detail = format!("the simulator's reward is {}", view.reward);
+                return Err(Broken::Infra(InfraFault::SimulatorError, detail));
+            }
+            if let Some(ending) = view.end {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// What the miner sees of a view: the images must have the size the manifest says.
+    fn frame(&self, view: &mut View) -> Result<Frame, Broken> {
+        let observation = std::mem::take(&mut view.observation);
+        let mut images = std::collections::BTreeMap::new();
+        for (name, camera) in &self.stage.simulation.observation.cameras {
+            let rgb = view.images.remove(name).unwrap_or_default().into_vec();
+            let (width, height) = (camera.width as usize, camera.height as usize);
+            if rgb.len() != width * height * 3 {
+                let detail = format!("the simulator's image `{name}` has {} bytes", rgb.len());
+                return Err(Broken::Infra(InfraFault::SimulatorError, detail));
+            }
+            images.insert(name.clone(), Image { width, rgb });
+        }
+        Ok(Frame { observation, images })
+    }
+}
+
+impl Tally {
+    fn report(self, result: Result<Ending, Broken>, wall: Duration) -> EpisodeReport {
+        let latency = latency::summary(self.latencies);
+        let (outcome, detail, ending) = match result {
+            Ok(ending) if ending.total_reward.is_finite() => {
+                (if ending.success { Outcome::Success } else { Outcome::Failure }, None, Some(ending))
+            }
+            Ok(ending) => {
+                let detail = format!("the simulator's return is {}", ending.total_reward);
+                (Outcome::InfraFault(InfraFault::SimulatorError), Some(detail), None)
+            }
+            Err(Broken::Miner(fault)) => (Outcome::MinerFault(fault.reason), Some(fault.detail), None),
+            Err(Broken::Infra(fault, detail)) => (Outcome::InfraFault(fault), Some(plain_text(&detail)), None),
+        };
+        EpisodeReport {
+            outcome,
+            detail,
+            steps: ending.as_ref().map_or(self.steps, |ending| ending.steps),
+            total_reward: match &ending {
+                Some(ending) => ending.total_reward,
+                None if self.total_reward.is_finite() => self.total_reward,
+                None => 0.0,
+            },
+            trajectory_hash: ending.map(|ending| ending.trajectory_hash),
+            latency,
+            wall_ms: wall.as_secs_f64() * 1000.0,
+        }
+    }
+}
+
+/// The report of an episode that never got to run.
+pub(super) fn lost(detail: &str) -> EpisodeReport {
+    let broken = Broken::Infra(InfraFault::ServerLost, detail.to_owned());
+    Tally::default().report(Err(broken), Duration::ZERO)
+}

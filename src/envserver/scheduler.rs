@@ -1,0 +1,177 @@
+//! Decides which episode of a request starts next. Pure: no clock, no socket, no task.
+//!
+//! Fair between miners: whoever has the fewest episodes in flight is next, so that a slow miner fills no more than its
+//! share. Among equals, and for each miner, the request's own order decides; the engine lists episodes by seed index.
+
+use std::collections::{HashMap, VecDeque};
+
+/// The episodes of a request that have not ended.
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    queues: Vec<Queue>,
+    per_miner: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Positions in the request.
+    waiting: VecDeque<usize>,
+    in_flight: usize,
+    warmth: Warmth,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Warmth {
+    #[default]
+    Cold,
+    Warm,
+}
+
+/// An episode to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Number of the miner, in order of first appearance.
+    pub(super) miner: usize,
+    /// Position in the request.
+    pub(super) episode: usize,
+}
+
+impl Scheduler {
+    /// A scheduler of the episodes whose miners are these, in order. None starts before its miner is [`warm`](Self::warm).
+    pub(super) fn new<M: std::hash::Hash + Eq>(miners: impl IntoIterator<Item = M>, per_miner: u32) -> Self {
+        let mut numbers = HashMap::new();
+        let mut queues: Vec<Queue> = Vec::new();
+        for (episode, miner) in miners.into_iter().enumerate() {
+            let number = *numbers.entry(miner).or_insert(queues.len());
+            if number == queues.len() {
+                queues.push(Queue::default());
+            }
+            queues[number].waiting.push_back(episode);
+        }
+        Self { queues, per_miner: per_miner.max(1) as usize }
+    }
+
+    /// The first episode of each miner, by number.
+    pub(super) fn first_episodes(&self) -> impl Iterator<Item = usize> {
+        self.queues.iter().filter_map(|queue| queue.waiting.front().copied())
+    }
+
+    /// This miner's episodes may start from now on.
+    pub(super) fn warm(&mut self, miner: usize) {
+        self.queues[miner].warmth = Warmth::Warm;
+    }
+
+    /// Whether [`start`](Self::start) would name an episode.
+    pub(super) fn can_start(&self) -> bool {
+        self.candidate().is_some()
+    }
+
+    /// The episode that starts now; it counts as in flight until [`ended`](Self::ended).
+    pub(super) fn start(&mut self) -> Option<Start> {
+        let miner = self.candidate()?;
+        let queue = &mut self.queues[miner];
+        let episode = queue.waiting.pop_front()?;
+        queue.in_flight += 1;
+        Some(Start { miner, episode })
+    }
+
+    /// An episode of this miner has ended.
+    pub(super) fn ended(&mut self, miner: usize) {
+        self.queues[miner].in_flight -= 1;
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub(super) fn is_done(&self) -> bool {
+        self.queues.iter().all(|queue| queue.waiting.is_empty() && queue.in_flight == 0)
+    }
+
+    /// Give up what has not started.
+    pub(super) fn give_up(&mut self) -> impl Iterator<Item = usize> {
+        self.queues.iter_mut().flat_map(|queue| queue.waiting.drain(..))
+    }
+
+    fn candidate(&self) -> Option<usize> {
+        let ready = self.queues.iter().enumerate().filter_map(|(miner, queue)| {
+            let first = *queue.waiting.front()?;
+            let free = queue.warmth == Warmth::Warm && queue.in_flight < self.per_miner;
+            free.then_some((queue.in_flight, first, miner))
+        });
+        ready.min().map(|(_, _, miner)| miner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all_warm(miners: &str, per_miner: u32) -> Scheduler {
+        let mut scheduler = Scheduler::new(miners.chars(), per_miner);
+        (0..scheduler.queues.len()).for_each(|miner| scheduler.warm(miner));
+        scheduler
+    }
+
+    fn drain(scheduler: &mut Scheduler) -> Vec<usize> {
+        std::iter::from_fn(|| scheduler.start()).map(|start| start.episode).collect()
+    }
+
+    #[test]
+    fn miners_take_turns_in_the_order_of_the_request() {
+        assert_eq!(drain(&mut all_warm("aaabbbccc", 2)), [0, 3, 6, 1, 4, 7]);
+        assert_eq!(drain(&mut all_warm("abcabcabc", 9)), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_slow_miner_keeps_to_its_share() {
+        let mut scheduler = all_warm("aaaaaabbbbbb", 2);
+        assert_eq!(drain(&mut scheduler), [0, 6, 1, 7]);
+        // Only `b` ends its episodes: it alone gets the free places.
+        for next in [8, 9, 10, 11] {
+            scheduler.ended(1);
+            assert_eq!(drain(&mut scheduler), [next]);
+        }
+        scheduler.ended(1);
+        assert_eq!(drain(&mut scheduler), [0; 0]);
+    }
+
+    #[test]
+    fn a_cold_miner_holds_nobody_up() {
+        let mut scheduler = Scheduler::new("ab".chars(), 1);
+        assert!(!scheduler.can_start());
+        scheduler.warm(1);
+        assert_eq!(drain(&mut scheduler), [1]);
+        scheduler.ended(1);
+        assert!(!scheduler.is_done());
+        scheduler.warm(0);
+        assert_eq!(drain(&mut scheduler), [0]);
+        scheduler.ended(0);
+        assert!(scheduler.is_done());
+    }
+
+    proptest! {
+        #[test]
+        fn each_episode_starts_once_and_limits_hold(
+            miners in proptest::collection::vec(0u8..5, 0..40),
+            per_miner in 1u32..4,
+            picks in proptest::collection::vec(any::<prop::sample::Index>(), 200),
+        ) {
+            let mut scheduler = Scheduler::new(&miners, per_miner);
+            (0..scheduler.queues.len()).for_each(|miner| scheduler.warm(miner));
+            let mut running: Vec<Start> = Vec::new();
+            let mut started = Vec::new();
+            for pick in picks {
+                if let Some(start) = scheduler.start() {
+                    prop_assert!(running.iter().filter(|other| other.miner == start.miner).count() < per_miner as usize);
+                    running.push(start);
+                    started.push(start.episode);
+                } else if !running.is_empty() {
+                    scheduler.ended(running.swap_remove(pick.index(running.len())).miner);
+                }
+            }
+            prop_assert!(scheduler.is_done() || !running.is_empty());
+            started.sort_unstable();
+            prop_assert_eq!(started, (0..miners.len()).collect::<Vec<_>>());
+        }
+    }
+}

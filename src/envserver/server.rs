@@ -1,0 +1,198 @@
+//! The HTTP side: who may ask, what is open, one answer per request (docs/protocols.md).
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{Response, StatusCode, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::{get, post},
+    serve::ListenerExt,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::miner::{Client, Limits, Timeouts};
+use crate::rollout::protocol::{EpisodesRequest, Open};
+
+use super::{
+    episode::Stage,
+    fleet::{Fleet, OpenError},
+    run::Run,
+    spawner::{Python, Spawner},
+};
+
+/// Largest request: a million episodes.
+const BODY_LIMIT: usize = 256 << 20;
+
+/// Lines that wait for a slow reader before episodes wait for it.
+const LINES: usize = 256;
+
+/// Largest numbers a request may ask for, so that a slip does not fork a machine to death.
+const MOST_WORKERS: u32 = 1024;
+const MOST_SLOTS: u32 = 4096;
+
+/// How a server works.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The Python that simulates.
+    pub python: Python,
+    /// What a request must carry.
+    pub token: String,
+    /// Longest silence of a worker that owes an answer.
+    pub worker_timeout: Duration,
+}
+
+/// Why a server cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client for miners could not be made.
+    #[error("cannot set up the client for miners")]
+    Client(#[from] reqwest::Error),
+    /// The system refused something a server needs.
+    #[error("cannot run the environment server")]
+    Io(#[from] io::Error),
+}
+
+/// An environment server.
+#[derive(Debug)]
+pub struct Server {
+    token: [u8; 32],
+    worker_timeout: Duration,
+    spawner: Spawner,
+    client: Client,
+    fleet: Mutex<Option<Arc<Fleet>>>,
+    runs: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Server {
+    /// A server with no workers yet. Within a runtime, with the process's TLS provider installed.
+    ///
+    /// # Errors
+    /// When TLS or a thread cannot be had.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Ok(Self {
+            token: digest(&config.token),
+            worker_timeout: config.worker_timeout,
+            spawner: Spawner::start(config.python)?,
+            client: Client::new(Limits::default())?,
+            fleet: Mutex::default(),
+            runs: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Serve until `shutdown`, then end all episodes and all workers.
+    ///
+    /// # Errors
+    /// When the listener cannot accept any more.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let server = Arc::new(self);
+        let router = Router::new()
+            .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+            .route("/open", post(open))
+            .route("/episodes", post(episodes))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
+            .layer(middleware::from_fn_with_state(server.clone(), authorize))
+            .with_state(server.clone());
+        let listener = listener.tap_io(|stream| {
+            // Only a matter of speed.
+            let _ = stream.set_nodelay(true);
+        });
+        let served = tokio::select! {
+            served = axum::serve(listener, router) => served,
+            () = shutdown => Ok(()),
+        };
+        server.stop.cancel();
+        server.runs.close();
+        server.runs.wait().await;
+        if let Some(fleet) = server.fleet.lock().await.take() {
+            fleet.close().await;
+        }
+        Ok(served?)
+    }
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Compares digests, whose agreement in a few bytes tells nothing about the token.
+async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response<Body> {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        Some(token) if digest(token) == server.token => next.run(request).await,
+        _ => refuse(StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"),
+    }
+}
+
+fn refuse(status: StatusCode, error: impl AsRef<str>) -> Response<Body> {
+    (status, Json(json!({ "error": error.as_ref() }))).into_response()
+}
+
+async fn open(State(server): State<Arc<Server>>, Json(request): Json<Open>) -> Response<Body> {
+    if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
+        return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
+    }
+    let mut fleet = server.fleet.lock().await;
+    if let Some(fleet) = &*fleet {
+        return if fleet.open == request {
+            Json(&fleet.opened).into_response()
+        } else {
+            refuse(StatusCode::CONFLICT, "the server is already open, with other environments, workers or slots")
+        };
+    }
+    let opening = Fleet::open(server.spawner.clone(), request, server.worker_timeout);
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = server.stop.cancelled() => return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is ending"),
+    };
+    match opened {
+        Ok(opened) => {
+            let opened = fleet.insert(Arc::new(opened));
+            Json(&opened.opened).into_response()
+        }
+        Err(error @ OpenError::Refused { .. }) => refuse(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+        Err(error @ OpenError::Died(_)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn episodes(State(server): State<Arc<Server>>, Json(request): Json<EpisodesRequest>) -> Response<Body> {
+    let Some(fleet) = server.fleet.lock().await.clone() else {
+        return refuse(StatusCode::CONFLICT, "the server is not open");
+    };
+    let simulation = fleet.open.simulations.iter().find(|simulation| simulation.environment == request.environment);
+    let Some(simulation) = simulation.cloned() else {
+        return refuse(StatusCode::NOT_FOUND, format!("environment `{}` was not opened", request.environment));
+    };
+    let stage = Stage {
+        client: server.client.clone(),
+        simulation,
+        timeouts: Timeouts {
+            reset: Duration::from_millis(request.reset_timeout_ms),
+            action: Duration::from_millis(request.action_timeout_ms),
+        },
+        steps: AtomicU64::new(0),
+    };
+    let (sender, lines) = mpsc::channel::<Bytes>(LINES);
+    let run = Run::new(stage, request.episodes, request.per_miner, fleet.slots.clone(), sender);
+    server.runs.spawn(server.stop.clone().run_until_cancelled_owned(run.run()));
+    let body = Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, std::convert::Infallible>));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}

@@ -1,0 +1,193 @@
+//! Places for episodes at the workers: who waits longest gets the next one, at the worker that has most of them free.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use super::{frame::Request, worker::Worker};
+
+/// No worker is left, and none will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AllLost;
+
+/// The places of all workers.
+#[derive(Debug)]
+pub(super) struct Slots {
+    per_worker: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    seats: Vec<Seat>,
+    /// Whoever waits for a place, longest first. Those who stopped waiting are found when their turn comes.
+    waiting: VecDeque<oneshot::Sender<Lease>>,
+    generation: u64,
+}
+
+/// Where a worker belongs.
+#[derive(Debug)]
+enum Seat {
+    /// Its worker is being started, or started again.
+    Empty,
+    /// Its worker can be used; these slots are free.
+    Taken { worker: Worker, generation: u64, free: Vec<u32> },
+    /// It stays empty.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Place {
+    worker: Worker,
+    seat: usize,
+    generation: u64,
+    slot: u32,
+}
+
+impl Slots {
+    /// Places for this many workers, none of which is there yet.
+    pub(super) fn new(workers: u32, per_worker: u32) -> Arc<Self> {
+        let seats = (0..workers).map(|_| Seat::Empty).collect();
+        Arc::new(Self { per_worker, state: Mutex::new(State { seats, waiting: VecDeque::new(), generation: 0 }) })
+    }
+
+    /// A worker has come.
+    pub(super) fn fill(self: &Arc<Self>, seat: usize, worker: Worker) {
+        {
+            let mut state = self.lock();
+            state.generation += 1;
+            let generation = state.generation;
+            // Slots are taken from the end: low numbers first.
+            state.seats[seat] = Seat::Taken { worker, generation, free: (0..self.per_worker).rev().collect() };
+        }
+        self.serve();
+    }
+
+    /// A worker has gone. Another may come.
+    pub(super) fn clear(&self, seat: usize) {
+        self.lock().seats[seat] = Seat::Empty;
+    }
+
+    /// A worker has gone, and no other will come.
+    pub(super) fn give_up(&self, seat: usize) {
+        let mut state = self.lock();
+        state.seats[seat] = Seat::Lost;
+        if state.all_lost() {
+            state.waiting.clear();
+        }
+    }
+
+    /// Wait for a place.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<Lease, AllLost> {
+        let receiver = {
+            let mut state = self.lock();
+            if state.all_lost() {
+                return Err(AllLost);
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.push_back(sender);
+            receiver
+        };
+        self.serve();
+        receiver.await.map_err(|_| AllLost)
+    }
+
+    /// Give free places to those who wait. The lock is not held while a lease changes hands: dropping one takes it.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let (place, waiter) = {
+                let mut state = self.lock();
+                if state.waiting.is_empty() {
+                    return;
+                }
+                let Some(place) = state.take() else { return };
+                let Some(waiter) = state.waiting.pop_front() else { return };
+                (place, waiter)
+            };
+            let lease = Lease { slots: self.clone(), place: Some(place), use_: Use::Idle };
+            if let Err(mut lease) = waiter.send(lease)
+                && let Some(place) = lease.place.take()
+            {
+                self.lock().put_back(place);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing between lock and unlock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn all_lost(&self) -> bool {
+        self.seats.iter().all(|seat| matches!(seat, Seat::Lost))
+    }
+
+    fn take(&mut self) -> Option<Place> {
+        let most_free = self.seats.iter_mut().enumerate().filter_map(|(index, seat)| match seat {
+            Seat::Taken { worker, generation, free } if !free.is_empty() => Some((index, worker, *generation, free)),
+            _ => None,
+        });
+        let (seat, worker, generation, free) =
+            most_free.max_by_key(|(index, _, _, free)| (free.len(), std::cmp::Reverse(*index)))?;
+        Some(Place { worker: worker.clone(), seat, generation, slot: free.pop()? })
+    }
+
+    fn put_back(&mut self, place: Place) {
+        if let Seat::Taken { generation, free, .. } = &mut self.seats[place.seat]
+            && *generation == place.generation
+        {
+            free.push(place.slot);
+        }
+    }
+}
+
+/// Whether the slot holds an episode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Idle,
+    Busy,
+}
+
+/// A place, until it is dropped. An episode that is still in it is given up then.
+#[derive(Debug)]
+pub(super) struct Lease {
+    slots: Arc<Slots>,
+    /// There until the drop.
+    place: Option<Place>,
+    use_: Use,
+}
+
+impl Lease {
+    /// The worker and the slot at it.
+    pub(super) fn at(&self) -> (&Worker, u32) {
+        let place = self.place.as_ref().expect("a lease holds its place until it is dropped");
+        (&place.worker, place.slot)
+    }
+
+    /// An episode begins in the slot.
+    pub(super) fn begin(&mut self) {
+        self.use_ = Use::Busy;
+    }
+
+    /// The worker has ended the episode itself.
+    pub(super) fn end(&mut self) {
+        self.use_ = Use::Idle;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take() else { return };
+        if self.use_ == Use::Busy {
+            // The worker takes requests in order: this comes before the next episode of the slot.
+            place.worker.tell(&Request::Close { slot: place.slot });
+        }
+        self.slots.lock().put_back(place);
+        self.slots.serve();
+    }
+}

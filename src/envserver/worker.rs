@@ -1,0 +1,261 @@
+//! One worker process: requests of many slots go down its standard input, pipelined; answers come up in the same order.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    process::Child,
+    sync::{mpsc, oneshot},
+};
+use tokio_util::codec::LengthDelimitedCodec;
+
+use super::frame::{Answer, Refusal, Request};
+
+/// Largest answer: a few images of the largest size a manifest allows.
+const FRAME_LIMIT: usize = 64 << 20;
+
+/// Lines of a worker's standard error that are kept to explain its end.
+const LAST_WORDS: usize = 12;
+
+/// Imports and first environments may take this long on a cold disk.
+const OPEN_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Requests written in one go.
+const BATCH: usize = 64;
+
+/// How a worker's life ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It ended, or broke the protocol; the text says how.
+    Died(String),
+    /// It did not answer in time and was killed.
+    Hung,
+    /// Nobody needs it any more.
+    Dismissed,
+}
+
+impl Fate {
+    /// In words.
+    pub(super) fn describe(&self) -> &str {
+        match self {
+            Self::Died(how) => how,
+            Self::Hung => "it did not answer in time and was killed",
+            Self::Dismissed => "it was dismissed",
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum CallError {
+    /// The worker refused; it goes on.
+    Refused(Refusal),
+    /// The worker is gone.
+    Gone(Fate),
+}
+
+/// A handle to a worker. Cheap to clone; when the last is gone, the worker is dismissed.
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    /// Unbounded, yet never long: a slot has one request on its way, and perhaps its `close`.
+    requests: mpsc::UnboundedSender<Outgoing>,
+    fate: Arc<OnceLock<Fate>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    frame: Vec<u8>,
+    reply: oneshot::Sender<Bytes>,
+}
+
+impl Worker {
+    /// Ask and wait for the answer.
+    pub(super) async fn call<A: Answer>(&self, request: &Request<'_>) -> Result<A, CallError> {
+        let gone = || CallError::Gone(self.fate.get().cloned().unwrap_or(Fate::Dismissed));
+        let frame = self.send(request).ok_or_else(gone)?.await.map_err(|_| gone())?;
+        let mut answer: A = rmp_serde::from_slice(&frame).map_err(|error| {
+            let message = format!("the worker's answer is not of the protocol: {error}");
+            CallError::Refused(Refusal { kind: "bad_answer".to_owned(), message })
+        })?;
+        match answer.refusal() {
+            Some(refusal) => Err(CallError::Refused(refusal)),
+            None => Ok(answer),
+        }
+    }
+
+    /// Ask and let the answer go by.
+    pub(super) fn tell(&self, request: &Request<'_>) {
+        // A worker that is gone needs not be told.
+        let _ = self.send(request);
+    }
+
+    fn send(&self, request: &Request<'_>) -> Option<oneshot::Receiver<Bytes>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Outgoing { frame: request.to_frame(), reply }).ok()?;
+        Some(answer)
+    }
+}
+
+/// The life of a worker, to be driven to its end.
+#[derive(Debug)]
+pub(super) struct Life {
+    child: Child,
+    requests: mpsc::UnboundedReceiver<Outgoing>,
+    fate: Arc<OnceLock<Fate>>,
+    patience: Duration,
+}
+
+/// A worker of this process. It is killed when it leaves a request unanswered for `patience`.
+pub(super) fn worker(child: Child, patience: Duration) -> (Worker, Life) {
+    let (sender, requests) = mpsc::unbounded_channel();
+    let fate = Arc::new(OnceLock::new());
+    (Worker { requests: sender, fate: fate.clone() }, Life { child, requests, fate, patience })
+}
+
+impl Life {
+    /// Carry requests and answers until the worker is gone; say how it ended. Whoever waits learns it as well.
+    pub(super) async fn run(self) -> Fate {
+        let Self { mut child, mut requests, fate, patience } = self;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Fate::Died("its standard streams are not piped".to_owned());
+        };
+        let pending = Pending::default();
+        let last_words = Mutex::new(VecDeque::new());
+        let mut ended = tokio::select! {
+            ended = write(stdin, &mut requests, &pending) => ended,
+            ended = read(stdout, &pending) => ended,
+            ended = watch(&pending, patience) => ended,
+            never = listen(stderr, &last_words) => never,
+        };
+        if let Fate::Died(how) = &mut ended {
+            *how = epitaph(&mut child, how, &last_words).await;
+        }
+        // The process and whatever it may have started.
+        if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = child.kill().await;
+        // Before those who wait are let go, so that they find it.
+        let _ = fate.set(ended.clone());
+        ended
+    }
+}
+
+/// Requests on their way, oldest first.
+#[derive(Default)]
+struct Pending(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Instant, oneshot::Sender<Bytes>)>,
+    last_answer: Option<Instant>,
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing between lock and unlock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self, batch: &mut Vec<Outgoing>, frames: &mut Vec<u8>) {
+        let now = Instant::now();
+        let mut queue = self.lock();
+        for outgoing in batch.drain(..) {
+            frames.extend_from_slice(&outgoing.frame);
+            queue.waiting.push_back((now, outgoing.reply));
+        }
+    }
+
+    fn answered(&self) -> Option<oneshot::Sender<Bytes>> {
+        let mut queue = self.lock();
+        queue.last_answer = Some(Instant::now());
+        queue.waiting.pop_front().map(|(_, reply)| reply)
+    }
+
+    /// Whether the worker has owed an answer and kept silent for longer than it may.
+    fn is_overdue(&self, patience: Duration) -> bool {
+        let queue = self.lock();
+        match (queue.waiting.front(), queue.last_answer) {
+            (None, _) => false,
+            (Some((asked, _)), None) => asked.elapsed() > patience.max(OPEN_PATIENCE),
+            (Some((asked, _)), Some(answer)) => answer.max(*asked).elapsed() > patience,
+        }
+    }
+}
+
+async fn write(
+    mut stdin: impl AsyncWrite + Unpin,
+    requests: &mut mpsc::UnboundedReceiver<Outgoing>,
+    pending: &Pending,
+) -> Fate {
+    let (mut batch, mut frames) = (Vec::with_capacity(BATCH), Vec::new());
+    loop {
+        if requests.recv_many(&mut batch, BATCH).await == 0 {
+            return Fate::Dismissed;
+        }
+        frames.clear();
+        pending.asked(&mut batch, &mut frames);
+        if let Err(error) = stdin.write_all(&frames).await {
+            return Fate::Died(format!("its input is closed: {error}"));
+        }
+    }
+}
+
+async fn read(stdout: impl AsyncRead + Unpin, pending: &Pending) -> Fate {
+    let mut frames = LengthDelimitedCodec::builder().max_frame_length(FRAME_LIMIT).new_read(stdout);
+    loop {
+        match frames.next().await {
+            Some(Ok(frame)) => match pending.answered() {
+                // Whoever asked may have given up.
+                Some(reply) => drop(reply.send(frame.freeze())),
+                None => return Fate::Died("it answered without being asked".to_owned()),
+            },
+            Some(Err(error)) => return Fate::Died(format!("its output cannot be read: {error}")),
+            None => return Fate::Died("it ended".to_owned()),
+        }
+    }
+}
+
+async fn watch(pending: &Pending, patience: Duration) -> Fate {
+    let mut ticks = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
+    loop {
+        ticks.tick().await;
+        if pending.is_overdue(patience) {
+            return Fate::Hung;
+        }
+    }
+}
+
+/// Log what the worker says and keep its last words. Never ends: the end of the process is seen elsewhere.
+async fn listen(stderr: impl AsyncRead + Unpin, last_words: &Mutex<VecDeque<String>>) -> Fate {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::debug!("worker: {line}");
+        let mut kept = last_words.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == LAST_WORDS {
+            kept.pop_front();
+        }
+        kept.push_back(line);
+    }
+    std::future::pending().await
+}
+
+/// What can be said of a worker that died: how it was noticed, its exit status, its last words.
+async fn epitaph(child: &mut Child, how: &str, last_words: &Mutex<VecDeque<String>>) -> String {
+    let mut text = how.to_owned();
+    // A process whose pipes have closed is about to end; one that is not, is killed next.
+    if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), child.wait()).await {
+        text = format!("{text} ({status})");
+    }
+    for line in &*last_words.lock().unwrap_or_else(PoisonError::into_inner) {
+        text = format!("{text}\n{line}");
+    }
+    text
+}

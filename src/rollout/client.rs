@@ -1,0 +1,173 @@
+//! Asks an environment server for episodes and reads what it reports, line by line.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use futures::{Stream, stream};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+
+use super::protocol::{EpisodesRequest, Open, Opened, ServerMessage};
+
+/// Longest line of an answer. Reports are a few hundred bytes.
+const LINE_LIMIT: usize = 1 << 20;
+
+/// Longest silence of a stream, which is told something twice a second.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Longest time for a server to start its workers and load its environments.
+const OPENING: Duration = Duration::from_secs(600);
+
+/// Why an environment server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers.
+    #[error("the environment server at `{server}` cannot be reached")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What the system said.
+        source: reqwest::Error,
+    },
+    /// It answers, and says no.
+    #[error("the environment server refused ({status}): {text}")]
+    Refused {
+        /// The status: 4xx is about the request, 5xx about the server.
+        status: StatusCode,
+        /// Its words.
+        text: String,
+    },
+    /// Its answer broke off, or is not of the protocol.
+    #[error("the environment server's answer was cut: {reason}")]
+    Cut {
+        /// How.
+        reason: String,
+    },
+}
+
+/// A client of one environment server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base_url: String,
+    token: String,
+}
+
+impl Client {
+    /// A client of the server at `http://host:port`. The process's TLS provider must be installed.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(base_url: impl Into<String>, token: impl Into<String>) -> Result<Self, Error> {
+        let base_url = base_url.into().trim_end_matches('/').to_owned();
+        let builder = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .tcp_nodelay(true)
+                .connect_timeout(Duration::from_secs(5))
+        };
+        // A machine without CA certificates still reaches servers that speak plain HTTP, as those next to us do.
+        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+        let http = http.map_err(|source| Error::Unreachable { server: base_url.clone(), source })?;
+        Ok(Self { http, base_url, token: token.into() })
+    }
+
+    /// Whether the server answers.
+    ///
+    /// # Errors
+    /// [`Error`] when it does not, or not well.
+    pub async fn health(&self) -> Result<(), Error> {
+        self.send(self.request(Method::GET, "health").timeout(Duration::from_secs(5))).await.map(drop)
+    }
+
+    /// Start the workers and load the environments. May take a while; asking again the same changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the simulator's words when an environment cannot be loaded.
+    pub async fn open(&self, open: &Open) -> Result<Opened, Error> {
+        let response = self.send(self.request(Method::POST, "open").timeout(OPENING).json(open)).await?;
+        response.json().await.map_err(|error| cut(&error))
+    }
+
+    /// Run episodes. The stream yields reports as they come and ends after [`ServerMessage::End`]; without one it ends with
+    /// [`Error::Cut`]. Dropping it stops the episodes.
+    ///
+    /// # Errors
+    /// When the request is not accepted.
+    pub async fn episodes(
+        &self,
+        request: &EpisodesRequest,
+    ) -> Result<impl Stream<Item = Result<ServerMessage, Error>> + Send + use<>, Error> {
+        let response = self.send(self.request(Method::POST, "episodes").json(request)).await?;
+        let lines = Lines { response, buffer: BytesMut::new(), searched: 0 };
+        Ok(stream::unfold(Some(lines), |lines| async {
+            let mut lines = lines?;
+            match lines.next().await {
+                Ok(ServerMessage::End) => Some((Ok(ServerMessage::End), None)),
+                Ok(message) => Some((Ok(message), Some(lines))),
+                Err(error) => Some((Err(error), None)),
+            }
+        }))
+    }
+
+    fn request(&self, method: Method, verb: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}/{verb}", self.base_url)).bearer_auth(&self.token)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let unreachable = |source| Error::Unreachable { server: self.base_url.clone(), source };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status == StatusCode::OK { Ok(response) } else { Err(refused(status, response).await) }
+    }
+}
+
+async fn refused(status: StatusCode, response: Response) -> Error {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    let text = response.text().await.unwrap_or_default();
+    let text = serde_json::from_str(&text).map_or(text, |refusal: Refusal| refusal.error);
+    Error::Refused { status, text }
+}
+
+fn cut(error: &dyn std::error::Error) -> Error {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Error::Cut { reason: cause.to_string() }
+}
+
+/// A stream of lines, each a message.
+struct Lines {
+    response: Response,
+    buffer: BytesMut,
+    /// Bytes of the buffer known to hold no line end.
+    searched: usize,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<ServerMessage, Error> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + end);
+                self.buffer.advance(1);
+                self.searched = 0;
+                return serde_json::from_slice(&line).map_err(|error| cut(&error));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LINE_LIMIT {
+                return Err(Error::Cut { reason: format!("a line is longer than {LINE_LIMIT} bytes") });
+            }
+            let chunk = tokio::time::timeout(SILENCE, self.response.chunk()).await;
+            let silent = |_| Error::Cut { reason: format!("nothing for {} s", SILENCE.as_secs()) };
+            match chunk.map_err(silent)?.map_err(|error| cut(&error))? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Err(Error::Cut { reason: "it ended before all episodes were reported".to_owned() }),
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What scoring stages hand on to each other, and what is published in the end.
+//!
+//! Only these fields are read downstream, so a stage of an operator's own may stand between any two of them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cycle::{EnvironmentId, Hotkey, Salt};
+use crate::scoring::{Pareto, Rule, SubsetWeighting};
+
+/// Output of `scores/aggregate`: one entry per miner and environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// Sorted.
+    pub environments: Vec<EnvironmentId>,
+    /// Sorted by uid, then environment; complete.
+    pub entries: Vec<ScoreEntry>,
+}
+
+/// How one miner did in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreEntry {
+    /// Slot on the subnet.
+    pub uid: u16,
+    /// Identity.
+    pub hotkey: Hotkey,
+    /// Block of the miner's first commitment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_block: Option<u64>,
+    /// The environment.
+    pub environment: EnvironmentId,
+    /// Successes by scored episodes.
+    pub success_rate: f64,
+    /// 95 % Wilson interval of the success rate.
+    pub interval: [f64; 2],
+    /// Mean of the undiscounted returns.
+    pub mean_return: f64,
+    /// Scored episodes.
+    pub episodes: u32,
+    /// Successes among them.
+    pub successes: u32,
+    /// Scored episodes by outcome, as `failure` or `miner_fault(action_timeout)`.
+    pub outcomes: BTreeMap<String, u32>,
+}
+
+/// Output of `scores/pareto`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frontier {
+    /// The rule of domination.
+    pub rule: Rule,
+    /// What a subset of environments is worth.
+    pub subset_weighting: SubsetWeighting,
+    /// Who took part, by uid.
+    pub miners: BTreeMap<u16, Hotkey>,
+    /// What the rule found.
+    pub pareto: Pareto,
+}
+
+/// Output of `scores/weights`, and the document validators read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsDocument {
+    /// Sorted by uid.
+    pub entries: Vec<WeightEntry>,
+    /// Weight by uid; they sum to 1.
+    pub weights: BTreeMap<u16, f64>,
+    /// What goes on chain.
+    pub weights_u16: crate::scoring::WeightsU16,
+}
+
+/// The weight of one miner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightEntry {
+    /// Slot on the subnet at the pinned block.
+    pub uid: u16,
+    /// Identity; none for a burn uid that is no miner.
+    pub hotkey: Option<Hotkey>,
+    /// Share, 0 to 1.
+    pub weight: f64,
+    /// floor(share of the sum x 65535).
+    pub weight_u16: u16,
+}
+
+/// The scores document that is published beside the weights: all that is needed to see where they come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoresDocument {
+    /// Content hash of the definition the cycle was pinned to.
+    pub definition_hash: String,
+    /// The secret its seeds came from, shown now that the episodes are over.
+    pub salt: Salt,
+    /// Sorted.
+    pub environments: Vec<EnvironmentId>,
+    /// Sorted by uid, then environment.
+    pub entries: Vec<ScoreEntry>,
+    /// The rule of domination.
+    pub rule: Rule,
+    /// What a subset of environments is worth.
+    pub subset_weighting: SubsetWeighting,
+    /// Tolerance by environment.
+    pub epsilons: BTreeMap<String, f64>,
+    /// Threshold by uid and environment; empty for the epsilon rule.
+    pub thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
+    /// Miners that nobody dominates.
+    pub pareto_frontier: Vec<u16>,
+    /// Points by uid.
+    pub subset_scores: BTreeMap<u16, f64>,
+}

@@ -1,0 +1,36 @@
+//! `environments/provision` and `environments/teardown`: environment servers before and after the episodes.
+//!
+//! A server is a process, not a fact: what provision promises is that one can be had. A resumed cycle, whose servers
+//! died with the process before it, gets new ones when its episodes ask for them.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Context, Invocation, Output, config, infra};
+use crate::cycle::{EnvironmentId, FailureClass, TaskFailure};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    environment: EnvironmentId,
+}
+
+/// Start the environment's server, or find it running, and say what simulates.
+pub(super) async fn provision<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    let Settings { environment: id } = invocation.settings()?;
+    let environment = context
+        .definition
+        .environment(&id)
+        .ok_or_else(|| config(format!("`{id}` is not among the pipeline's environments")))?;
+    let running = context.servers.environment(&context.definition, environment).await.map_err(|error| TaskFailure {
+        class: if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config },
+        message: infra(error).message,
+    })?;
+    Ok(json!({ "environment": id, "python": running.opened.python, "packages": running.opened.packages }).into())
+}
+
+/// Stop every server of the cycle.
+pub(super) async fn teardown<J>(context: &Context<J>) -> Result<Output, TaskFailure> {
+    context.servers.stop().await;
+    Ok(json!({}).into())
+}

@@ -1,0 +1,214 @@
+//! `episodes/run`: every miner's episodes in one environment.
+//!
+//! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
+//! faults are run again on a server that answers, up to the declared number of tries.
+
+use std::collections::HashMap;
+
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tracing::warn;
+
+use super::{Context, EpisodeProgress, Invocation, Output, chain, config, infra};
+use crate::cycle::{
+    EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Miner, Outcome,
+    PendingEpisode, TaskFailure,
+};
+use crate::plan::Environment;
+use crate::rollout::protocol::{EpisodeOrder, EpisodesRequest, ServerMessage};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    miners: Vec<Miner>,
+    episodes: u32,
+    environment: EnvironmentId,
+    per_miner: u32,
+    attempts: u32,
+}
+
+pub(super) async fn run<J: Journal>(
+    context: &Context<J>,
+    invocation: Invocation<'_>,
+) -> Result<Output, TaskFailure> {
+    let settings: Settings = invocation.settings()?;
+    if settings.miners.is_empty() {
+        return Err(config("No miners found: the list of miners is empty"));
+    }
+    let environment = context
+        .definition
+        .environment(&settings.environment)
+        .ok_or_else(|| config(format!("`{}` is not among the pipeline's environments", settings.environment)))?;
+    context.journal.plan_episodes(&context.lease, invocation.task, &fan_out(&settings)).await.map_err(infra)?;
+    let mut work = Work { context, invocation, settings: &settings, environment, progress: progress(context, &settings).await? };
+    (context.watcher)(work.progress.clone());
+    work.until_done().await?;
+    let progress = &work.progress;
+    if !invocation.stage.expect.is_met(progress.scored, progress.planned) {
+        let message = format!(
+            "only {} of {} episodes in `{}` could be scored, after {} tries each; the rest are faults of ours, not the miners'",
+            progress.scored, progress.planned, settings.environment, settings.attempts
+        );
+        return Err(TaskFailure { class: FailureClass::BelowQuorum, message });
+    }
+    Ok(json!({ "environment": settings.environment, "planned": progress.planned, "scored": progress.scored }).into())
+}
+
+/// Every episode of the task, in the order they are started: seed by seed, so that all miners meet a seed together.
+fn fan_out(settings: &Settings) -> Vec<EpisodeKey> {
+    let miners = &settings.miners;
+    (0..settings.episodes)
+        .flat_map(|seed_index| miners.iter().map(move |miner| (seed_index, miner)))
+        .map(|(seed_index, miner)| EpisodeKey {
+            environment: settings.environment.clone(),
+            seed_index,
+            hotkey: miner.hotkey.clone(),
+        })
+        .collect()
+}
+
+/// Where the task stands: earlier attempts may have finished episodes.
+async fn progress<J: Journal>(context: &Context<J>, settings: &Settings) -> Result<EpisodeProgress, TaskFailure> {
+    let scored = context.journal.scored_episodes(context.lease.cycle).await.map_err(infra)?;
+    let here = scored.iter().filter(|episode| episode.key.environment == settings.environment);
+    let (count, successes) = here.fold((0, 0), |(count, successes), episode| {
+        (count + 1, successes + usize::from(episode.report.outcome == Outcome::Success))
+    });
+    Ok(EpisodeProgress {
+        environment: settings.environment.clone(),
+        planned: settings.episodes as usize * settings.miners.len(),
+        scored: count,
+        successes,
+        infra_faults: 0,
+        steps: 0,
+    })
+}
+
+struct Work<'a, J> {
+    context: &'a Context<J>,
+    invocation: Invocation<'a>,
+    settings: &'a Settings,
+    environment: &'a Environment,
+    progress: EpisodeProgress,
+}
+
+impl<J: Journal> Work<'_, J> {
+    /// Run what is pending, again and again, until nothing is or the tries are used up.
+    async fn until_done(&mut self) -> Result<(), TaskFailure> {
+        loop {
+            let pending =
+                self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await.map_err(infra)?;
+            let pending: Vec<PendingEpisode> =
+                pending.into_iter().filter(|episode| episode.attempt < self.settings.attempts).collect();
+            if pending.is_empty() {
+                return Ok(());
+            }
+            self.round(pending).await?;
+        }
+    }
+
+    /// One request to the environment server. Episodes it did not report are faults of ours.
+    async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), TaskFailure> {
+        let request = self.request(&pending).await?;
+        let ready = self.context.servers.environment(&self.context.definition, self.environment).await.map_err(infra)?;
+        let mut open: HashMap<u32, PendingEpisode> = (0..).zip(pending).collect();
+        let steps_before = self.progress.steps;
+        let mut cut = None;
+        match ready.client.episodes(&request).await {
+            Err(error) => cut = Some(chain(&error)),
+            Ok(messages) => {
+                let mut messages = std::pin::pin!(messages);
+                while let Some(message) = messages.next().await {
+                    match message {
+                        Ok(ServerMessage::Episode { order, report }) => {
+                            if let Some(episode) = open.remove(&order) {
+                                self.record(episode, report).await?;
+                            }
+                        }
+                        Ok(ServerMessage::Progress { steps }) => {
+                            self.progress.steps = steps_before + steps;
+                            (self.context.watcher)(self.progress.clone());
+                        }
+                        Ok(ServerMessage::End) => break,
+                        Err(error) => {
+                            cut = Some(chain(&error));
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        self.give_up(open, cut).await
+    }
+
+    async fn request(&self, pending: &[PendingEpisode]) -> Result<EpisodesRequest, TaskFailure> {
+        let salt = &self.context.record.salt;
+        let mut episodes = Vec::with_capacity(pending.len());
+        let mut endpoints: HashMap<&str, String> = HashMap::new();
+        for miner in &self.settings.miners {
+            let endpoint = self.context.servers.endpoint(&miner.endpoint).await.map_err(infra)?;
+            endpoints.insert(miner.hotkey.as_str(), endpoint);
+        }
+        for (order, PendingEpisode { key, .. }) in (0..).zip(pending) {
+            let endpoint = endpoints.get(key.hotkey.as_str()).cloned().ok_or_else(|| {
+                config(format!("the journal has episodes of `{}`, who is not among the miners", key.hotkey))
+            })?;
+            episodes.push(EpisodeOrder {
+                order,
+                seed: salt.seed(&key.environment, key.seed_index),
+                episode_id: salt.episode_id(&key.environment, key.seed_index, key.hotkey.as_str()),
+                hotkey: key.hotkey.clone(),
+                endpoint,
+            });
+        }
+        Ok(EpisodesRequest {
+            environment: self.settings.environment.clone(),
+            action_timeout_ms: self.environment.action_timeout_ms,
+            reset_timeout_ms: self.environment.reset_timeout_ms,
+            per_miner: self.settings.per_miner,
+            episodes,
+        })
+    }
+
+    async fn record(&mut self, pending: PendingEpisode, report: EpisodeReport) -> Result<(), TaskFailure> {
+        let outcome = report.outcome;
+        let episode = Episode { key: pending.key, attempt: pending.attempt + 1, report };
+        let _ = self.context.journal.record_episode(&self.context.lease, &episode).await.map_err(infra)?;
+        match outcome {
+            Outcome::InfraFault(_) => {
+                let detail = episode.report.detail.as_deref().unwrap_or_default();
+                warn!(episode = ?episode.key, %outcome, detail, "episode will run again");
+                self.progress.infra_faults += 1;
+            }
+            _ => {
+                self.progress.scored += 1;
+                self.progress.successes += usize::from(outcome == Outcome::Success);
+            }
+        }
+        (self.context.watcher)(self.progress.clone());
+        Ok(())
+    }
+
+    async fn give_up(&mut self, open: HashMap<u32, PendingEpisode>, cut: Option<String>) -> Result<(), TaskFailure> {
+        if open.is_empty() {
+            return Ok(());
+        }
+        let detail = cut.unwrap_or_else(|| "the environment server ended without reporting this episode".into());
+        let mut open: Vec<_> = open.into_iter().collect();
+        open.sort_by_key(|(order, _)| *order);
+        for (_, episode) in open {
+            let report = EpisodeReport {
+                outcome: Outcome::InfraFault(InfraFault::ServerLost),
+                detail: Some(detail.chars().take(500).collect()),
+                steps: 0,
+                total_reward: 0.0,
+                trajectory_hash: None,
+                latency: None,
+                wall_ms: 0.0,
+            };
+            self.record(episode, report).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! `weights/publish`: the two documents of a cycle. The engine stores them in the transaction that ends the task.
+//!
+//! Both are canonical JSON and hold nothing but definition, salt and outcomes: no cycle id, no time. Two cycles of one
+//! definition and salt give the same bytes.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::documents::{Frontier, Scores, ScoresDocument, WeightsDocument};
+use super::{Context, Invocation, Output};
+use crate::cycle::{Publication, TaskFailure};
+use crate::evidence;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    scores: Scores,
+    pareto: Frontier,
+    weights: WeightsDocument,
+}
+
+pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    let Settings { scores, pareto: frontier, weights } = invocation.settings()?;
+    let scores = ScoresDocument {
+        definition_hash: context.definition.hash(),
+        salt: context.record.salt.clone(),
+        environments: scores.environments,
+        entries: scores.entries,
+        rule: frontier.rule,
+        subset_weighting: frontier.subset_weighting,
+        epsilons: frontier.pareto.epsilons,
+        thresholds: frontier.pareto.thresholds,
+        pareto_frontier: frontier.pareto.frontier,
+        subset_scores: frontier.pareto.points,
+    };
+    let (scores, weights) = (json!(scores), json!(weights));
+    let digest = evidence::digest(&weights);
+    let publication =
+        Publication { scores: evidence::canonical(&scores), weights: evidence::canonical(&weights), digest: digest.clone() };
+    Ok(Output { value: json!({ "digest": digest }), publication: Some(publication) })
+}

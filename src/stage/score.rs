@@ -1,0 +1,100 @@
+//! `scores/pareto` and `scores/weights`: the pure scoring module as stages.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::documents::{Frontier, ScoreEntry, Scores, WeightEntry, WeightsDocument};
+use super::{Invocation, Output, config};
+use crate::cycle::{FailureClass, Hotkey, TaskFailure};
+use crate::scoring::{self, AllZero, MinerRow, Rule, SubsetWeighting, Table};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParetoSettings {
+    scores: Scores,
+    rule: Rule,
+    subset_weighting: SubsetWeighting,
+}
+
+/// The frontier of a table of scores.
+pub(super) fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    let settings: ParetoSettings = invocation.settings()?;
+    let miners: BTreeMap<u16, Hotkey> =
+        settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
+    let table = table(&settings.scores)?;
+    let pareto = scoring::pareto(&table, settings.rule, settings.subset_weighting).map_err(|error| config(error.to_string()))?;
+    let frontier = Frontier { rule: settings.rule, subset_weighting: settings.subset_weighting, miners, pareto };
+    Ok(json!({ "pareto": frontier }).into())
+}
+
+/// The table of rates. Where miners have different numbers of episodes in an environment, the smallest counts.
+fn table(scores: &Scores) -> Result<Table, TaskFailure> {
+    let cells: BTreeMap<(u16, &str), &ScoreEntry> =
+        scores.entries.iter().map(|entry| ((entry.uid, entry.environment.as_str()), entry)).collect();
+    let mut rows: BTreeMap<u16, MinerRow> = BTreeMap::new();
+    let mut episodes = vec![u32::MAX; scores.environments.len()];
+    for entry in &scores.entries {
+        rows.entry(entry.uid).or_insert_with(|| MinerRow {
+            uid: entry.uid,
+            first_block: entry.first_block,
+            rates: Vec::new(),
+        });
+    }
+    for row in rows.values_mut() {
+        for (environment, smallest) in scores.environments.iter().zip(&mut episodes) {
+            let cell = cells.get(&(row.uid, environment.as_str())).ok_or_else(|| {
+                config(format!("the scores have no entry for uid {} in `{environment}`", row.uid))
+            })?;
+            row.rates.push(cell.success_rate);
+            *smallest = (*smallest).min(cell.episodes);
+        }
+    }
+    let environments = scores.environments.iter().map(ToString::to_string).collect();
+    Table::new(environments, episodes, rows.into_values().collect())
+        .map_err(|error| TaskFailure { class: FailureClass::Config, message: error.to_string() })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightsSettings {
+    pareto: Frontier,
+    temperature: f64,
+    all_zero: AllZeroChoice,
+    #[serde(default)]
+    burn_uid: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AllZeroChoice {
+    Uniform,
+    Burn,
+}
+
+/// The weight vector of a frontier.
+pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    let settings: WeightsSettings = invocation.settings()?;
+    let all_zero = match (settings.all_zero, settings.burn_uid) {
+        (AllZeroChoice::Uniform, _) => AllZero::Uniform,
+        (AllZeroChoice::Burn, Some(uid)) => AllZero::Burn(uid),
+        (AllZeroChoice::Burn, None) => return Err(config("`all_zero: burn` needs `burn_uid`")),
+    };
+    let weights = scoring::weights(&settings.pareto.pareto.points, settings.temperature, all_zero)
+        .map_err(|error| config(error.to_string()))?;
+    let u16s: BTreeMap<u16, u16> =
+        weights.weights_u16.uids.iter().copied().zip(weights.weights_u16.values.iter().copied()).collect();
+    let entries = weights
+        .weights
+        .iter()
+        .map(|(&uid, &weight)| WeightEntry {
+            uid,
+            hotkey: settings.pareto.miners.get(&uid).cloned(),
+            weight,
+            weight_u16: u16s.get(&uid).copied().unwrap_or(0),
+        })
+        .collect();
+    let document = WeightsDocument { entries, weights: weights.weights, weights_u16: weights.weights_u16 };
+    Ok(json!({ "weights": document }).into())
+}

@@ -1,0 +1,122 @@
+//! Environment servers ready to run episodes: started by `runtime`, opened through `rollout`, shared by a cycle's tasks.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
+
+use crate::plan::{Definition, Environment};
+use crate::rollout::{
+    self, Client,
+    protocol::{Open, Opened},
+};
+use crate::runtime::{self, Address, DemoMiners, Runtime};
+
+/// An environment server that has loaded its environments.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// Speaks to it.
+    pub client: Client,
+    /// What it said of itself.
+    pub opened: Opened,
+}
+
+/// Why there is no environment server, or no demo miner.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be started.
+    #[error("environment server failed to start: {}", .0.explain())]
+    Start(runtime::Error),
+    /// It runs and cannot load the environments.
+    #[error("the environment server on {0} cannot load `{1}`")]
+    Open(String, String, #[source] rollout::Error),
+    /// No HTTP client can be made here.
+    #[error(transparent)]
+    Client(rollout::Error),
+}
+
+impl Error {
+    /// Whether another attempt may help without the operator doing something.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Start(error) => !error.is_permanent(),
+            Self::Open(_, _, error) => error.is_retryable(),
+            Self::Client(_) => false,
+        }
+    }
+}
+
+/// The servers and demo miners of a cycle. Started when first needed, replaced when they died.
+#[derive(Debug)]
+pub struct Servers {
+    servers: runtime::Servers,
+    miners: DemoMiners,
+    /// What was opened at which address: a replaced server has another address and must be told again.
+    opened: std::sync::Mutex<HashMap<String, Slot>>,
+}
+
+type Slot = Arc<tokio::sync::Mutex<Option<Opened>>>;
+
+impl Servers {
+    /// No servers yet. Paths in definitions start from `root`.
+    pub fn new(runtime: Arc<dyn Runtime>, miners: DemoMiners, root: PathBuf) -> Self {
+        Self { servers: runtime::Servers::new(runtime, root), miners, opened: std::sync::Mutex::default() }
+    }
+
+    /// The server of an environment, with every environment of the definition that shares it loaded.
+    ///
+    /// # Errors
+    /// [`Error`]; the next call tries again.
+    pub async fn environment(&self, definition: &Definition, environment: &Environment) -> Result<Ready, Error> {
+        let family = environment.simulation.environment.family();
+        let address = self.servers.get(family, &environment.server).await.map_err(Error::Start)?;
+        let client = Client::new(&address.url, &address.token).map_err(Error::Client)?;
+        let slot = self.slot(&address);
+        // Tasks that want the same server wait here while the first of them opens it.
+        let mut slot = slot.lock().await;
+        let opened = match slot.as_ref() {
+            Some(opened) => opened.clone(),
+            None => {
+                let opened = client
+                    .open(&open(definition, environment))
+                    .await
+                    .map_err(|error| Error::Open(address.description.clone(), family.to_owned(), error))?;
+                slot.insert(opened).clone()
+            }
+        };
+        Ok(Ready { client, opened })
+    }
+
+    /// Where a miner answers; a demo miner is started for `demo:POLICY`.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when a demo miner does not come up.
+    pub async fn endpoint(&self, endpoint: &str) -> Result<String, Error> {
+        self.miners.resolve(endpoint).await.map_err(Error::Start)
+    }
+
+    /// End all of them.
+    pub async fn stop(&self) {
+        tokio::join!(self.servers.stop(), self.miners.stop());
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn slot(&self, address: &Address) -> Slot {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(address.url.clone()).or_default().clone()
+    }
+}
+
+/// Everything a server is to load: the environments that share its family and description.
+fn open(definition: &Definition, environment: &Environment) -> Open {
+    let family = environment.simulation.environment.family();
+    let mates = definition.environments.iter().filter(|other| {
+        other.simulation.environment.family() == family && other.server == environment.server
+    });
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    Open {
+        simulations: mates.map(|environment| environment.simulation.clone()).collect(),
+        workers: environment.server.workers.unwrap_or(cores),
+        slots_per_worker: environment.server.slots_per_worker,
+    }
+}

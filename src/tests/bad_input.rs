@@ -1,0 +1,115 @@
+//! What goes wrong at an operator's desk: each ends in one clear error that says what to do, without a panic.
+
+use std::{fs, net::TcpListener, path::Path};
+
+use crate::support::program::{Place, Ran, repository};
+
+/// A folder with the repository's environments and one pipeline, the quickstart with some lines replaced.
+fn pipeline(change: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["environments", "eval-env"] {
+        std::os::unix::fs::symlink(repository().join(name), folder.path().join(name)).unwrap();
+    }
+    let text = fs::read_to_string(repository().join("pipelines/quickstart.yaml")).unwrap();
+    let changed = change(&text);
+    assert_ne!(changed, text, "the change does not fit the quickstart any more");
+    fs::write(folder.path().join("pipeline.yaml"), changed).unwrap();
+    folder
+}
+
+fn run(folder: &Path, place: &Place) -> Ran {
+    place.run(&["run-pipeline", folder.join("pipeline.yaml").to_str().unwrap(), "-i", "episodes_per_env=1"])
+}
+
+fn is_clear(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
+    for word in words {
+        assert!(ran.stderr.contains(word), "`{word}` is missing in: {}", ran.stderr);
+    }
+    for noise in ["panicked", "stack backtrace", "RUST_BACKTRACE"] {
+        assert!(!ran.stderr.contains(noise), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_unknown_environment() {
+    let folder = pipeline(|text| text.replace("metaworld/drawer-open-v3", "metaworld/drawer-opne-v3"));
+    is_clear(&run(folder.path(), &Place::new()), 2, &["drawer-opne-v3", "did you mean", "metaworld/drawer-open-v3", "pipeline.yaml:"]);
+}
+
+#[test]
+fn an_unknown_input() {
+    let place = Place::new();
+    let ran = place.run(&["run-pipeline", "pipelines/quickstart.yaml", "-i", "episode_per_env=1"]);
+    is_clear(&ran, 2, &["episode_per_env", "episodes_per_env"]);
+    let ran = place.run(&["run-pipeline", "pipelines/quickstart.yaml", "-i", "episodes_per_env=many"]);
+    is_clear(&ran, 2, &["episodes_per_env", "integer"]);
+}
+
+#[test]
+fn an_empty_list_of_miners() {
+    let folder = pipeline(|text| {
+        let kept: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("- { uid:")).collect();
+        kept.join("\n").replace("miners:\n", "miners: []\n")
+    });
+    is_clear(&run(folder.path(), &Place::new()), 2, &["No miners found"]);
+}
+
+#[test]
+fn a_miner_that_is_down_loses_its_own_episodes_only() {
+    // A port that was free a moment ago: nothing listens there.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = pipeline(|text| text.replace("demo:random", &format!("http://127.0.0.1:{port}")));
+    let place = Place::new();
+    let ran = run(folder.path(), &place);
+    is_clear(&ran, 0, &[]);
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    let outcomes = shown["outcomes"].as_array().unwrap();
+    let down: Vec<_> = outcomes.iter().filter(|count| count["hotkey"] == "demo-random").collect();
+    assert!(!down.is_empty() && down.iter().all(|count| count["reason"] == "connection_error"), "{down:?}");
+    assert!(outcomes.iter().all(|count| count["outcome"] != "infra_fault"), "{outcomes:?}");
+    assert!(outcomes.iter().any(|count| count["outcome"] == "success"), "{outcomes:?}");
+}
+
+#[test]
+fn an_unknown_demo_policy() {
+    let folder = pipeline(|text| text.replace("demo:random", "demo:randm"));
+    let ran = run(folder.path(), &Place::new());
+    assert_ne!(ran.code, 0);
+    is_clear(&ran, ran.code, &["randm", "random"]);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_to() {
+    let mut command = Place::new().robo(&["run-pipeline", "pipelines/quickstart.yaml"]);
+    let ran = Ran::from(command.env("ROBO_DATA_DIR", "/proc/robo").output().unwrap());
+    is_clear(&ran, 1, &["/proc/robo", "--data-dir"]);
+}
+
+#[test]
+fn a_database_that_is_not_there() {
+    let place = Place::new();
+    let mut command = place.robo(&["cycle", "ls"]);
+    let ran = Ran::from(command.env("ROBO_BACKEND_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x").output().unwrap());
+    is_clear(&ran, 5, &["Database connection failed", "hint:"]);
+    assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
+}
+
+#[test]
+fn ports_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let place = Place::new();
+    for verb in [&["demo-miner", "--policy", "noop"][..], &["backend", "--host", "127.0.0.1"]] {
+        let arguments = [verb, &["--port", &port]].concat();
+        is_clear(&place.run(&arguments), 1, &[&port, "in use", "hint:"]);
+    }
+}
+
+#[test]
+fn cycles_that_are_not_there() {
+    let place = Place::new();
+    is_clear(&place.run(&["cycle", "resume", "@latest"]), 2, &["no cycle"]);
+    is_clear(&place.run(&["cycle", "show", "0123"]), 2, &["0123"]);
+    is_clear(&place.run(&["weights", "show"]), 1, &["weights", "hint:"]);
+}

@@ -1,0 +1,425 @@
+//! `robo env-server` with the real simulator, demo miners and the client the engine uses.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
+
+use futures::StreamExt;
+use robo::{
+    cycle::{EpisodeReport, InfraFault, MinerFault, Outcome},
+    manifest::simulation::Simulation,
+    rollout::{
+        Client, Error,
+        protocol::{EpisodeOrder, EpisodesRequest, Open, Opened, ServerMessage},
+    },
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::children::{self, Serving, TOKEN};
+
+/// A MetaWorld task as its manifest describes it, with fewer steps.
+fn metaworld(task: &str, max_steps: u32) -> Simulation {
+    simulation(json!({
+        "environment": format!("metaworld/{task}"),
+        "gymnasium": { "make": "Meta-World/MT1", "kwargs": { "env_name": task }, "hook": "metaworld" },
+        "observation": { "state": [{ "slice": [0, 4] }] },
+        "action": { "size": 4, "low": -1.0, "high": 1.0, "out_of_range": "clip" },
+        "success": { "rule": { "info": "success" }, "when": "any" },
+        "determinism": "bitwise",
+        "max_steps": max_steps,
+        "stop_on_success": true,
+    }))
+}
+
+/// An environment made for tests: it goes wrong at its third step when its seed is 13.
+fn faulty(how: &str) -> Simulation {
+    simulation(json!({
+        "environment": format!("faulty/{how}"),
+        "gymnasium": { "make": "Faulty-v0", "kwargs": { "how": how }, "imports": ["faulty"] },
+        "observation": { "state": [{}] },
+        "action": { "size": 4, "low": -1.0, "high": 1.0 },
+        "success": { "rule": "survive" },
+        "determinism": "bitwise",
+        "max_steps": 5,
+        "stop_on_success": false,
+    }))
+}
+
+fn simulation(value: serde_json::Value) -> Simulation {
+    serde_json::from_value(value).unwrap()
+}
+
+const FAULTY: &str = r#"
+import os, time
+import gymnasium
+import numpy
+
+class Faulty(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), numpy.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), numpy.float64)
+
+    def __init__(self, how):
+        self.how, self.seed, self.steps = how, 0, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.seed, self.steps = seed, 0
+        return numpy.zeros(2), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.seed == 13 and self.steps == 3:
+            if self.how == "crash":
+                os._exit(7)
+            if self.how == "hang":
+                time.sleep(3600)
+            raise RuntimeError("the arm fell off")
+        return numpy.zeros(2), 1.0, False, False, {}
+
+gymnasium.register("Faulty-v0", Faulty)
+"#;
+
+/// A package directory that holds the faulty environment next to the real package.
+fn faulty_package() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    symlink(children::package().join("robo_eval_env"), directory.path().join("robo_eval_env")).unwrap();
+    fs::write(directory.path().join("faulty.py"), FAULTY).unwrap();
+    directory
+}
+
+fn client(server: &Serving) -> Client {
+    crate::install_tls();
+    Client::new(server.url(), TOKEN).unwrap()
+}
+
+async fn open(server: &Serving, simulations: Vec<Simulation>, workers: u32, slots_per_worker: u32) -> Opened {
+    client(server).open(&Open { simulations, workers, slots_per_worker }).await.unwrap()
+}
+
+/// Orders of `seeds` for each miner, by seed first.
+fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterator<Item = u32>) -> EpisodesRequest {
+    let orders = seeds.into_iter().flat_map(|seed| miners.iter().map(move |miner| (seed, miner)));
+    EpisodesRequest {
+        environment: environment.parse().unwrap(),
+        // Long, because tests share the machine: time-outs have tests of their own.
+        action_timeout_ms: 10_000,
+        reset_timeout_ms: 10_000,
+        per_miner: 8,
+        episodes: orders
+            .enumerate()
+            .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {
+                order: order as u32,
+                seed,
+                episode_id: format!("{hotkey}-{seed}"),
+                hotkey: hotkey.parse().unwrap(),
+                endpoint: endpoint.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// Reports by miner and seed, once the stream has said that it is complete.
+async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u32), EpisodeReport> {
+    let mut reports = BTreeMap::new();
+    let mut messages = std::pin::pin!(client(server).episodes(request).await.unwrap());
+    let mut ended = false;
+    while let Some(message) = messages.next().await {
+        match message.unwrap() {
+            ServerMessage::Episode { order, report } => {
+                let order = &request.episodes[order as usize];
+                assert!(reports.insert((order.hotkey.to_string(), order.seed), report).is_none());
+            }
+            ServerMessage::Progress { .. } => {}
+            ServerMessage::End => ended = true,
+        }
+    }
+    assert!(ended);
+    assert_eq!(reports.len(), request.episodes.len());
+    reports
+}
+
+#[tokio::test]
+async fn skill_shows_in_real_physics() {
+    let server = Serving::env_server(&children::package(), &[]);
+    let opened = open(&server, vec![metaworld("drawer-close-v3", 150)], 1, 8).await;
+    assert_eq!(opened.packages["mujoco"], "3.3.0");
+    let [heuristic, noop] = ["heuristic", "noop"].map(|policy| Serving::demo_miner(policy, &[]));
+    let miners = [("heuristic", heuristic.url()), ("noop", noop.url())];
+    let reports = run(&server, &request("metaworld/drawer-close-v3", &miners, [1, 2, 3])).await;
+    for ((hotkey, seed), report) in &reports {
+        if hotkey == "heuristic" {
+            assert_eq!(report.outcome, Outcome::Success, "seed {seed}");
+            assert!(report.steps < 150);
+        } else {
+            assert_eq!((report.outcome, report.steps), (Outcome::Failure, 150), "seed {seed}");
+        }
+        let latency = report.latency.unwrap();
+        assert!(0.0 < latency.p50_ms && latency.p50_ms <= latency.p95_ms && latency.p95_ms <= latency.max_ms);
+        assert_eq!(report.trajectory_hash.as_ref().unwrap().len(), 64);
+        assert_eq!(report.detail, None);
+    }
+    let hashes: std::collections::HashSet<_> = reports.values().map(|report| &report.trajectory_hash).collect();
+    assert_eq!(hashes.len(), reports.len(), "different seeds and actions give different trajectories");
+}
+
+#[tokio::test]
+async fn workers_and_slots_change_no_trajectory() {
+    let miner = Serving::demo_miner("random", &[]);
+    let request = request("metaworld/push-v3", &[("a", miner.url()), ("b", miner.url())], 0..6);
+    let mut results = Vec::new();
+    for (workers, slots) in [(1, 1), (2, 3)] {
+        let server = Serving::env_server(&children::package(), &[]);
+        open(&server, vec![metaworld("push-v3", 60)], workers, slots).await;
+        let reports = run(&server, &request).await;
+        results.push(
+            reports
+                .into_iter()
+                .map(|(key, report)| {
+                    (key, (report.outcome, report.steps, report.total_reward.to_bits(), report.trajectory_hash))
+                })
+                .collect::<Vec<_>>(),
+        );
+    }
+    assert_eq!(results[0], results[1]);
+}
+
+#[tokio::test]
+async fn broken_miners_are_told_apart_and_disturb_nobody() {
+    let server = Serving::env_server(&children::package(), &[]);
+    open(&server, vec![metaworld("reach-v3", 30)], 1, 8).await;
+    let good = Serving::demo_miner("noop", &[]);
+    let nan = Serving::demo_miner("noop", &["--fail", "nan-after:5"]);
+    let late = Serving::demo_miner("noop", &["--fail", "timeout"]);
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let miners = [
+        ("good", good.url()),
+        ("nan", nan.url()),
+        ("late", late.url()),
+        ("down", format!("http://{closed}")),
+        ("nowhere", "not a url".to_owned()),
+    ];
+    let mut request = request("metaworld/reach-v3", &miners, [1]);
+    request.action_timeout_ms = 1000;
+    let reports = run(&server, &request).await;
+    let outcome = |hotkey: &str| reports[&(hotkey.to_owned(), 1)].clone();
+    assert_eq!(outcome("good").outcome, Outcome::Failure);
+    assert_eq!(outcome("good").steps, 30);
+    for (hotkey, fault, steps) in [
+        ("nan", MinerFault::InvalidAction, 5),
+        ("late", MinerFault::ActionTimeout, 0),
+        ("down", MinerFault::ConnectionError, 0),
+        ("nowhere", MinerFault::ConnectionError, 0),
+    ] {
+        let report = outcome(hotkey);
+        assert_eq!((report.outcome, report.steps), (Outcome::MinerFault(fault), steps), "{hotkey}");
+        assert_eq!(report.latency.is_some(), steps > 0);
+        assert!(report.detail.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_simulator_that_raises_costs_one_episode() {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &[]);
+    open(&server, vec![faulty("raise")], 1, 4).await;
+    let miner = Serving::demo_miner("noop", &[]);
+    let reports = run(&server, &request("faulty/raise", &[("a", miner.url())], [1, 13, 2])).await;
+    for ((_, seed), report) in reports {
+        if seed == 13 {
+            assert_eq!(report.outcome, Outcome::InfraFault(InfraFault::SimulatorError));
+            assert!(report.detail.unwrap().contains("the arm fell off"));
+        } else {
+            assert_eq!((report.outcome, report.total_reward), (Outcome::Success, 5.0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_replaced() {
+    worker_fault("crash", InfraFault::ServerLost).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_killed_and_replaced() {
+    worker_fault("hang", InfraFault::SimulatorTimeout).await;
+}
+
+/// One slot, so that only the faulty episode is in flight when the worker goes.
+async fn worker_fault(how: &str, fault: InfraFault) {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &["--worker-timeout", "500ms"]);
+    open(&server, vec![faulty(how)], 1, 1).await;
+    let miner = Serving::demo_miner("noop", &[]);
+    let environment = format!("faulty/{how}");
+    let reports = run(&server, &request(&environment, &[("a", miner.url())], [1, 13, 2, 3])).await;
+    for ((_, seed), report) in reports {
+        let expected = if seed == 13 { Outcome::InfraFault(fault) } else { Outcome::Success };
+        assert_eq!(report.outcome, expected, "seed {seed}: {:?}", report.detail);
+    }
+}
+
+#[tokio::test]
+async fn workers_that_always_die_end_the_request() {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &[]);
+    open(&server, vec![faulty("crash")], 1, 1).await;
+    let miner = Serving::demo_miner("noop", &[]);
+    let miners: Vec<(String, String)> = (0..8).map(|n| (format!("m{n}"), miner.url())).collect();
+    let miners: Vec<(&str, String)> = miners.iter().map(|(name, url)| (name.as_str(), url.clone())).collect();
+    let reports = run(&server, &request("faulty/crash", &miners, [13])).await;
+    for report in reports.values() {
+        assert_eq!(report.outcome, Outcome::InfraFault(InfraFault::ServerLost));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_said_in_the_simulators_words() {
+    let server = Serving::env_server(&children::package(), &[]);
+    let refusal = |simulation: Simulation| {
+        let client = client(&server);
+        async move {
+            let open = Open { simulations: vec![simulation], workers: 1, slots_per_worker: 1 };
+            client.open(&open).await.unwrap_err().to_string()
+        }
+    };
+    let unknown = refusal(metaworld("juggle-v3", 100)).await;
+    assert!(unknown.contains("juggle-v3"), "{unknown}");
+    let missing = refusal(faulty("raise")).await;
+    assert!(missing.contains("faulty"), "{missing}");
+    // A failed attempt leaves nothing behind: the next one may differ.
+    open(&server, vec![metaworld("reach-v3", 10)], 1, 1).await;
+    let other = refusal(metaworld("push-v3", 10)).await;
+    assert!(other.contains("already open"), "{other}");
+    open(&server, vec![metaworld("reach-v3", 10)], 1, 1).await;
+}
+
+#[tokio::test]
+async fn a_python_without_the_package_is_explained() {
+    let empty = tempfile::tempdir().unwrap();
+    let server = Serving::env_server(empty.path(), &[]);
+    let request = Open { simulations: vec![metaworld("reach-v3", 10)], workers: 1, slots_per_worker: 1 };
+    let error = client(&server).open(&request).await.unwrap_err().to_string();
+    assert!(error.contains("No module named"), "{error}");
+}
+
+#[tokio::test]
+async fn only_those_who_know_the_token_are_served() {
+    let mut server = Serving::env_server(Path::new("/nowhere"), &[]);
+    client(&server).health().await.unwrap();
+    let stranger = Client::new(server.url(), "a guess").unwrap();
+    let Err(Error::Refused { status, text }) = stranger.health().await else { panic!("it was let in") };
+    assert_eq!((status.as_u16(), text.as_str()), (401, "the bearer token is missing or wrong"));
+    let Err(error) = client(&server).episodes(&request("a/b", &[], [])).await else { panic!("it is not open") };
+    assert!(error.to_string().contains("not open"), "{error}");
+    assert_eq!(server.close(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
+    let mut server = Serving::env_server(&children::package(), &[]);
+    open(&server, vec![metaworld("reach-v3", 500)], 2, 1).await;
+    let workers = children_of(server.id());
+    assert_eq!(workers.len(), 2);
+    let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
+    let messages = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
+    let mut messages = std::pin::pin!(messages);
+    assert!(matches!(messages.next().await, Some(Ok(ServerMessage::Progress { .. }))));
+    server.kill();
+    loop {
+        match messages.next().await {
+            Some(Ok(ServerMessage::Progress { .. })) => {}
+            Some(Err(Error::Cut { .. })) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(messages.next().await.is_none());
+    // The kernel kills them; it need not have done so by now.
+    while workers.iter().any(|worker| is_running(worker)) {
+        std::thread::yield_now();
+    }
+}
+
+/// Process ids of the workers, which the server starts from a thread of its own.
+fn children_of(parent: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).unwrap();
+    let children = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).unwrap());
+    children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+fn is_running(process: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim().starts_with('Z'))
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_frees_its_slots() {
+    let server = Serving::env_server(&children::package(), &[]);
+    open(&server, vec![metaworld("reach-v3", 5)], 1, 1).await;
+    let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
+    let good = Serving::demo_miner("noop", &[]);
+    let stuck = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
+    // Its one slot is taken until the stream is dropped; the other request waits for it.
+    let other = request("metaworld/reach-v3", &[("b", good.url())], [1]);
+    let (reports, ()) = tokio::join!(run(&server, &other), async {
+        let mut stuck = std::pin::pin!(stuck);
+        assert!(matches!(stuck.next().await, Some(Ok(ServerMessage::Progress { .. }))));
+    });
+    assert_eq!(reports[&("b".to_owned(), 1)].steps, 5);
+}
+
+/// What a miner is sent in an episode, up to its first `/act`: everything but the observation.
+async fn recorded(stream: TcpStream) -> Vec<String> {
+    let mut stream = BufReader::new(stream);
+    let mut seen = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+            return seen;
+        }
+        let mut length = 0;
+        let path = line.clone();
+        while line != "\r\n" {
+            seen.push(line.clone());
+            let name_and_value = line.to_lowercase();
+            if let Some(value) = name_and_value.strip_prefix("content-length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.unwrap();
+        if path.starts_with("POST /act") {
+            return seen;
+        }
+        seen.push(String::from_utf8(body).unwrap());
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_a_miner_is_sent_before_it_sees_the_scene_depends_on_the_seed() {
+    let server = Serving::env_server(&children::package(), &[]);
+    open(&server, vec![metaworld("push-v3", 5)], 1, 1).await;
+    let mut seen = Vec::new();
+    for seed in [0, u32::MAX] {
+        let miner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = miner.local_addr().unwrap().port();
+        let mut request = request("metaworld/push-v3", &[("a", format!("http://127.0.0.1:{port}"))], [seed]);
+        request.episodes[0].episode_id = "an-opaque-id".to_owned();
+        let (_, recorded) =
+            tokio::join!(run(&server, &request), async { recorded(miner.accept().await.unwrap().0).await });
+        let port = port.to_string();
+        let neutral = recorded.into_iter().filter(|line| !line.to_lowercase().starts_with("content-length"));
+        seen.push(neutral.map(|line| line.replace(&port, "PORT")).collect::<Vec<_>>());
+    }
+    assert_eq!(seen[0], seen[1]);
+    let reset = seen[0].iter().find(|line| line.contains("task_config")).unwrap();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(reset).unwrap(),
+        json!({"task_config": {
+            "env_id": "metaworld/push-v3", "env_name": "metaworld", "task_name": "push-v3", "episode_id": "an-opaque-id",
+        }})
+    );
+}

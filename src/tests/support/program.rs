@@ -1,0 +1,184 @@
+//! The program as a person runs it: a data directory of its own, its output, its process tree.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A place to run the program in. Simulators' Python environments are shared by all tests, everything else is its own.
+pub(crate) struct Place {
+    pub(crate) data: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        // The embedded server runs as another account when the tests run as root.
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
+        fs::create_dir_all(&python).unwrap();
+        std::os::unix::fs::symlink(&python, data.path().join("python")).unwrap();
+        Self { data }
+    }
+
+    /// The program with these arguments, run from the repository.
+    pub(crate) fn robo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_robo"));
+        command
+            .args(arguments)
+            .current_dir(repository())
+            .env("ROBO_DATA_DIR", self.data.path())
+            .env_remove("ROBO_BACKEND_DATABASE_URL")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Run it to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.robo(arguments).output().unwrap())
+    }
+
+    /// Run it to its end; it must succeed and print JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "robo {arguments:?}: {}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("robo {arguments:?}: {error}\n{}", ran.stdout))
+    }
+
+    /// Start it and go on while it runs.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Running {
+        let mut child = self.robo(arguments).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Running { child, stderr, said: String::new() }
+    }
+
+    /// Processes that work in this place: their command line or environment names it.
+    pub(crate) fn processes(&self) -> BTreeSet<i32> {
+        let needle = self.data.path().as_os_str().as_encoded_bytes();
+        let names_it = |pid: &i32| {
+            ["cmdline", "environ"].iter().any(|file| {
+                let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                bytes.windows(needle.len()).any(|window| window == needle)
+            })
+        };
+        parents().into_keys().filter(names_it).collect()
+    }
+}
+
+/// The repository's directory.
+pub(crate) fn repository() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
+/// What a finished run left behind.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// The program while it runs.
+pub(crate) struct Running {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// What it has said on standard error so far.
+    pub(crate) said: String,
+}
+
+impl Running {
+    /// Read standard error until a line holds `text`.
+    pub(crate) fn until(&mut self, text: &str) {
+        self.until_line(|line| line.contains(text));
+    }
+
+    /// Read standard error until a line is what is waited for.
+    pub(crate) fn until_line(&mut self, wanted: impl Fn(&str) -> bool) {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            self.said.push_str(&line);
+            assert!(read > 0, "it ended before saying what was waited for:\n{}", self.said);
+            if wanted(&line) {
+                return;
+            }
+        }
+    }
+
+    /// Send a signal to the program alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Kill the program and everything it has started, at once and without a word.
+    pub(crate) fn kill_everything(mut self) {
+        let parents = parents();
+        let mut family = BTreeSet::from([self.pid().as_raw()]);
+        loop {
+            let more: Vec<i32> = parents
+                .iter()
+                .filter(|(pid, parent)| family.contains(parent) && !family.contains(pid))
+                .map(|(pid, _)| *pid)
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            family.extend(more);
+        }
+        for pid in family {
+            // Some have ended already.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.child.wait().unwrap();
+    }
+
+    /// Wait for its end.
+    pub(crate) fn wait(mut self) -> Ran {
+        let mut stdout = String::new();
+        // Standard output is short and fits the pipe; standard error is read to its end first.
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        Ran { code, stdout, stderr: self.said }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+/// Every process with its parent.
+fn parents() -> BTreeMap<i32, i32> {
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers
+        .filter_map(|pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect()
+}
