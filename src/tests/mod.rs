@@ -1,1 +1,3 @@
+//! Integration tests: the binary and the library from outside, one module per area.
 
+mod manifest;
