@@ -9,7 +9,9 @@ use super::inputs::{self, Inputs};
 use super::render;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  robo graph pipelines/quickstart.yaml\n  robo graph pipelines/quickstart.yaml --format dot | dot -Tsvg > graph.svg")]
+#[command(
+    after_help = "Examples:\n  robo graph pipelines/quickstart.yaml\n  robo graph pipelines/quickstart.yaml --format dot | dot -Tsvg > graph.svg"
+)]
 pub(super) struct Args {
     /// The pipeline
     file: PathBuf,

@@ -24,8 +24,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 /// Compile a pipeline with the inputs of the command line and the environment. Warnings go to standard error.
 pub(super) fn compile(file: &Path, inputs: &Inputs) -> Result<Compiled, Failure> {
-    let bindings =
-        Bindings { flags: &inputs.inputs, variable: &config::input_variable, missing: Missing::Refuse };
+    let bindings = Bindings { flags: &inputs.inputs, variable: &config::input_variable, missing: Missing::Refuse };
     let compiled = plan::compile(file, &bindings).map_err(|problems| refused(&problems))?;
     if !compiled.warnings.is_empty() {
         render::note(compiled.warnings.to_string());

@@ -1,10 +1,74 @@
 //! `robo lint`: check pipelines and environment manifests without running anything.
 
-use super::exit::Result;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::manifest::{Diagnostic, Diagnostics};
+use crate::plan;
+
+use super::exit::{Exit, Result};
+use super::render::{self, Format};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+#[command(
+    after_help = "Examples:\n  robo lint\n  robo lint pipelines/quickstart.yaml environments/\n\nWhat a file is follows from what it holds. Nothing is printed when all is well; the exit code is 2 when anything is wrong."
+)]
+pub(super) struct Args {
+    /// Files and directories [default: pipelines/ and environments/]
+    paths: Vec<PathBuf>,
 
-pub(super) async fn run(_args: Args) -> Result {
-    Err(anyhow::anyhow!("not built yet").into())
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    let mut found = Diagnostics::default();
+    for file in files(&args.paths, &mut found) {
+        found.extend(plan::lint(&file));
+    }
+    match args.format {
+        Format::Json => {
+            let all: Vec<&Diagnostic> = found.iter().collect();
+            let errors = found.errors();
+            render::json(&json!({ "diagnostics": all, "errors": errors, "warnings": all.len() - errors }));
+        }
+        Format::Table if !found.is_empty() => render::note(found.to_string()),
+        Format::Table => {}
+    }
+    Ok(if found.has_errors() { Exit::Usage } else { Exit::Ok })
+}
+
+/// Every file to check; what cannot be found is reported.
+fn files(paths: &[PathBuf], found: &mut Diagnostics) -> Vec<PathBuf> {
+    let usual: Vec<PathBuf> =
+        ["pipelines", "environments"].iter().map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let paths = if paths.is_empty() { usual.as_slice() } else { paths };
+    if paths.is_empty() {
+        let problem = Diagnostic::of_command_line("there is neither `pipelines/` nor `environments/` here");
+        found.push(problem.help("name the files to check: `robo lint PATH...`"));
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() { files.extend(inside(path, found)) } else { files.push(path.clone()) }
+    }
+    files
+}
+
+fn inside(directory: &Path, found: &mut Diagnostics) -> Vec<PathBuf> {
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let name = directory.display().to_string();
+    let mut files: Vec<PathBuf> = match std::fs::read_dir(directory) {
+        Ok(entries) => entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).filter(is_yaml).collect(),
+        Err(error) => {
+            found.push(Diagnostic::of_file(&name, format!("cannot read the directory: {error}")));
+            return Vec::new();
+        }
+    };
+    if files.is_empty() {
+        found.push(Diagnostic::of_file(&name, "there are no YAML files in this directory"));
+    }
+    files.sort();
+    files
 }

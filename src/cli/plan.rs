@@ -64,7 +64,7 @@ fn total(compiled: &Compiled) -> Option<u64> {
 fn table(compiled: &Compiled, graph: &Graph) {
     let definition = &compiled.definition;
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["stage", "uses", "after", "tasks", "episodes", "when"]);
+    table.load_style(presets::NOTHING).set_header(["stage", "uses", "after", "tasks", "episodes", "when"]);
     for stage in graph.topological() {
         let after: Vec<&str> = stage.depends_on.iter().map(|id| id.as_str()).collect();
         let after = if stage.phase == Phase::Finally { "(at the end)".to_owned() } else { after.join(", ") };

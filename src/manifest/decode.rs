@@ -1,9 +1,10 @@
 //! A serde deserialiser over a [`Document`]: wire structs derive `Deserialize`, and every mistake is located.
 //!
 //! Unlike most deserialisers it does not stop at the first mistake: unknown keys are reported as it passes, and an
-//! unreadable entry of an [`super::located::Entries`] is reported and left out.
+//! unreadable entry of an [`super::located::Entries`] is reported and left out. A field that cannot be read ends its struct
+//! (serde knows no other way), so the document is then read again as if that field were not there.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, collections::HashSet, fmt};
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor, value};
 
@@ -13,7 +14,10 @@ use super::located::{LOCATED, RAW, RECOVERED};
 use super::suggest;
 
 /// Read the wire type `T` out of a document. None when something was wrong; `diagnostics` then says what.
-pub(crate) fn decode<'de, T: de::Deserialize<'de>>(document: &'de Document, diagnostics: &mut Diagnostics) -> Option<T> {
+pub(crate) fn decode<'de, T: de::Deserialize<'de>>(
+    document: &'de Document,
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
     decode_at(document, document.root(), diagnostics)
 }
 
@@ -23,13 +27,54 @@ pub(crate) fn decode_at<'de, T: de::Deserialize<'de>>(
     node: NodeId,
     diagnostics: &mut Diagnostics,
 ) -> Option<T> {
-    let problems = RefCell::new(Diagnostics::default());
-    let result = T::deserialize(Decoder { document, node, problems: &problems });
-    let mut found = problems.into_inner();
-    let value = result.map_err(|error| found.push(error.located(document, node))).ok();
-    let value = value.filter(|_| !found.has_errors());
-    diagnostics.extend(found);
-    value
+    let notes = Notes::default();
+    for _ in 0..MOST_ROUNDS {
+        let hidden_before = notes.hidden.borrow().len();
+        let result = T::deserialize(Decoder { document, node, notes: &notes });
+        match result {
+            Ok(value) if !notes.problems.borrow().has_errors() => {
+                diagnostics.extend(notes.problems.into_inner());
+                return Some(value);
+            }
+            Err(error) if error.told == Told::Not => notes.problems.borrow_mut().push(error.located(document, node)),
+            _ => {}
+        }
+        if notes.hidden.borrow().len() == hidden_before {
+            break;
+        }
+    }
+    diagnostics.extend(notes.problems.into_inner());
+    None
+}
+
+/// How often a document is read to find one more mistake.
+const MOST_ROUNDS: usize = 50;
+
+/// What is learnt while a document is read.
+#[derive(Debug, Default)]
+struct Notes {
+    problems: RefCell<Diagnostics>,
+    /// Values that could not be read: they are passed over from now on.
+    hidden: RefCell<HashSet<NodeId>>,
+}
+
+impl Notes {
+    fn is_hidden(&self, node: NodeId) -> bool {
+        self.hidden.borrow().contains(&node)
+    }
+
+    /// Report an error that ends the reading of `node`, and pass over it from now on. Not if something inside has been
+    /// hidden just now: with that out of the way, the next round gets further.
+    fn tell(&self, error: DecodeError, document: &Document, node: NodeId) -> DecodeError {
+        if error.told == Told::JustNow {
+            return error;
+        }
+        if error.told == Told::Not {
+            self.problems.borrow_mut().push(error.located(document, node));
+        }
+        self.hidden.borrow_mut().insert(node);
+        DecodeError { told: Told::JustNow, ..DecodeError::new("") }
+    }
 }
 
 /// Why a value is not what a wire type asks for.
@@ -38,11 +83,23 @@ struct DecodeError {
     at: Option<NodeId>,
     message: String,
     help: Option<String>,
+    missing: Option<&'static str>,
+    told: Told,
+}
+
+/// Whether an error is known to the reader of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Not,
+    /// In this round, and what caused it was hidden.
+    JustNow,
+    /// In an earlier round.
+    Before,
 }
 
 impl DecodeError {
     fn new(message: impl Into<String>) -> Self {
-        Self { at: None, message: message.into(), help: None }
+        Self { at: None, message: message.into(), help: None, missing: None, told: Told::Not }
     }
 
     /// The innermost node that was being read wins.
@@ -51,9 +108,9 @@ impl DecodeError {
         self
     }
 
-    fn located(self, document: &Document, fallback: NodeId) -> Diagnostic {
-        let diagnostic = document.error(self.at.unwrap_or(fallback), self.message);
-        match self.help {
+    fn located(&self, document: &Document, fallback: NodeId) -> Diagnostic {
+        let diagnostic = document.error(self.at.unwrap_or(fallback), self.message.clone());
+        match self.help.clone() {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
         }
@@ -82,7 +139,7 @@ impl de::Error for DecodeError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::new(format!("`{field}` is missing"))
+        Self { missing: Some(field), ..Self::new(format!("`{field}` is missing")) }
     }
 
     fn unknown_variant(written: &str, expected: &'static [&'static str]) -> Self {
@@ -138,7 +195,7 @@ fn describe(found: de::Unexpected<'_>) -> String {
 struct Decoder<'de, 'p> {
     document: &'de Document,
     node: NodeId,
-    problems: &'p RefCell<Diagnostics>,
+    notes: &'p Notes,
 }
 
 impl<'de, 'p> Decoder<'de, 'p> {
@@ -155,7 +212,9 @@ impl<'de, 'p> Decoder<'de, 'p> {
             Kind::Float(value) => visitor.visit_f64(*value),
             Kind::Text(text) => visitor.visit_borrowed_str(text),
             Kind::List(items) => visitor.visit_seq(Items { of: self, items: items.iter() }),
-            Kind::Mapping(entries) => visitor.visit_map(Fields { of: self, entries: entries.iter(), value: None, known: None }),
+            Kind::Mapping(entries) => {
+                visitor.visit_map(Fields { of: self, entries: entries.iter(), value: None, known: None })
+            }
         }
     }
 
@@ -163,7 +222,7 @@ impl<'de, 'p> Decoder<'de, 'p> {
         for (name, key, _) in self.document.entries(self.node).filter(|(name, ..)| !known.contains(name)) {
             let problem = self.document.error(key, format!("unknown key `{name}`"));
             let near = suggest::closest(name, known.iter().copied());
-            self.problems.borrow_mut().push(match near {
+            self.notes.problems.borrow_mut().push(match near {
                 Some(near) => problem.help(format!("did you mean `{near}`?")),
                 None => problem.help(format!("the keys here are {}", alternatives(known).replace(" or ", " and "))),
             });
@@ -185,7 +244,11 @@ impl<'de> de::Deserializer<'de> for Decoder<'de, '_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         let result = match name {
             RAW => visitor.visit_u64(self.node.0 as u64),
             _ => visitor.visit_newtype_struct(self),
@@ -222,7 +285,11 @@ impl<'de> de::Deserializer<'de> for Decoder<'de, '_> {
         let Kind::Mapping(entries) = self.document.kind(self.node) else { return self.deserialize_any(visitor) };
         self.report_unknown_keys(fields);
         let fields = Fields { of: self, entries: entries.iter(), value: None, known: Some(fields) };
-        visitor.visit_map(fields).map_err(|error| error.or_at(self.node))
+        visitor.visit_map(fields).map_err(|error| {
+            let missing = error.missing.and_then(|field| self.document.get(self.node, field));
+            let told = if missing.is_some_and(|node| self.notes.is_hidden(node)) { Told::Before } else { error.told };
+            DecodeError { told, missing: None, ..error.or_at(self.node) }
+        })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -271,12 +338,13 @@ impl<'de> de::SeqAccess<'de> for Lenient<'de, '_, '_> {
     type Error = DecodeError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
-        let Some(item) = self.items.next() else { return Ok(None) };
+        let notes = self.of.notes;
+        let Some(item) = self.items.find(|item| !notes.is_hidden(**item)) else { return Ok(None) };
         match seed.deserialize(self.of.child(*item)) {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                // The seed is spent, so this list ends here; what follows it is still read.
-                self.of.problems.borrow_mut().push(error.located(self.of.document, *item));
+                // The seed is spent, so this list ends here for now.
+                notes.tell(error, self.of.document, *item);
                 Ok(None)
             }
         }
@@ -316,7 +384,8 @@ impl<'de> de::MapAccess<'de> for Fields<'de, '_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         for (key, value) in self.entries.by_ref() {
             let name = self.of.document.text(*key).unwrap_or_default();
-            if self.known.is_none_or(|known| known.contains(&name)) {
+            let wanted = |known: &[&str]| known.contains(&name) && !self.of.notes.is_hidden(*value);
+            if self.known.is_none_or(wanted) {
                 self.value = Some(*value);
                 return seed.deserialize(self.of.child(*key)).map(Some);
             }
@@ -326,7 +395,11 @@ impl<'de> de::MapAccess<'de> for Fields<'de, '_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let node = self.value.take().unwrap_or(self.of.node);
-        seed.deserialize(self.of.child(node)).map_err(|error| error.or_at(node))
+        let result = seed.deserialize(self.of.child(node)).map_err(|error| error.or_at(node));
+        match self.known {
+            Some(_) => result.map_err(|error| self.of.notes.tell(error, self.of.document, node)),
+            None => result,
+        }
     }
 }
 

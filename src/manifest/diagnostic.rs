@@ -126,7 +126,7 @@ fn write_excerpt(f: &mut fmt::Formatter<'_>, pointer: &Pointer, gutter: usize) -
     let characters: Vec<char> = pointer.source.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let column = pointer.column.saturating_sub(1).min(characters.len());
     // A long line is cut so that the caret stays in sight.
-    let from = column.saturating_sub(SHOWN / 2);
+    let from = if characters.len() > SHOWN { column.saturating_sub(SHOWN / 2) } else { 0 };
     let shown: String = characters.iter().skip(from).take(SHOWN).collect();
     let room = shown.chars().count().saturating_sub(column - from).max(1);
     let caret = "^".repeat(pointer.width.clamp(1, room));

@@ -79,7 +79,9 @@ impl Document {
         // A pipe or a growing file has no honest size; read no more than allowed.
         let mut bytes = Vec::new();
         std::fs::File::open(path)
-            .and_then(|opened| std::io::Read::read_to_end(&mut std::io::Read::take(opened, LARGEST_FILE + 1), &mut bytes))
+            .and_then(|opened| {
+                std::io::Read::read_to_end(&mut std::io::Read::take(opened, LARGEST_FILE + 1), &mut bytes)
+            })
             .map_err(|error| cannot(format!("cannot read the file: {error}")))?;
         Self::parse(&file, &bytes)
     }
@@ -156,6 +158,11 @@ impl Document {
             Kind::List(items) => items,
             _ => &[],
         }
+    }
+
+    /// Whether the node is a list.
+    pub(crate) fn is_list(&self, node: NodeId) -> bool {
+        matches!(self.kind(node), Kind::List(_))
     }
 
     /// The keys of a mapping with their values; none for anything else.

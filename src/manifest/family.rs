@@ -57,8 +57,11 @@ pub fn root_of(file: &Path) -> Result<PathBuf, Diagnostic> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let found = absolute.ancestors().skip(1).find(|directory| directory.join("environments").is_dir());
     found.map(Path::to_owned).ok_or_else(|| {
-        Diagnostic::of_file(&file.display().to_string(), "there is no `environments` directory beside or above this file")
-            .help("environment manifests live in `environments/*.yaml`, next to the directory of the pipelines")
+        Diagnostic::of_file(
+            &file.display().to_string(),
+            "there is no `environments` directory beside or above this file",
+        )
+        .help("environment manifests live in `environments/*.yaml`, next to the directory of the pipelines")
     })
 }
 
@@ -131,10 +134,12 @@ impl Check<'_> {
         if manifest.version.value != 1 {
             self.refuse(&["version"], format!("version {} is not known; this is version 1", manifest.version.value));
         }
-        if let Err(error) = format!("{}/x", manifest.family.value).parse::<EnvironmentId>() {
-            let _ = error;
+        if format!("{}/x", manifest.family.value).parse::<EnvironmentId>().is_err() {
             let name = &manifest.family.value;
-            self.refuse(&["family"], format!("`{name}` is not a family name (a-z, 0-9, `-` and `_`, starting with a letter)"));
+            self.refuse(
+                &["family"],
+                format!("`{name}` is not a family name (a-z, 0-9, `-` and `_`, starting with a letter)"),
+            );
         }
         self.adapter(&manifest.adapter);
         self.episode(manifest);
@@ -165,7 +170,10 @@ impl Check<'_> {
 
     fn adapter(&mut self, adapter: &wire::Adapter) {
         if adapter.observation.state.is_empty() && adapter.observation.cameras.is_empty() {
-            self.refuse(&["adapter", "observation"], "a miner must see something: name a part of the `state` or a camera");
+            self.refuse(
+                &["adapter", "observation"],
+                "a miner must see something: name a part of the `state` or a camera",
+            );
         }
         for (index, part) in adapter.observation.state.iter().enumerate() {
             if let Some([start, end]) = part.slice.filter(|[start, end]| start >= end) {
@@ -215,7 +223,10 @@ impl Check<'_> {
 
     fn stop_needs_any(&mut self, manifest: &wire::Environment, steps: &[&str]) {
         if manifest.adapter.success.when != SuccessWhen::Any {
-            self.refuse(steps, "`stop_on_success` only goes with `success.when: any`: stopping early would change what counts");
+            self.refuse(
+                steps,
+                "`stop_on_success` only goes with `success.when: any`: stopping early would change what counts",
+            );
         }
     }
 
@@ -236,14 +247,10 @@ impl Check<'_> {
     }
 
     fn member(&mut self, manifest: &wire::Environment, at: NodeId, name: &str, task: &wire::Task) -> Option<Member> {
-        let environment = match format!("{}/{name}", manifest.family.value).parse::<EnvironmentId>() {
-            Ok(id) => id,
-            Err(_) => {
-                let message = format!("`{name}` is not a task name (a-z, 0-9, `-` and `_`, starting with a letter)");
-                self.found.push(self.document.error(at, message));
-                return None;
-            }
-        };
+        if format!("x/{name}").parse::<EnvironmentId>().is_err() {
+            let message = format!("`{name}` is not a task name (a-z, 0-9, `-` and `_`, starting with a letter)");
+            self.found.push(self.document.error(at, message));
+        }
         let EpisodeOverride { max_steps, stop_on_success, action_timeout, reset_timeout } = &task.episode;
         if let Some(max_steps) = max_steps {
             self.steps_in_range(&["tasks", name, "episode", "max_steps"], *max_steps);
@@ -254,6 +261,8 @@ impl Check<'_> {
         let mut gymnasium = manifest.adapter.gymnasium.clone();
         gymnasium.kwargs.extend(task.kwargs.clone());
         gymnasium.kwargs = self.kwargs(gymnasium.kwargs, name, task);
+        // Either half may be wrong; both have been checked and reported by themselves.
+        let environment = format!("{}/{name}", manifest.family.value).parse().ok()?;
         let episode = &manifest.episode;
         Some(Member {
             simulation: Simulation {

@@ -12,6 +12,7 @@ mod environment;
 mod family;
 pub(crate) mod located;
 pub(crate) mod pipeline;
+pub mod schema;
 pub mod simulation;
 pub(crate) mod suggest;
 mod task_text;

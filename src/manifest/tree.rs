@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, Failure> {
     serde_yaml::from_str_with_options::<Tree>(text, options()).map_err(|error| {
         let error = error.without_snippet();
         let place = error.location().filter(|location| *location != Location::UNKNOWN).map(place);
-        Failure { message: first_line(&error.to_string()), place }
+        Failure { message: plain(&error.to_string()), place }
     })
 }
 
@@ -53,11 +53,21 @@ fn options() -> serde_yaml::Options {
     options
 }
 
-/// What the parser says, without the place it repeats at the end: the place is shown apart.
-fn first_line(message: &str) -> String {
+/// What the parser says, in an operator's words and without the place it repeats at the end: that is shown apart.
+fn plain(message: &str) -> String {
     let line = message.lines().next().unwrap_or(message);
     let end = line.find(" at line ").unwrap_or(line.len());
-    line[..end].trim_end_matches('.').to_owned()
+    let line = line[..end].trim_end_matches('.');
+    if let Some(key) = line.strip_prefix("duplicate mapping key: ") {
+        return format!("`{}` is written twice", key.split(',').next().unwrap_or(key));
+    }
+    if line.starts_with("alias replay limit") || line.contains("alias") && line.contains("exceeded") {
+        return format!("the aliases of this file unfold into too much ({line})");
+    }
+    if line.starts_with("recursion limit") || line.contains("depth") {
+        return "this is nested too deeply".into();
+    }
+    line.to_owned()
 }
 
 fn place(location: Location) -> Place {

@@ -19,7 +19,9 @@ impl Span {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a duration: write whole numbers with units, as `100ms`, `5s`, `30m` or `1h30m`");
+        let wrong = || {
+            format!("`{text}` is not a duration: write whole numbers with units, as `100ms`, `5s`, `30m` or `1h30m`")
+        };
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(no_unit(text));
         }
@@ -37,7 +39,8 @@ impl Span {
                 _ => return Err(wrong()),
             };
             let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
-            milliseconds = number.checked_mul(unit).and_then(|part| milliseconds.checked_add(part)).ok_or_else(wrong)?;
+            milliseconds =
+                number.checked_mul(unit).and_then(|part| milliseconds.checked_add(part)).ok_or_else(wrong)?;
             rest = &rest[digits + letters..];
         }
         match milliseconds {

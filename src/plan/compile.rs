@@ -52,7 +52,8 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
         check_head(&document, &pipeline, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
-        let compiler = Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
+        let compiler =
+            Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
         compiler.definition(&mut found).map(|definition| (definition, root)).ok_or_else(Diagnostics::default)
     });
     match compiled {
@@ -113,10 +114,10 @@ impl Compiler<'_> {
         self.expand(&ids, &mut drafts, found);
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
+        let stages: Vec<Stage> = ancestry.order.iter().filter_map(|index| self.stage(&drafts, *index, found)).collect();
         if found.has_errors() {
             return None;
         }
-        let stages: Vec<Stage> = ancestry.order.iter().filter_map(|index| self.stage(&drafts, *index, found)).collect();
         let (main, last): (Vec<Stage>, Vec<Stage>) =
             stages.into_iter().partition(|stage| stage.phase == super::Phase::Main);
         Some(Definition {
@@ -169,6 +170,8 @@ impl Compiler<'_> {
                 Ok(Some(tasks)) => drafts[index].tasks = tasks,
                 // Only when inputs are left open: there is nothing to run then.
                 Ok(None) => {}
+                // Environments that do not exist have been reported; that there are none follows.
+                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {}
                 Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
             }
         }
@@ -205,7 +208,9 @@ impl Compiler<'_> {
         let inner = trimmed.strip_prefix("${{").and_then(|rest| rest.strip_suffix("}}"));
         let Some(inner) = inner.filter(|inner| !inner.contains("${{")) else {
             let problem = self.document.error(node, "a condition is exactly one expression");
-            found.push(problem.help(format!("write `${{{{ {} }}}}`", trimmed.replace("${{", "").replace("}}", "").trim())));
+            found.push(
+                problem.help(format!("write `${{{{ {} }}}}`", trimmed.replace("${{", "").replace("}}", "").trim())),
+            );
             return None;
         };
         let checked = scope.check_text(index, node, trimmed).ok()?;
@@ -231,6 +236,8 @@ impl Compiler<'_> {
         let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
         depends_on.sort();
         let timeout = draft.wire.timeout.or(defaults.timeout);
+        let retry = self.retry([defaults.retry.as_ref(), draft.wire.retry.as_ref()], found);
+        let expect = self.expect(draft.wire.expect.as_ref().or(defaults.expect.as_ref()), found);
         Some(Stage {
             id: draft.id.clone(),
             uses: draft.kind?.name.to_owned(),
@@ -239,9 +246,9 @@ impl Compiler<'_> {
             when: draft.when.clone(),
             with: draft.with.clone(),
             tasks: draft.tasks.clone(),
-            retry: self.retry([defaults.retry.as_ref(), draft.wire.retry.as_ref()], found),
+            retry,
             timeout_ms: timeout.map_or(DEFAULT_TIMEOUT_MS, |timeout| timeout.milliseconds()),
-            expect: self.expect(draft.wire.expect.as_ref().or(defaults.expect.as_ref()), found),
+            expect,
         })
     }
 

@@ -121,7 +121,8 @@ fn resolve_dependencies(document: &Document, drafts: &mut [Draft<'_>], index: us
             continue;
         };
         if drafts[target].phase != drafts[index].phase {
-            let message = "a stage of `finally` runs when nothing else can: it neither waits for others nor do they for it";
+            let message =
+                "a stage of `finally` runs when nothing else can: it neither waits for others nor do they for it";
             found.push(document.error(name.at, message));
             continue;
         }

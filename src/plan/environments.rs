@@ -23,10 +23,12 @@ pub(super) fn select(
             let message = format!("no environment is called `{}`", pattern.value);
             let names: Vec<String> = all.iter().map(|(_, member)| name(member)).collect();
             let problem = document.error(pattern.at, message);
-            diagnostics.push(match crate::manifest::suggest::closest(&pattern.value, names.iter().map(String::as_str)) {
-                Some(near) => problem.help(format!("did you mean `{near}`?")),
-                None => problem.help("every task of a manifest in `environments/` is one: `family/task`"),
-            });
+            diagnostics.push(
+                match crate::manifest::suggest::closest(&pattern.value, names.iter().map(String::as_str)) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None => problem.help("every task of a manifest in `environments/` is one: `family/task`"),
+                },
+            );
         }
         for (family, member) in matching {
             if !selected.iter().any(|known| known.simulation.environment == member.simulation.environment) {

@@ -132,6 +132,15 @@ pub(super) fn references(expression: &str) -> Result<Vec<String>, ExpressionErro
     Ok(names)
 }
 
+/// Whether the expressions of a text refer to nothing but these roots.
+pub(super) fn needs_only(text: &str, roots: &[&str]) -> bool {
+    let known = |name: &String| name.split('.').next().is_some_and(|root| roots.contains(&root));
+    parts(text).unwrap_or_default().iter().all(|part| match part {
+        Part::Text(_) => true,
+        Part::Expression(expression) => references(expression).is_ok_and(|names| names.iter().all(known)),
+    })
+}
+
 /// The value of a setting: every `${{ }}` in its texts evaluated.
 ///
 /// A text that is exactly one expression becomes that expression's value; in a longer text the values are joined.
@@ -160,7 +169,8 @@ pub fn truth(condition: &str, context: &Value) -> Result<bool, ExpressionError> 
         _ => return Err(ExpressionError::new(condition, "a condition is one expression")),
     };
     value.as_bool().ok_or_else(|| {
-        let mut error = ExpressionError::new(condition, format!("a condition is true or false, this is {}", kind_of(&value)));
+        let mut error =
+            ExpressionError::new(condition, format!("a condition is true or false, this is {}", kind_of(&value)));
         error.help = Some("compare it with something: `x > 0`, `x == \"y\"`".into());
         error
     })

@@ -72,7 +72,8 @@ impl Graph {
 
     /// Every stage after all it waits for; ties as in the definition. Those of `finally` last.
     pub fn topological(&self) -> impl Iterator<Item = &Stage> {
-        let phase = |wanted| self.order.iter().map(|node| &self.graph[*node]).filter(move |stage| stage.phase == wanted);
+        let phase =
+            |wanted| self.order.iter().map(|node| &self.graph[*node]).filter(move |stage| stage.phase == wanted);
         phase(Phase::Main).chain(phase(Phase::Finally))
     }
 
@@ -106,7 +107,8 @@ impl Graph {
     /// Stages of a phase that are not in `begun` and whose dependencies are all in `done`, in topological order.
     pub fn ready(&self, phase: Phase, begun: &BTreeSet<StageId>, done: &BTreeSet<StageId>) -> Vec<&Stage> {
         let may_start = |stage: &&Stage| {
-            !begun.contains(&stage.id) && self.dependencies(&stage.id).iter().all(|dependency| done.contains(*dependency))
+            !begun.contains(&stage.id)
+                && self.dependencies(&stage.id).iter().all(|dependency| done.contains(*dependency))
         };
         self.phase(phase).filter(may_start).collect()
     }

@@ -163,7 +163,9 @@ impl Declaration<'_> {
                 Ok(number) if number.is_finite() => Ok(Value::from(number)),
                 _ => Err("expected a number".into()),
             },
-            InputType::Boolean => text.parse::<bool>().map(Value::from).map_err(|_| "expected `true` or `false`".into()),
+            InputType::Boolean => {
+                text.parse::<bool>().map(Value::from).map_err(|_| "expected `true` or `false`".into())
+            }
             InputType::String => Ok(Value::from(text)),
         }
     }

@@ -174,13 +174,22 @@ pub static KINDS: &[Kind] = &[
         name: "file/miners",
         doc: "takes the miners from a YAML file or from the pipeline itself",
         settings: &[
-            setting("path", Type::String, Rule::Free, Absent::Optional, "YAML list of miners, relative to the pipeline's root; this or `miners`"),
-            setting("miners", Type::Miners, Rule::Free, Absent::Optional, "list of `{uid, hotkey, endpoint, first_block?}`; this or `path`"),
+            setting(
+                "path",
+                Type::String,
+                Rule::Free,
+                Absent::Optional,
+                "YAML list of miners, relative to the pipeline's root; this or `miners`",
+            ),
+            setting(
+                "miners",
+                Type::Miners,
+                Rule::Free,
+                Absent::Optional,
+                "list of `{uid, hotkey, endpoint, first_block?}`; this or `path`",
+            ),
         ],
-        outputs: &[
-            output("miners", Type::Miners, "the miners by uid"),
-            output("count", Type::Integer, "how many"),
-        ],
+        outputs: &[output("miners", Type::Miners, "the miners by uid"), output("count", Type::Integer, "how many")],
     },
     Kind {
         name: "environments/provision",
@@ -199,8 +208,20 @@ pub static KINDS: &[Kind] = &[
             MINERS,
             setting("episodes", Type::Integer, Rule::Between(1, 1_000_000), Absent::Required, "episodes per miner"),
             ENVIRONMENT,
-            setting("per_miner", Type::Integer, Rule::Between(1, 4096), Absent::Default("16"), "episodes one miner is given at a time"),
-            setting("attempts", Type::Integer, Rule::Between(1, 100), Absent::Default("5"), "tries of an episode after faults of our own"),
+            setting(
+                "per_miner",
+                Type::Integer,
+                Rule::Between(1, 4096),
+                Absent::Default("16"),
+                "episodes one miner is given at a time",
+            ),
+            setting(
+                "attempts",
+                Type::Integer,
+                Rule::Between(1, 100),
+                Absent::Default("5"),
+                "tries of an episode after faults of our own",
+            ),
         ],
         outputs: &[
             output("environment", Type::Environment, "the environment"),
@@ -219,8 +240,20 @@ pub static KINDS: &[Kind] = &[
         doc: "finds the frontier and gives points for every subset of environments won",
         settings: &[
             SCORES,
-            setting("rule", Type::String, Rule::OneOf(&["epsilon", "first_commit"]), Absent::Default(r#""epsilon""#), "when one miner beats another"),
-            setting("subset_weighting", Type::String, Rule::OneOf(&["size", "exponential", "equal"]), Absent::Default(r#""size""#), "what a subset is worth"),
+            setting(
+                "rule",
+                Type::String,
+                Rule::OneOf(&["epsilon", "first_commit"]),
+                Absent::Default(r#""epsilon""#),
+                "when one miner beats another",
+            ),
+            setting(
+                "subset_weighting",
+                Type::String,
+                Rule::OneOf(&["size", "exponential", "equal"]),
+                Absent::Default(r#""size""#),
+                "what a subset is worth",
+            ),
         ],
         outputs: &[output("pareto", Type::Pareto, "the frontier and the points")],
     },
@@ -229,20 +262,34 @@ pub static KINDS: &[Kind] = &[
         doc: "turns points into the normalised vector",
         settings: &[
             PARETO,
-            setting("temperature", Type::Number, Rule::Above(0.0), Absent::Default("1.0"), "of the softmax: lower favours the best more"),
-            setting("all_zero", Type::String, Rule::OneOf(&["uniform", "burn"]), Absent::Default(r#""uniform""#), "what happens when nobody has points"),
-            setting("burn_uid", Type::Integer, Rule::Between(0, 65_535), Absent::Optional, "who gets the weight that is burnt"),
+            setting(
+                "temperature",
+                Type::Number,
+                Rule::Above(0.0),
+                Absent::Default("1.0"),
+                "of the softmax: lower favours the best more",
+            ),
+            setting(
+                "all_zero",
+                Type::String,
+                Rule::OneOf(&["uniform", "burn"]),
+                Absent::Default(r#""uniform""#),
+                "what happens when nobody has points",
+            ),
+            setting(
+                "burn_uid",
+                Type::Integer,
+                Rule::Between(0, 65_535),
+                Absent::Optional,
+                "who gets the weight that is burnt",
+            ),
         ],
         outputs: &[output("weights", Type::Weights, "the vector")],
     },
     Kind {
         name: "weights/publish",
         doc: "makes the vector the latest one, in one transaction with the end of the cycle",
-        settings: &[
-            SCORES,
-            PARETO,
-            setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector"),
-        ],
+        settings: &[SCORES, PARETO, setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector")],
         outputs: &[output("digest", Type::String, "SHA-256 of the published document")],
     },
     Kind {
@@ -252,6 +299,47 @@ pub static KINDS: &[Kind] = &[
         outputs: &[],
     },
 ];
+
+/// The catalogue as Markdown, for docs/pipelines.md.
+pub fn reference() -> String {
+    KINDS.iter().map(of_kind).collect::<Vec<_>>().join("\n")
+}
+
+fn of_kind(kind: &Kind) -> String {
+    let mut text = format!("### `{}`\n\n{}.\n", kind.name, capital(kind.doc));
+    if !kind.settings.is_empty() {
+        text.push_str("\n| setting | type | default | meaning |\n|---|---|---|---|\n");
+    }
+    for setting in kind.settings {
+        let values = match setting.rule {
+            Rule::Free => String::new(),
+            Rule::Between(least, most) => format!(", {least} to {most}"),
+            Rule::Above(bound) => format!(", above {bound}"),
+            Rule::OneOf(words) => format!(": `{}`", words.join("`, `")),
+        };
+        let absent = match setting.absent {
+            Absent::Required if setting.kind.is_data() => "from the stage before".to_owned(),
+            Absent::Required => "required".to_owned(),
+            Absent::Optional => "-".to_owned(),
+            Absent::Default(json) => format!("`{}`", json.trim_matches('"')),
+        };
+        let cells =
+            ["| `", setting.name, "` | ", setting.kind.word(), &values, " | ", &absent, " | ", setting.doc, " |\n"];
+        text.push_str(&cells.concat());
+    }
+    if !kind.outputs.is_empty() {
+        text.push_str("\n| output | type | meaning |\n|---|---|---|\n");
+    }
+    for output in kind.outputs {
+        text.push_str(&["| `", output.name, "` | ", output.kind.word(), " | ", output.doc, " |\n"].concat());
+    }
+    text
+}
+
+fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
 
 #[cfg(test)]
 mod tests {

@@ -72,7 +72,12 @@ fn axis(scope: &Scope<'_>, index: usize, node: NodeId) -> Result<Option<Vec<Valu
     let mut texts: Vec<String> = Vec::new();
     for value in &values {
         match cell_text(value) {
-            None => return refuse(format!("a matrix takes texts, numbers and booleans, not {}", expression::kind_of(value))),
+            None => {
+                return refuse(format!(
+                    "a matrix takes texts, numbers and booleans, not {}",
+                    expression::kind_of(value)
+                ));
+            }
             Some(text) if texts.contains(&text) => return refuse(format!("`{text}` comes twice")),
             Some(text) => texts.push(text),
         }

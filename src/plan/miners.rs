@@ -11,6 +11,8 @@ use crate::manifest::document::{Document, NodeId};
 use crate::manifest::located::Located;
 use crate::manifest::{Diagnostic, Diagnostics, shown_path};
 
+use super::expression;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MinerWire {
@@ -42,7 +44,10 @@ pub(super) fn resolve(
             return;
         }
         (Some(Value::String(path)), None) if path.contains("${{") => {
-            found.push(document.error(at("path"), "the path must be known before the cycle starts"));
+            // An input without a value is reported where it is declared, if it must have one.
+            if !expression::needs_only(path, &["inputs"]) {
+                found.push(document.error(at("path"), "the path must be known before the cycle starts"));
+            }
             return;
         }
         (Some(path), None) => {
@@ -64,6 +69,11 @@ pub(super) fn resolve(
     if let Some(list) = list {
         settings.insert("miners".into(), serde_json::to_value(list).unwrap_or_default());
     }
+}
+
+/// Check a file that holds nothing but miners.
+pub(super) fn check_list(document: &Document, found: &mut Diagnostics) {
+    read(document, document.root(), found);
 }
 
 fn from_file(path: &Path, named_here: Diagnostic, found: &mut Diagnostics) -> Option<Vec<Miner>> {
@@ -107,7 +117,8 @@ fn read(document: &Document, node: NodeId, found: &mut Diagnostics) -> Option<Ve
 fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner, Vec<Diagnostic>> {
     let mut problems = Vec::new();
     if others.iter().any(|other| other.uid == wire.uid.value) {
-        problems.push(document.error(wire.uid.at, format!("uid {} is taken by another miner of the list", wire.uid.value)));
+        problems
+            .push(document.error(wire.uid.at, format!("uid {} is taken by another miner of the list", wire.uid.value)));
     }
     if others.iter().any(|other| other.hotkey.as_str() == wire.hotkey.value) {
         let message = format!("hotkey `{}` is taken by another miner of the list", wire.hotkey.value);
@@ -134,7 +145,8 @@ fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner
 /// `http(s)://host[:port][/prefix]`, or `demo:POLICY`.
 fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
     if let Some(policy) = endpoint.strip_prefix("demo:") {
-        let word = !policy.is_empty() && policy.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let word =
+            !policy.is_empty() && policy.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         return if word { Ok(()) } else { Err("a policy is a lower-case word") };
     }
     let rest = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
@@ -175,8 +187,23 @@ mod tests {
             assert_eq!(check_endpoint(endpoint), Ok(()), "{endpoint}");
         }
         let bad = [
-            "", "h:80", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:99999", "http://user@h", "http://h/?q",
-            "http://h/#f", "http://[::1", "http://[x]", "http://h h", "demo:", "demo:../x", "http://h/${{ x }}", "HTTP://h",
+            "",
+            "h:80",
+            "ftp://h",
+            "http://",
+            "http://:80",
+            "http://h:0",
+            "http://h:99999",
+            "http://user@h",
+            "http://h/?q",
+            "http://h/#f",
+            "http://[::1",
+            "http://[x]",
+            "http://h h",
+            "demo:",
+            "demo:../x",
+            "http://h/${{ x }}",
+            "HTTP://h",
         ];
         for endpoint in bad {
             assert!(check_endpoint(endpoint).is_err(), "{endpoint}");

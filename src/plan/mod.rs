@@ -12,10 +12,12 @@ mod graph;
 mod graph_of_drafts;
 mod inputs;
 pub mod kinds;
+mod lint;
 mod matrix;
 mod miners;
 mod references;
 mod rules;
+pub mod schema;
 mod settings;
 
 pub use compile::{Compiled, compile};
@@ -23,3 +25,4 @@ pub use definition::{Definition, Environment, Expect, Phase, Retry, Server, Stag
 pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
+pub use lint::lint;

@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::manifest::document::{Document, NodeId};
 use crate::manifest::{Diagnostic, suggest};
 
+use super::Phase;
 use super::draft::Draft;
 use super::expression::{self, ExpressionError, Part};
 use super::inputs::Inputs;
 use super::kinds::Type;
-use super::Phase;
 
 /// Fields of `cycle` and their types.
 const CYCLE: [(&str, Type); 4] =
@@ -169,7 +169,13 @@ impl Scope<'_> {
         Ok(found)
     }
 
-    fn output(&self, stage: usize, id: &str, field: Option<&str>, deeper: bool) -> Result<Found, (String, Option<String>)> {
+    fn output(
+        &self,
+        stage: usize,
+        id: &str,
+        field: Option<&str>,
+        deeper: bool,
+    ) -> Result<Found, (String, Option<String>)> {
         let ids: Vec<&str> = self.drafts.iter().map(|draft| draft.id.as_str()).collect();
         let Some(target) = ids.iter().position(|known| *known == id) else {
             return Err(unknown(format!("there is no stage `{id}`"), id, &ids));
@@ -190,7 +196,10 @@ impl Scope<'_> {
         let outputs: Vec<&str> = kind.outputs.iter().map(|output| output.name).collect();
         let Some(field) = field else {
             let all = outputs.iter().map(|output| format!("stages.{id}.{output}")).collect::<Vec<_>>().join(", ");
-            return Err((format!("`stages.{id}` needs a field"), Some(format!("there are: {all}")).filter(|_| !all.is_empty())));
+            return Err((
+                format!("`stages.{id}` needs a field"),
+                Some(format!("there are: {all}")).filter(|_| !all.is_empty()),
+            ));
         };
         match kind.output(field) {
             None => Err(unknown(format!("`{}` has no output `{field}`", kind.name), field, &outputs)),
@@ -206,7 +215,12 @@ impl Scope<'_> {
     }
 
     /// The value at a node with everything evaluated.
-    pub(super) fn evaluate(&self, node: NodeId, value: &Value, matrix: &Map<String, Value>) -> Result<Value, Diagnostic> {
+    pub(super) fn evaluate(
+        &self,
+        node: NodeId,
+        value: &Value,
+        matrix: &Map<String, Value>,
+    ) -> Result<Value, Diagnostic> {
         expression::render(value, &self.context(matrix)).map_err(|error| self.wrong(node, &error))
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::manifest::Diagnostics;
 
+use super::expression;
 use super::graph_of_drafts::Ancestry;
 use super::references::Scope;
 
@@ -25,9 +26,12 @@ fn environments_run_once(scope: &Scope<'_>, found: &mut Diagnostics) {
             let setting = draft.with.get("environment").cloned().unwrap_or(Value::Null);
             // A value that is wrong has been reported when the setting was checked.
             let Ok(value) = scope.evaluate(at, &setting, &task.matrix) else {
-                let message = "the environment must be known before the cycle starts";
-                found.push(scope.document.error(at, message));
-                return;
+                // An input without a value is reported where it is declared, if it must have one.
+                let text = setting.as_str().unwrap_or_default();
+                if !expression::needs_only(text, &["inputs", "matrix"]) {
+                    found.push(scope.document.error(at, "the environment must be known before the cycle starts"));
+                }
+                break;
             };
             let Some(environment) = value.as_str().filter(|text| !text.is_empty()) else { continue };
             if let Some(other) = runs.insert(environment.to_owned(), task.key.to_string()) {

@@ -89,7 +89,8 @@ impl Resolver<'_> {
                 let needs_matrix = value == "${{ matrix.environment }}";
                 if needs_matrix && !draft.axes().any(|axis| axis == "environment") {
                     let problem = missing(format!("stage `{}` does not say which environment", draft.id));
-                    let help = "give it `matrix: { environment: \"${{ cycle.environments }}\" }`, or set `with.environment`";
+                    let help =
+                        "give it `matrix: { environment: \"${{ cycle.environments }}\" }`, or set `with.environment`";
                     return Err(vec![problem.help(help)]);
                 }
                 if needs_matrix {
@@ -102,7 +103,9 @@ impl Resolver<'_> {
             Absent::Required if self.setting.kind.is_data() => {
                 self.bind(ancestry).map(Some).map_err(|problem| vec![problem])
             }
-            Absent::Required => Err(vec![missing(format!("setting `{}` of `{}` is missing", self.setting.name, draft.wire.uses.value))]),
+            Absent::Required => {
+                Err(vec![missing(format!("setting `{}` of `{}` is missing", self.setting.name, draft.wire.uses.value))])
+            }
         }
     }
 
@@ -117,7 +120,8 @@ impl Resolver<'_> {
                 [] => {}
                 [only] => return Ok(Value::String(format!("${{{{ {only} }}}}"))),
                 several => {
-                    let message = format!("setting `{}` is missing and several stages could give it", self.setting.name);
+                    let message =
+                        format!("setting `{}` is missing and several stages could give it", self.setting.name);
                     let help = format!("write one of {}", several.join(", "));
                     return Err(self.scope.document.error(draft.at, message).help(help));
                 }

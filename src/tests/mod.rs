@@ -1,11 +1,13 @@
 //! The integration tests, one binary: each file tests an area through the doors that others use.
 
+mod api;
 mod architecture;
 mod bad_input;
 mod children;
 mod cycle;
 mod envserver;
 mod host;
+mod manifest;
 mod miner;
 mod runtime;
 mod score;
