@@ -12,7 +12,7 @@ from typing import Any
 from robo_eval_env.client import WorkerProcess
 from robo_eval_env.environment import Environment, Pool
 from robo_eval_env.errors import BadRequestError
-from robo_eval_env.rendering import Studio
+from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 _ROUNDS = 5

@@ -10,7 +10,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from robo_eval_env.client import WorkerProcess
 from robo_eval_env.environment import Pool
 from robo_eval_env.episode import Episode
-from robo_eval_env.rendering import Studio
+from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 from .conftest import TASKS, metaworld
@@ -73,11 +73,10 @@ def closing_drawer(**changes) -> list:
     environment._env.step = watched
     episode = Episode(environment, 1)
     episode.start()
-    plan = [[0, 0, -1, 1]] * 30 + [[0, 1, 0, 1]] * 90 + [[0, -1, 1, 1]] * 380
-    # The drawer is in front of the hand: back off over it first, then push it shut.
-    plan = [[0, -1, 0, 1]] * 40 + plan
+    # Down onto the table, against the handle until the drawer is shut, then away from it again.
+    plan = [[0, 0, -1, 1]] * 40 + [[0, 1, 0, 1]] * 100 + [[0, -1, 1, 1]] * 360
     endings = []
-    for action in plan[:500]:
+    for action in plan:
         endings.append(episode.step([float(value) for value in action])[2])
         if endings[-1] is not None:
             break

@@ -9,7 +9,7 @@ import pytest
 from robo_eval_env.client import WorkerProcess
 from robo_eval_env.environment import Environment, Pool
 from robo_eval_env.episode import Episode
-from robo_eval_env.rendering import Studio
+from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 from .conftest import TASKS, metaworld

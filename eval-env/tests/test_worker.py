@@ -173,6 +173,18 @@ def test_interrupts_are_the_parents_business_and_the_worker_is_nice(pendulum: Wo
     assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
+def test_a_family_without_mujoco_never_imports_it() -> None:
+    """So that its lock file need not hold it."""
+    program = (
+        "import sys; sys.modules['mujoco'] = None\n"
+        "from robo_eval_env.worker import Worker\n"
+        f"answer = Worker().answer({{'op': 'open', 'simulations': [{PENDULUM!r}]}})\n"
+        "sys.exit(answer.get('error', {}).get('message'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the package's command line."""
     return subprocess.run([sys.executable, "-m", "robo_eval_env", *arguments], capture_output=True, text=True)
