@@ -14,6 +14,7 @@ from robo_eval_env.client import WorkerProcess
 
 from .conftest import document
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 PENDULUM = document("gym/Pendulum-v1", max_steps=3)
 
 
@@ -181,13 +182,15 @@ def test_a_family_without_mujoco_never_imports_it() -> None:
         f"answer = Worker().answer({{'op': 'open', 'simulations': [{PENDULUM!r}]}})\n"
         "sys.exit(answer.get('error', {}).get('message'))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the package's command line."""
-    return subprocess.run([sys.executable, "-m", "robo_eval_env", *arguments], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "robo_eval_env", *arguments], capture_output=True, text=True, env=ENVIRONMENT
+    )
 
 
 def test_check_prints_versions() -> None:
