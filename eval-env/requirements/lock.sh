@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-for name in metaworld dev; do
+for name in metaworld gymnasium dev; do
     uv pip compile "$name.in" --output-file "$name.lock" \
         --universal --python-version 3.11 --generate-hashes --only-binary :all: \
         --no-emit-index-url --custom-compile-command "requirements/lock.sh" "$@"

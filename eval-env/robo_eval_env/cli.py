@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="compare steps per CPU second, raw and through a worker")
     bench.add_argument("--simulations", required=True, metavar="FILE", help="JSON list of simulations")
-    bench.add_argument("--steps", type=int, default=3200, help="steps of each run (default: %(default)s)")
-    bench.add_argument("--slots", type=int, default=32, help="episodes in flight (default: %(default)s)")
+    bench.add_argument("--steps", type=int, default=1600, help="steps of each run (default: %(default)s)")
+    bench.add_argument("--slots", type=int, default=8, help="episodes in flight (default: %(default)s)")
     bench.set_defaults(run=_bench)
     return parser
 

@@ -19,13 +19,13 @@ class WorkerProcess:
     """A running `robo_eval_env worker`, ended with the `with` block."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """Starts the process with extra environment variables."""
+        """Starts the process with extra environment variables; it finds the modules that we find."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "robo_eval_env", "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
         )
 
     def __enter__(self) -> "WorkerProcess":

@@ -8,7 +8,7 @@ from robo_eval_env import hooks
 from robo_eval_env.actions import ActionMap
 from robo_eval_env.errors import ImportFailedError, WorkerError, describe
 from robo_eval_env.observations import StateView
-from robo_eval_env.rendering import Studio
+from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 

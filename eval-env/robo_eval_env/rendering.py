@@ -6,9 +6,7 @@ they cost twenty times more than they show. One drawing context serves all insta
 """
 
 import copy
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -16,25 +14,10 @@ import numpy as np
 from robo_eval_env import opengl
 from robo_eval_env.errors import BadRequestError
 from robo_eval_env.meshes import thin_meshes
+from robo_eval_env.scenes import Scene, Turn
 from robo_eval_env.specification import Camera
 
 _MAX_GEOMS = 2000
-
-
-class Turn(enum.Enum):
-    """How far a family's images have to be turned to be upright."""
-
-    NONE = 0
-    HALF = 180
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a camera looks at."""
-
-    model: mujoco.MjModel
-    data: mujoco.MjData
-    turn: Turn
 
 
 class Renderer:
@@ -98,32 +81,3 @@ class Renderer:
         # OpenGL returns rows from bottom to top: half a turn of the upright image is a flip of its columns.
         upright = pixels[:, ::-1] if scene.turn is Turn.HALF else pixels[::-1]
         return upright.tobytes()
-
-
-class Studio:
-    """The renderers of a worker, one per environment, made when first needed."""
-
-    def __init__(self) -> None:
-        """Starts without any."""
-        self._platform: opengl.Platform | None = None
-        self._renderers: dict[str, Renderer] = {}
-
-    @property
-    def platform(self) -> str | None:
-        """How images are drawn; None before the first."""
-        return self._platform.name if self._platform else None
-
-    def draw(self, environment: str, scene: Scene, cameras: Mapping[str, Camera]) -> dict[str, bytes]:
-        """Draws a scene of an environment.
-
-        Raises:
-            WorkerError: There is no way to draw on this machine, or no such camera.
-        """
-        renderer = self._renderers.get(environment)
-        if renderer is None:
-            if self._platform is None:
-                self._platform = opengl.choose()
-            width = max(camera.width for camera in cameras.values())
-            height = max(camera.height for camera in cameras.values())
-            renderer = self._renderers[environment] = Renderer(scene.model, self._platform, width, height)
-        return renderer.draw(scene, cameras, environment)

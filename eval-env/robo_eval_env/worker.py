@@ -14,7 +14,7 @@ from robo_eval_env.episode import Episode, View, simulating
 from robo_eval_env.errors import BadRequestError, WorkerError
 from robo_eval_env.fields import Fields
 from robo_eval_env.frames import FrameReader, FrameWriter
-from robo_eval_env.rendering import Studio
+from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 _LARGEST_U32 = 2**32 - 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from robo_eval_env.errors import BadRequestError, ImportFailedError, describe
 
 if TYPE_CHECKING:
-    from robo_eval_env.rendering import Scene
+    from robo_eval_env.scenes import Scene
     from robo_eval_env.specification import Simulation
 
 STANDARD = "standard"

@@ -12,7 +12,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from robo_eval_env.errors import BadRequestError
-from robo_eval_env.rendering import Scene, Turn
+from robo_eval_env.scenes import Scene, Turn
 from robo_eval_env.specification import Simulation
 
 

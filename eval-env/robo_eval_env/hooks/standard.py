@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 
 from robo_eval_env.errors import BadRequestError, ImportFailedError, SimulatorError, describe
-from robo_eval_env.rendering import Scene, Turn
+from robo_eval_env.scenes import Scene, Turn
 from robo_eval_env.specification import Simulation
 
 
