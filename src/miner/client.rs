@@ -250,10 +250,10 @@ impl Broken {
     }
 
     fn in_answer(error: reqwest::Error) -> Self {
-        let reason = match find::<hyper::Error>(&error) {
-            Some(cause) if cause.is_parse() => MinerFault::MalformedResponse,
-            _ => MinerFault::ConnectionError,
-        };
+        // A chunk that is no chunk comes as an input error, a closed connection as any other.
+        let is_input = find::<io::Error>(&error)
+            .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
+        let reason = if is_input { MinerFault::MalformedResponse } else { MinerFault::ConnectionError };
         Fault::new(reason, format!("in the middle of the answer: {}", describe(&error))).into()
     }
 }
