@@ -313,6 +313,12 @@ async fn only_those_who_know_the_token_are_served() {
     assert_eq!((status.as_u16(), text.as_str()), (401, "the bearer token is missing or wrong"));
     let Err(error) = client(&server).episodes(&request("a/b", &[], [])).await else { panic!("it is not open") };
     assert!(error.to_string().contains("not open"), "{error}");
+    let wrong =
+        reqwest::Client::new().post(format!("{}/open", server.url())).bearer_auth(TOKEN).body("{}").send().await;
+    let wrong = wrong.unwrap();
+    assert_eq!(wrong.status().as_u16(), 400);
+    let wrong: serde_json::Value = wrong.json().await.unwrap();
+    assert!(wrong["error"].as_str().unwrap().contains("simulations"), "{wrong}");
     assert_eq!(server.close(), Some(0));
 }
 

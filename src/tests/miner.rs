@@ -184,6 +184,25 @@ async fn no_connection_is_a_connection_error() {
 }
 
 #[tokio::test]
+async fn a_miner_that_is_not_ready_is_asked_for_its_health_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let (endpoint, _) = miner(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            while request(&mut stream).await.starts_with("GET /health HTTP/1.1\r\n") {
+                let status = if counter.fetch_add(1, Ordering::SeqCst) < 2 { "503 Cold" } else { "404 Fine" };
+                let answer = format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    client().health(&endpoint).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
 async fn a_new_connection_that_closes_is_not_tried_again() {
     let (endpoint, connections) = miner(|mut stream, _| async move {
         request(&mut stream).await;
