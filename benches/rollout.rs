@@ -1,1 +1,237 @@
-fn main() {}
+//! What the rollout loop costs, and what it gains over playing one episode at a time.
+//!
+//! Starts the real environment server with the real simulator, and a mock miner that takes 20 ms over each action and keeps
+//! book of how long it really took. Prints each figure next to its target and fails when one is missed.
+//! `ROBO_TEST_PYTHON` names the interpreter, as for the tests: `cargo bench --bench rollout`.
+#![expect(clippy::print_stdout, reason = "a bench is there to print")]
+
+#[expect(dead_code, reason = "the tests use all of it")]
+#[path = "../src/tests/children.rs"]
+mod children;
+mod rollout_support;
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, future::join_all};
+use robo::{
+    cycle::{EpisodeReport, Outcome},
+    manifest::simulation::Simulation,
+    rollout::{
+        Client,
+        protocol::{EpisodeOrder, EpisodesRequest, Open, ServerMessage},
+    },
+};
+use rollout_support::{
+    cpu::{cpu_seconds, with_children},
+    mock::Mock,
+};
+use serde_json::json;
+
+const TASKS: [&str; 8] = [
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+];
+const STEPS: u32 = 500;
+/// In flight of each task: 64 in all.
+const EPISODES: u32 = 8;
+const MINER: Duration = Duration::from_millis(20);
+
+fn simulation(task: &str) -> Simulation {
+    serde_json::from_value(json!({
+        "environment": format!("metaworld/{task}"),
+        "gymnasium": { "make": "Meta-World/MT1", "kwargs": { "env_name": task }, "hook": "metaworld" },
+        "observation": { "state": [{ "slice": [0, 4] }] },
+        "action": { "size": 4, "low": -1.0, "high": 1.0, "out_of_range": "clip" },
+        "success": { "rule": { "info": "success" } },
+        "determinism": "bitwise",
+        "max_steps": STEPS,
+        // All episodes have the same length, so that all are in flight together.
+        "stop_on_success": false,
+    }))
+    .expect("it is a simulation")
+}
+
+fn main() -> ExitCode {
+    rustls::crypto::ring::default_provider().install_default().expect("it is the first");
+    let mock = Mock::start(MINER);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let raw = raw_cpu_per_step(workers);
+    let server = children::Serving::env_server(&children::package(), &[]);
+    let client = Client::new(server.url(), children::TOKEN).expect("a client starts");
+    let (many, one) = runtime.block_on(async {
+        let open = Open {
+            simulations: TASKS.map(simulation).to_vec(),
+            workers,
+            slots_per_worker: (EPISODES * TASKS.len() as u32).div_ceil(workers),
+        };
+        client.open(&open).await.expect("the environments load");
+        // Once for the environments to be made, once to measure.
+        play_many(&client, &mock, 0).await;
+        let watch = watch(&mock, server.id());
+        let (reports, many) = tokio::join!(play_many(&client, &mock, 1000), watch);
+        let many = Many { inflation: inflation(&reports, &mock), ..many };
+        (many, play_one(&client, &mock).await)
+    });
+    verdict(workers, raw, &many, one)
+}
+
+/// Episodes of all tasks at once.
+async fn play_many(client: &Client, mock: &Mock, first_seed: u32) -> Vec<(String, EpisodeReport)> {
+    let plays = TASKS.map(|task| {
+        let request = request(task, mock, first_seed, EPISODES);
+        async move { play(client, &request).await }
+    });
+    join_all(plays).await.into_iter().flatten().collect()
+}
+
+/// As the reference plays: an episode at a time, a step at a time, by the same worker and the same client.
+async fn play_one(client: &Client, mock: &Mock) -> f64 {
+    let request = request("reach-v3", mock, 2000, 1);
+    let started = Instant::now();
+    let reports = play(client, &request).await;
+    let steps: u32 = reports.iter().map(|(_, report)| report.steps).sum();
+    f64::from(steps) / started.elapsed().as_secs_f64()
+}
+
+fn request(task: &str, mock: &Mock, first_seed: u32, episodes: u32) -> EpisodesRequest {
+    EpisodesRequest {
+        environment: format!("metaworld/{task}").parse().expect("it is an id"),
+        // The machine may be busy; lateness shows in the figures, not in faults.
+        action_timeout_ms: 10_000,
+        reset_timeout_ms: 10_000,
+        per_miner: episodes,
+        episodes: (0..episodes)
+            .map(|order| EpisodeOrder {
+                order,
+                seed: first_seed + order,
+                episode_id: format!("{task}-{}", first_seed + order),
+                hotkey: "mock".parse().expect("it is a hotkey"),
+                endpoint: mock.url(),
+            })
+            .collect(),
+    }
+}
+
+async fn play(client: &Client, request: &EpisodesRequest) -> Vec<(String, EpisodeReport)> {
+    let mut reports = Vec::new();
+    let mut messages = std::pin::pin!(client.episodes(request).await.expect("it is accepted"));
+    while let Some(message) = messages.next().await {
+        if let ServerMessage::Episode { order, report } = message.expect("the stream is whole") {
+            assert!(matches!(report.outcome, Outcome::Success | Outcome::Failure), "{report:?}");
+            reports.push((request.episodes[order as usize].episode_id.clone(), report));
+        }
+    }
+    reports
+}
+
+/// What was measured with many episodes in flight.
+#[derive(Default)]
+struct Many {
+    steps_per_second: f64,
+    cpu_ms_per_step: f64,
+    server_share: f64,
+    inflation: Inflation,
+}
+
+/// Measure the middle of a run, without the resets at its begin and the thinning out at its end.
+async fn watch(mock: &Mock, server: u32) -> Many {
+    let all = u64::from(STEPS * EPISODES) * TASKS.len() as u64;
+    let base = mock.acts();
+    let at = async |share: f64| {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while ((mock.acts() - base) as f64) < share * all as f64 {
+            ticks.tick().await;
+        }
+        let processes = with_children(server);
+        (Instant::now(), mock.acts(), cpu_seconds(&processes), cpu_seconds(&processes[..1]))
+    };
+    let (began, acts, cpu, own) = at(0.15).await;
+    let (ended, acts_then, cpu_then, own_then) = at(0.85).await;
+    let steps = (acts_then - acts) as f64;
+    Many {
+        steps_per_second: steps / (ended - began).as_secs_f64(),
+        cpu_ms_per_step: (cpu_then - cpu) * 1000.0 / steps,
+        server_share: (own_then - own) / (cpu_then - cpu),
+        inflation: Inflation::default(),
+    }
+}
+
+/// Latency in milliseconds as recorded and as the mock took it, averaged over episodes.
+#[derive(Default)]
+struct Inflation {
+    recorded: [f64; 2],
+    taken: [f64; 2],
+    worst_p95: f64,
+}
+
+fn inflation(reports: &[(String, EpisodeReport)], mock: &Mock) -> Inflation {
+    let mut sums = Inflation::default();
+    for (episode_id, report) in reports {
+        let recorded = report.latency.expect("actions were answered");
+        let taken = mock.taken(episode_id);
+        let share = 1.0 / reports.len() as f64;
+        sums.recorded[0] += recorded.p50_ms * share;
+        sums.recorded[1] += recorded.p95_ms * share;
+        sums.taken[0] += taken[0] * share;
+        sums.taken[1] += taken[1] * share;
+        sums.worst_p95 = sums.worst_p95.max(recorded.p95_ms - taken[1]);
+    }
+    sums
+}
+
+/// CPU milliseconds of a step of the simulator alone, in as many environments as a worker holds, averaged over the tasks.
+fn raw_cpu_per_step(workers: u32) -> f64 {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let file = directory.path().join("simulations.json");
+    let simulations = serde_json::to_vec(&TASKS.map(simulation)).expect("it is JSON");
+    std::fs::write(&file, simulations).expect("it can be written");
+    let slots = (EPISODES * TASKS.len() as u32).div_ceil(workers).to_string();
+    let output = Command::new(children::python())
+        .args(["-m", "robo_eval_env", "bench", "--steps", "1600", "--slots", &slots, "--simulations"])
+        .arg(&file)
+        .env("PYTHONPATH", children::package())
+        .output()
+        .expect("Python starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    print!("{text}");
+    let rates = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    let costs: Vec<f64> = rates.map(|rate| 1000.0 / rate).collect();
+    assert_eq!(costs.len(), TASKS.len(), "a line for each task");
+    costs.iter().sum::<f64>() / costs.len() as f64
+}
+
+fn verdict(workers: u32, raw: f64, many: &Many, one: f64) -> ExitCode {
+    let Many { steps_per_second, cpu_ms_per_step, server_share, inflation } = many;
+    let Inflation { recorded, taken, worst_p95 } = inflation;
+    println!("\n64 episodes in flight, {workers} workers, a miner of {} ms, proprioception only", MINER.as_millis());
+    println!("  steps per second           {steps_per_second:>9.0}");
+    println!("  one episode at a time      {one:>9.1}");
+    println!("  raw step, CPU              {raw:>9.3} ms");
+    println!("  step of server + workers   {cpu_ms_per_step:>9.3} ms, {:.0} % of it the server", server_share * 100.0);
+    println!("  latency recorded           {:>9.2} ms p50 {:>9.2} ms p95", recorded[0], recorded[1]);
+    println!("  latency the miner took     {:>9.2} ms p50 {:>9.2} ms p95", taken[0], taken[1]);
+    println!("  worst episode's inflation  {:>9.2} ms p95\n", worst_p95);
+    let checks = [
+        ("CPU per step against raw", cpu_ms_per_step / raw, "x <=", 1.25),
+        ("p95 latency inflation in ms", recorded[1] - taken[1], "  <=", 2.0),
+        ("steps/s against one at a time", steps_per_second / one, "x >=", 40.0),
+    ];
+    let mut passed = true;
+    for (name, value, relation, target) in checks {
+        let holds = if relation.ends_with("<=") { value <= target } else { value >= target };
+        passed &= holds;
+        println!("{} {name:<31} {value:>8.2} {relation} {target}", if holds { "PASS" } else { "FAIL" });
+    }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

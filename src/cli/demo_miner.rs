@@ -43,11 +43,12 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let listener = listen((args.host, args.port)).await?;
+    let end = args.lifetime.watch()?;
     render::line(serde_json::json!({ "listening": listener.local_addr()?.to_string() }).to_string());
     let settings = Settings { policy: args.policy, latency: args.latency, misbehaviour: args.fail };
     tokio::select! {
         served = demo::serve(listener, settings) => served?,
-        ended = args.lifetime.end() => ended?,
+        () = end => {}
     }
     Ok(Exit::Ok)
 }

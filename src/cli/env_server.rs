@@ -45,11 +45,8 @@ pub(super) async fn run(args: Args) -> Result {
     let python = Python { interpreter: args.python, package: args.package };
     let server = Server::new(Config { python, token: args.token, worker_timeout: args.worker_timeout })?;
     let listener = listen(args.listen).await?;
+    let end = args.lifetime.watch()?;
     render::line(serde_json::json!({ "listening": listener.local_addr()?.to_string() }).to_string());
-    let lifetime = args.lifetime;
-    let mut ended = Ok(());
-    let shutdown = async { ended = lifetime.end().await };
-    server.serve(listener, shutdown).await?;
-    ended?;
+    server.serve(listener, end).await?;
     Ok(Exit::Ok)
 }

@@ -11,16 +11,19 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Wait for SIGINT, SIGTERM or, where asked for, the end of standard input.
-    pub(super) async fn end(&self) -> std::io::Result<()> {
+    /// Start to watch for SIGINT, SIGTERM and, where asked for, the end of standard input; the future is the wait for it.
+    /// Called before the process says that it serves, so that whoever read that can rely on it.
+    pub(super) fn watch(&self) -> std::io::Result<impl Future<Output = ()> + use<>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = end_of_input(), if self.until_eof => {}
-        }
-        Ok(())
+        let until_eof = self.until_eof;
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = end_of_input(), if until_eof => {}
+            }
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -146,7 +147,17 @@ fn refuse(status: StatusCode, error: impl AsRef<str>) -> Response<Body> {
     (status, Json(json!({ "error": error.as_ref() }))).into_response()
 }
 
-async fn open(State(server): State<Arc<Server>>, Json(request): Json<Open>) -> Response<Body> {
+/// The request in a body, or what is wrong with it.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response<Body>> {
+    serde_json::from_slice(body)
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the request is not of the protocol: {error}")))
+}
+
+async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
+    let request: Open = match parse(&body) {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
     if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
         return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
     }
@@ -173,7 +184,11 @@ async fn open(State(server): State<Arc<Server>>, Json(request): Json<Open>) -> R
     }
 }
 
-async fn episodes(State(server): State<Arc<Server>>, Json(request): Json<EpisodesRequest>) -> Response<Body> {
+async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
+    let request: EpisodesRequest = match parse(&body) {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
     let Some(fleet) = server.fleet.lock().await.clone() else {
         return refuse(StatusCode::CONFLICT, "the server is not open");
     };

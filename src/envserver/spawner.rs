@@ -11,9 +11,6 @@ use tokio::{
 
 use crate::host::process::die_with_parent;
 
-/// How much workers yield to the process that measures miners: simulation is never urgent, an answer always is.
-const NICENESS: &str = "10";
-
 /// The Python that simulates.
 #[derive(Debug, Clone)]
 pub struct Python {
@@ -25,18 +22,12 @@ pub struct Python {
 
 impl Python {
     fn worker(&self) -> Command {
-        let mut command = std::process::Command::new("nice");
+        let mut command = std::process::Command::new(&self.interpreter);
         command
-            .args(["-n", NICENESS])
-            .arg(&self.interpreter)
             .args(["-m", "robo_eval_env", "worker"])
             .env("PYTHONPATH", &self.package)
             .env("PYTHONNOUSERSITE", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            // A worker is one thread of work; more would fight with the other workers.
-            .env("OMP_NUM_THREADS", "1")
-            .env("OPENBLAS_NUM_THREADS", "1")
-            .env("LP_NUM_THREADS", "0")
             .env_remove("ROBO_ENV_SERVER_TOKEN")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -31,6 +31,10 @@ pub(super) const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id"
 /// How much of an error answer is kept for the fault's text.
 const EXCERPT: usize = 2048;
 
+/// How an endpoint says that it is still starting, and when it is asked again.
+const NOT_READY: [StatusCode; 2] = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+const READY_AGAIN: Duration = Duration::from_millis(250);
+
 /// Bounds on what a miner can cost us, next to the time-outs of the environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -44,7 +48,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), warm_up: Duration::from_secs(5), answer: 64 * 1024 }
+        Self { connect: Duration::from_secs(2), warm_up: Duration::from_secs(10), answer: 64 * 1024 }
     }
 }
 
@@ -104,25 +108,33 @@ impl Client {
         Ok(Self { http, limits })
     }
 
-    /// Ask for `/health`: wakes the endpoint up and opens a connection. Any complete answer will do.
+    /// Ask for `/health`: wakes the endpoint up and opens a connection. Whatever it answers will do, unless it says that it
+    /// is not ready yet: then it is asked again.
     pub(super) async fn get(&self, url: &Url) -> Result<(), Fault> {
         let call = async {
-            let mut response = self.http.execute(Request::new(Method::GET, url.clone())).await?;
-            // Read to the end, within bounds, so that the connection can be used again.
-            let mut size = 0;
-            while let Some(chunk) = response.chunk().await? {
-                size += chunk.len();
-                if size > self.limits.answer {
-                    break;
-                }
+            while NOT_READY.contains(&self.health_status(url).await?) {
+                sleep(READY_AGAIN).await;
             }
             Ok(())
         };
         match tokio::time::timeout(self.limits.warm_up, call).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Fault::new(MinerFault::ConnectionError, describe(&error))),
-            Err(_) => Err(Fault::new(MinerFault::ConnectionError, "no answer to /health")),
+            Err(_) => Err(Fault::new(MinerFault::ConnectionError, "not ready in time by its /health")),
         }
+    }
+
+    async fn health_status(&self, url: &Url) -> Result<StatusCode, reqwest::Error> {
+        let mut response = self.http.execute(Request::new(Method::GET, url.clone())).await?;
+        // Read to the end, within bounds, so that the connection can be used again.
+        let mut size = 0;
+        while let Some(chunk) = response.chunk().await? {
+            size += chunk.len();
+            if size > self.limits.answer {
+                break;
+            }
+        }
+        Ok(response.status())
     }
 
     /// Send a call and wait for its whole answer.
@@ -250,10 +262,10 @@ impl Broken {
     }
 
     fn in_answer(error: reqwest::Error) -> Self {
-        let reason = match find::<hyper::Error>(&error) {
-            Some(cause) if cause.is_parse() => MinerFault::MalformedResponse,
-            _ => MinerFault::ConnectionError,
-        };
+        // A chunk that is no chunk comes as an input error, a closed connection as any other.
+        let is_input = find::<io::Error>(&error)
+            .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
+        let reason = if is_input { MinerFault::MalformedResponse } else { MinerFault::ConnectionError };
         Fault::new(reason, format!("in the middle of the answer: {}", describe(&error))).into()
     }
 }

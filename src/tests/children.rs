@@ -63,10 +63,18 @@ impl Serving {
         self.child.wait().expect("it ends");
     }
 
+    /// Wait for its exit code, its input still open.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let input = self.child.stdin.take();
+        let code = self.child.wait().expect("it ends").code();
+        drop(input);
+        code
+    }
+
     /// Close its input and wait for its exit code.
     pub(crate) fn close(&mut self) -> Option<i32> {
         drop(self.child.stdin.take());
-        self.child.wait().expect("it ends").code()
+        self.wait()
     }
 }
 

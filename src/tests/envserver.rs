@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
 };
 
 use crate::children::{self, Serving, TOKEN};
@@ -312,6 +313,12 @@ async fn only_those_who_know_the_token_are_served() {
     assert_eq!((status.as_u16(), text.as_str()), (401, "the bearer token is missing or wrong"));
     let Err(error) = client(&server).episodes(&request("a/b", &[], [])).await else { panic!("it is not open") };
     assert!(error.to_string().contains("not open"), "{error}");
+    let wrong =
+        reqwest::Client::new().post(format!("{}/open", server.url())).bearer_auth(TOKEN).body("{}").send().await;
+    let wrong = wrong.unwrap();
+    assert_eq!(wrong.status().as_u16(), 400);
+    let wrong: serde_json::Value = wrong.json().await.unwrap();
+    assert!(wrong["error"].as_str().unwrap().contains("simulations"), "{wrong}");
     assert_eq!(server.close(), Some(0));
 }
 
@@ -356,44 +363,65 @@ fn is_running(process: &str) -> bool {
 async fn a_reader_that_leaves_frees_its_slots() {
     let server = Serving::env_server(&children::package(), &[]);
     open(&server, vec![metaworld("reach-v3", 5)], 1, 1).await;
-    let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
+    let mut silent = Recorder::start().await;
+    let mut request_of_silent = request("metaworld/reach-v3", &[("a", silent.endpoint.clone())], [1]);
+    request_of_silent.action_timeout_ms = 3_600_000;
+    let stuck = client(&server).episodes(&request_of_silent).await.unwrap();
+    // From its first `/act` on, the episode holds the only slot for an hour.
+    silent.until_act().await;
+    drop(stuck);
     let good = Serving::demo_miner("noop", &[]);
-    let stuck = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
-    // Its one slot is taken until the stream is dropped; the other request waits for it.
-    let other = request("metaworld/reach-v3", &[("b", good.url())], [1]);
-    let (reports, ()) = tokio::join!(run(&server, &other), async {
-        let mut stuck = std::pin::pin!(stuck);
-        assert!(matches!(stuck.next().await, Some(Ok(ServerMessage::Progress { .. }))));
-    });
+    let reports = run(&server, &request("metaworld/reach-v3", &[("b", good.url())], [1])).await;
     assert_eq!(reports[&("b".to_owned(), 1)].steps, 5);
 }
 
-/// What a miner is sent in an episode, up to its first `/act`: everything but the observation.
-async fn recorded(stream: TcpStream) -> Vec<String> {
-    let mut stream = BufReader::new(stream);
-    let mut seen = Vec::new();
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
-            return seen;
-        }
-        let mut length = 0;
-        let path = line.clone();
-        while line != "\r\n" {
-            seen.push(line.clone());
-            let name_and_value = line.to_lowercase();
-            if let Some(value) = name_and_value.strip_prefix("content-length: ") {
-                length = value.trim().parse().unwrap();
+/// A miner that answers everything but `/act`, and keeps what it was sent before that.
+struct Recorder {
+    endpoint: String,
+    requests: mpsc::UnboundedReceiver<String>,
+}
+
+impl Recorder {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, requests) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(record(stream, sender.clone()));
             }
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
+        });
+        Self { endpoint, requests }
+    }
+
+    /// Heads and bodies in order, up to the head of the first `/act`.
+    async fn until_act(&mut self) -> Vec<String> {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|head: &String| !head.starts_with("POST /act")) {
+            seen.push(self.requests.recv().await.unwrap());
         }
-        let mut body = vec![0; length];
+        seen
+    }
+}
+
+async fn record(stream: TcpStream, requests: mpsc::UnboundedSender<String>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
         stream.read_exact(&mut body).await.unwrap();
-        if path.starts_with("POST /act") {
-            return seen;
+        let is_act = head.starts_with("POST /act");
+        let _ = requests.send(head);
+        if is_act {
+            return std::future::pending().await;
         }
-        seen.push(String::from_utf8(body).unwrap());
+        let _ = requests.send(String::from_utf8(body).unwrap());
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
     }
 }
@@ -404,15 +432,16 @@ async fn nothing_a_miner_is_sent_before_it_sees_the_scene_depends_on_the_seed() 
     open(&server, vec![metaworld("push-v3", 5)], 1, 1).await;
     let mut seen = Vec::new();
     for seed in [0, u32::MAX] {
-        let miner = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = miner.local_addr().unwrap().port();
-        let mut request = request("metaworld/push-v3", &[("a", format!("http://127.0.0.1:{port}"))], [seed]);
+        let mut miner = Recorder::start().await;
+        let mut request = request("metaworld/push-v3", &[("a", miner.endpoint.clone())], [seed]);
         request.episodes[0].episode_id = "an-opaque-id".to_owned();
-        let (_, recorded) =
-            tokio::join!(run(&server, &request), async { recorded(miner.accept().await.unwrap().0).await });
-        let port = port.to_string();
-        let neutral = recorded.into_iter().filter(|line| !line.to_lowercase().starts_with("content-length"));
-        seen.push(neutral.map(|line| line.replace(&port, "PORT")).collect::<Vec<_>>());
+        let _running = client(&server).episodes(&request).await.unwrap();
+        let port = miner.endpoint.rsplit(':').next().unwrap().to_owned();
+        let mut sent = miner.until_act().await;
+        // The length of the observation's text is the scene's.
+        let act = sent.pop().unwrap();
+        sent.extend(act.lines().filter(|line| !line.starts_with("content-length")).map(str::to_owned));
+        seen.push(sent.into_iter().map(|text| text.replace(&port, "PORT")).collect::<Vec<_>>());
     }
     assert_eq!(seen[0], seen[1]);
     let reset = seen[0].iter().find(|line| line.contains("task_config")).unwrap();

@@ -68,10 +68,10 @@ pub(super) fn press_once() -> Follower {
     Follower::new(vec![closed(0.0, 0.85, 0.36), closed(0.0, 0.85, 0.12)], FIRM, Then::Stay)
 }
 
-/// Straight down at six places.
+/// Straight down at eight places, close enough together that the button is under one of them.
 pub(super) fn press() -> Follower {
-    let places = [0.83, 0.88].into_iter().flat_map(|y| [0.0, -0.06, 0.06].map(|x| (x, y)));
-    let route = places.flat_map(|(x, y)| [closed(x, y, 0.36), closed(x, y, 0.12).at_most(40)]);
+    let places = [0.83, 0.88].into_iter().flat_map(|y| [-0.08, -0.027, 0.027, 0.08].map(|x| (x, y)));
+    let route = places.flat_map(|(x, y)| [closed(x, y, 0.36), closed(x, y, 0.12).at_most(30)]);
     Follower::new(route.collect(), FIRM, Then::Repeat)
 }
 

@@ -1,0 +1,26 @@
+//! Processor time of other processes, from `/proc`.
+
+use std::fs;
+
+/// A process and its children.
+pub(crate) fn with_children(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let children: Vec<String> = children.collect();
+    let ids = children.iter().flat_map(|line| line.split_whitespace()).filter_map(|id| id.parse().ok());
+    std::iter::once(process).chain(ids).collect()
+}
+
+/// Processor time that these have used so far, user and system.
+pub(crate) fn cpu_seconds(processes: &[u32]) -> f64 {
+    let ticks: u64 = processes.iter().map(|process| ticks(*process)).sum();
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    ticks as f64 / per_second as f64
+}
+
+fn ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    // The name in parentheses may hold blanks; user and system time are the 14th and 15th fields.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
