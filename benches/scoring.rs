@@ -10,7 +10,7 @@ use robo::scoring::{MinerRow, Pareto, Rule, SubsetWeighting, Table, pareto};
 #[path = "../src/scoring/brute_force.rs"]
 mod brute_force;
 
-/// SplitMix64: the same tables on every machine.
+/// `SplitMix64`: the same tables on every machine.
 struct Random(u64);
 
 impl Random {

@@ -21,18 +21,21 @@ const MOST_BYTES: u64 = 256 << 20;
 const HELP: &str = concat!(
     "An input:\n\n",
     include_str!("../../examples/scores/epsilon.json"),
-    "
-Every miner needs a rate, successes / episodes, for every environment. What may be left out:
-  temperature       of the softmax, above 0; 1.0
-  rule              `epsilon`, or `first_commit`, where the earlier miner keeps what nobody clearly beats; epsilon
-  first_blocks      {\"UID\": BLOCK}, for `first_commit`; a miner without a block counts as the latest
-  subset_weighting  what winning s environments together is worth: `size` s, `exponential` 2^(s-1), `equal` 1; size
-  all_zero          when nobody wins anything: `\"uniform\"`, or {\"burn\": UID}; uniform
-episodes_per_env may also be an object with a number for every environment.
+    r#"
+Every miner needs a rate, successes / episodes, for every environment.
+Optional keys, with their defaults:
+  "temperature": 1.0          of the softmax, above 0
+  "rule": "epsilon"           or "first_commit": earlier miners keep their place
+                              until somebody is clearly better
+  "first_blocks": {}          {"UID": BLOCK} for first_commit; none is latest
+  "subset_weighting": "size"  winning s environments together is worth s;
+                              "exponential": 2^(s-1), "equal": 1
+  "all_zero": "uniform"       who is paid when nobody wins; or {"burn": UID}
+"episodes_per_env" may also be an object with a number for every environment.
 
 Try it:
   robo score examples/scores/epsilon.json
-  robo score - < table.json"
+  robo score - < table.json"#
 );
 
 #[derive(Debug, clap::Args)]

@@ -98,6 +98,10 @@ fn subsets_won(relation: &Relation<'_>, row: usize, effort: &mut Effort) -> Resu
         let condition = relation.condition(row, other);
         allowed &= !condition.avoid;
         families.push(condition.meet);
+        if allowed == 0 {
+            // Nothing is left to win on, as for most miners of most tables after a few rivals.
+            break;
+        }
     }
     // Only non-empty subsets are played, which matters to a lone miner.
     families.push(allowed);

@@ -11,8 +11,9 @@ mod signed;
 
 pub(super) use counts::Counts;
 
-/// Times that one table may branch. 256 miners on 32 environments need fewer (`docs/scoring.md`).
-const MOST_BRANCHES: u32 = 1 << 23;
+/// Times that one table may branch. One miner on 32 environments branches less than 2^16 times (each time leaves one
+/// environment fewer, and the bit table takes over at 16), so 256 of them always stay below.
+const MOST_BRANCHES: u32 = 1 << 24;
 
 /// The subset game would take too long to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
