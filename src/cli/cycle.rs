@@ -5,8 +5,7 @@ use std::{path::Path, sync::Arc};
 use clap::Subcommand;
 
 use super::{
-    cycle_show,
-    db,
+    cycle_show, db,
     drive::{self, close, drive},
     exit::{Exit, Failure, Result},
     render::{self, Format},
@@ -104,7 +103,9 @@ async fn resume(store: &Arc<Store>, name: &str, data_dir: &Path, options: &drive
 async fn cancel(store: &Arc<Store>, name: &str, data_dir: &Path) -> Result {
     let cycle = store.resolve(name).await.map_err(db::failure)?;
     match store.request_cancel(cycle).await.map_err(db::failure)? {
-        CancelAnswer::Requested => render::line(format!("cycle {cycle} will stop within seconds; its teardown still runs")),
+        CancelAnswer::Requested => {
+            render::line(format!("cycle {cycle} will stop within seconds; its teardown still runs"))
+        }
         CancelAnswer::NobodyRuns => {
             // Nobody else would end it: do what its owner would have done, teardown included.
             let options = drive::Options::default();

@@ -25,7 +25,8 @@ pub(super) async fn list(store: &Store, limit: u32, format: Format) -> Result {
         render::note("There is no cycle yet; start one with: robo run-pipeline pipelines/quickstart.yaml");
         return Ok(Exit::Ok);
     }
-    let mut table = report::plain(["cycle", "pipeline", "status", "tasks", "episodes", "created", "took"].map(str::to_owned));
+    let mut table =
+        report::plain(["cycle", "pipeline", "status", "tasks", "episodes", "created", "took"].map(str::to_owned));
     for cycle in &cycles {
         table.add_row([
             cycle.id.to_string(),
@@ -57,7 +58,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     let counts = store.episode_counts(id).await.map_err(db::failure)?;
     let publication = store.publication(id).await.map_err(db::failure)?;
     let documents: Option<(ScoresDocument, WeightsDocument)> = match &publication {
-        Some(row) => Some((serde_json::from_str(&row.publication.scores)?, serde_json::from_str(&row.publication.weights)?)),
+        Some(row) => {
+            Some((serde_json::from_str(&row.publication.scores)?, serde_json::from_str(&row.publication.weights)?))
+        }
         None => None,
     };
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
@@ -79,7 +82,11 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         render::line(format!("  {reason}"));
     }
     render::line(format!("  definition sha256:{}", cycle.definition_hash));
-    render::line(format!("  created {}, took {}", moment(cycle.created_at), took(Some(cycle.created_at), cycle.finished_at)));
+    render::line(format!(
+        "  created {}, took {}",
+        moment(cycle.created_at),
+        took(Some(cycle.created_at), cycle.finished_at)
+    ));
     render::line(format!("\nTasks\n{}", task_table(&tasks)));
     if !counts.is_empty() {
         render::line(format!("\nEpisodes\n{}", outcome_table(&counts)));
@@ -175,7 +182,12 @@ fn outcome_table(counts: &[EpisodeCount]) -> comfy_table::Table {
     let mut table = report::plain(["environment", "miner", "outcome", "episodes"].map(str::to_owned));
     for count in counts {
         let outcome = count.outcome.map_or("to run".into(), |outcome| outcome.to_string());
-        table.add_row([count.key.environment.to_string(), count.key.hotkey.to_string(), outcome, count.count.to_string()]);
+        table.add_row([
+            count.key.environment.to_string(),
+            count.key.hotkey.to_string(),
+            outcome,
+            count.count.to_string(),
+        ]);
     }
     table
 }

@@ -85,10 +85,14 @@ pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, op
     match ending {
         Ok(Ending::Ended(status, failure)) => conclude(&store, cycle, status, failure).await,
         Ok(Ending::Suspended) => {
-            render::note(format!("\nStopped. Nothing that was finished is lost; go on with: robo cycle resume {cycle}"));
+            render::note(format!(
+                "\nStopped. Nothing that was finished is lost; go on with: robo cycle resume {cycle}"
+            ));
             Ok(Exit::Cancelled)
         }
-        Err(engine::Error::Journal(error)) => Err(journal_failure(error).hint(format!("go on with: robo cycle resume {cycle}"))),
+        Err(engine::Error::Journal(error)) => {
+            Err(journal_failure(error).hint(format!("go on with: robo cycle resume {cycle}")))
+        }
         Err(error) => Err(Failure::new(Exit::Failed, error)),
     }
 }
@@ -128,7 +132,9 @@ pub(super) async fn show_result(store: &Store, cycle: CycleId) -> Result<()> {
     render::line("Read the results:");
     render::line(format!("  robo weights show {cycle}      the vector, --format json for programs"));
     render::line(format!("  robo cycle show {cycle}        stages, outcomes and faults"));
-    render::line("  robo backend                                                over HTTP: /v1/weights/latest, /v1/scores/latest");
+    render::line(
+        "  robo backend                                                over HTTP: /v1/weights/latest, /v1/scores/latest",
+    );
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::render;
-use crate::cycle::{EnvironmentId, Entry, TaskEvent};
+use crate::cycle::{Entry, EnvironmentId, TaskEvent};
 use crate::stage::EpisodeProgress;
 
 /// How often an environment gets a plain line while its episodes run.
@@ -91,7 +91,8 @@ impl Board {
 
     fn bar(&self, progress: &EpisodeProgress) -> ProgressBar {
         let Some(live) = &self.live else { return ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{prefix:28} {bar:24} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{prefix:28} {bar:24} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = live.add(ProgressBar::new(progress.planned as u64).with_style(style));
         bar.set_prefix(progress.environment.to_string());
         bar

@@ -22,9 +22,14 @@ fn rates(scores: &ScoresDocument) -> Table {
     let cells: BTreeMap<(u16, &EnvironmentId), &ScoreEntry> =
         scores.entries.iter().map(|entry| ((entry.uid, &entry.environment), entry)).collect();
     let uids: BTreeMap<u16, &ScoreEntry> = scores.entries.iter().map(|entry| (entry.uid, entry)).collect();
-    let mut table = plain(["uid".to_owned(), "miner".into()].into_iter().chain(scores.environments.iter().map(ToString::to_string)));
+    let mut table = plain(
+        ["uid".to_owned(), "miner".into()].into_iter().chain(scores.environments.iter().map(ToString::to_string)),
+    );
     for (uid, entry) in uids {
-        let rates = scores.environments.iter().map(|environment| cells.get(&(uid, environment)).map_or("-".into(), |c| rate(c)));
+        let rates = scores
+            .environments
+            .iter()
+            .map(|environment| cells.get(&(uid, environment)).map_or("-".into(), |c| rate(c)));
         table.add_row([uid.to_string(), entry.hotkey.to_string()].into_iter().chain(rates));
     }
     table
@@ -40,7 +45,13 @@ fn weights_table(scores: &ScoresDocument, weights: &WeightsDocument) -> Table {
     for entry in &weights.entries {
         let points = scores.subset_scores.get(&entry.uid).map_or("-".into(), |points| format!("{points}"));
         let hotkey = entry.hotkey.as_ref().map_or("(burn)".into(), ToString::to_string);
-        table.add_row([entry.uid.to_string(), hotkey, points, format!("{:.6}", entry.weight), entry.weight_u16.to_string()]);
+        table.add_row([
+            entry.uid.to_string(),
+            hotkey,
+            points,
+            format!("{:.6}", entry.weight),
+            entry.weight_u16.to_string(),
+        ]);
     }
     for column in 2..5 {
         if let Some(column) = table.column_mut(column) {
@@ -58,7 +69,7 @@ fn name(scores: &ScoresDocument, uid: u16) -> String {
 /// A table without lines between rows, that never wraps what a script may cut.
 pub(super) fn plain(header: impl IntoIterator<Item = String>) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.into_iter().collect::<Vec<_>>());
     table
 }

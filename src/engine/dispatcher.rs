@@ -13,8 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::attempt::Attempt;
 use crate::cycle::{
-    CycleId, CycleStatus, Entry, IllegalTransition, StageId, TaskEvent, TaskFailure, TaskKey, TaskState,
-    TaskStatus,
+    CycleId, CycleStatus, Entry, IllegalTransition, StageId, TaskEvent, TaskFailure, TaskKey, TaskState, TaskStatus,
 };
 use crate::plan::{self, Definition, Phase, Stage};
 use crate::stage::Output;
@@ -127,11 +126,16 @@ impl Dispatcher {
             }
             TaskEvent::Retried { .. } => {
                 self.in_flight.remove(&key);
-                let wait = self.stage(&key.stage).map(|stage| stage.retry.wait(failed, rand::random())).unwrap_or_default();
+                let wait =
+                    self.stage(&key.stage).map(|stage| stage.retry.wait(failed, rand::random())).unwrap_or_default();
                 self.waiting.insert(key.clone());
                 Ok(Effect::Wait(key, wait))
             }
-            TaskEvent::Failed { .. } | TaskEvent::Lost | TaskEvent::Succeeded { .. } | TaskEvent::Skipped { .. } | TaskEvent::Cancelled => {
+            TaskEvent::Failed { .. }
+            | TaskEvent::Lost
+            | TaskEvent::Succeeded { .. }
+            | TaskEvent::Skipped { .. }
+            | TaskEvent::Cancelled => {
                 self.in_flight.remove(&key);
                 Ok(Effect::Nothing)
             }
@@ -155,13 +159,17 @@ impl Dispatcher {
             let state = self.tasks.get(&task.key)?;
             let entry = |event, attempt| Entry { task: task.key.clone(), attempt, event, publication: None };
             match &state.status {
-                TaskStatus::Running if !self.in_flight.contains(&task.key) => Some(entry(TaskEvent::Lost, state.attempt)),
+                TaskStatus::Running if !self.in_flight.contains(&task.key) => {
+                    Some(entry(TaskEvent::Lost, state.attempt))
+                }
                 TaskStatus::Pending if self.cancelled && phase == Phase::Main => {
                     Some(entry(TaskEvent::Cancelled, state.attempt))
                 }
                 TaskStatus::Pending => match self.readiness(stage, &task.matrix) {
                     Readiness::Never(reason) => Some(entry(TaskEvent::Skipped { reason }, state.attempt)),
-                    Readiness::Ready if !self.waiting.contains(&task.key) && self.in_flight.len() < self.parallelism => {
+                    Readiness::Ready
+                        if !self.waiting.contains(&task.key) && self.in_flight.len() < self.parallelism =>
+                    {
                         Some(entry(TaskEvent::Started, state.attempt + 1))
                     }
                     Readiness::Ready | Readiness::NotYet => None,

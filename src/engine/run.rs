@@ -91,7 +91,16 @@ where
     let dispatcher = Dispatcher::new(definition.clone(), facts, record.tasks.clone(), control.parallelism);
     let cancelled = record.cancel_requested;
     let scope = Scope { lease, definition: Arc::new(definition), record: Arc::new(record) };
-    let mut run = Run { journal, scope, dispatcher, control, attempts: JoinSet::new(), running: HashMap::new(), waits: FuturesUnordered::new(), stop: CancellationToken::new() };
+    let mut run = Run {
+        journal,
+        scope,
+        dispatcher,
+        control,
+        attempts: JoinSet::new(),
+        running: HashMap::new(),
+        waits: FuturesUnordered::new(),
+        stop: CancellationToken::new(),
+    };
     if cancelled {
         run.cancel();
     }
@@ -213,7 +222,8 @@ impl<J: Journal> Run<'_, J> {
     async fn suspend(&mut self) -> Result<Ending, Error> {
         self.attempts.shutdown().await;
         for (_, attempt) in self.running.drain() {
-            let entry = Entry { task: attempt.task, attempt: attempt.number, event: TaskEvent::Lost, publication: None };
+            let entry =
+                Entry { task: attempt.task, attempt: attempt.number, event: TaskEvent::Lost, publication: None };
             let _ = self.journal.append(&self.scope.lease, &entry).await?;
         }
         self.journal.release(&self.scope.lease).await?;

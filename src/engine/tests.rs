@@ -170,10 +170,12 @@ async fn attempts_end_at_max_attempts() {
     assert_eq!((hands.runs("first"), hands.runs("wide[a]")), (3, 0));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_attempt_ends_at_its_timeout() {
     let journal = Arc::new(MemoryJournal::default());
-    let cycle = create(&journal, &definition());
+    let mut definition = definition();
+    definition.stages[0].timeout_ms = 1;
+    let cycle = create(&journal, &definition);
     let runs = AtomicUsize::new(0);
     let hands = Hands::default();
     let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
@@ -190,7 +192,9 @@ async fn an_attempt_ends_at_its_timeout() {
 
 #[tokio::test]
 async fn a_false_condition_skips_and_a_broken_one_fails() {
-    for (when, expected) in [("${{ 1 > 2 }}", CycleStatus::Completed), ("${{ inputs.nowhere > 1 }}", CycleStatus::Failed)] {
+    for (when, expected) in
+        [("${{ 1 > 2 }}", CycleStatus::Completed), ("${{ inputs.nowhere > 1 }}", CycleStatus::Failed)]
+    {
         let journal = Arc::new(MemoryJournal::default());
         let mut definition = definition();
         definition.stages[2].when = Some(when.into());
@@ -302,7 +306,8 @@ impl Journal for Crashing {
 /// The outputs and the publication of a cycle.
 async fn result(journal: &MemoryJournal, cycle: CycleId) -> (Vec<Value>, Option<Publication>) {
     let tasks = journal.load(cycle).await.unwrap().tasks;
-    let publication = journal.publications().into_iter().find_map(|(of, publication)| (of == cycle).then_some(publication));
+    let publication =
+        journal.publications().into_iter().find_map(|(of, publication)| (of == cycle).then_some(publication));
     (tasks.into_iter().map(|task| json!(task.status)).collect(), publication)
 }
 

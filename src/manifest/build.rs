@@ -90,7 +90,8 @@ fn normalise(path: &Path) -> PathBuf {
     plain
 }
 
-fn digest(context: &Path, lock: &Path) -> io::Result<String> {
+/// SHA-256 in hex over the lock file and the package's Python sources under `context`.
+pub(crate) fn digest(context: &Path, lock: &Path) -> io::Result<String> {
     let mut sources = Vec::new();
     collect_sources(&context.join(PACKAGE), &mut sources)?;
     let mut files: Vec<(String, PathBuf)> = sources.into_iter().map(|file| (relative(&file, context), file)).collect();

@@ -20,6 +20,7 @@ mod tree;
 mod units;
 
 pub use build::Build;
+pub(crate) use build::digest as build_digest;
 pub use diagnostic::{Diagnostic, Diagnostics, Pointer, Severity};
 pub use family::{Family, Member, load_all, root_of};
 pub(crate) use family::{load, shown_path};

@@ -3,6 +3,7 @@
 //! [`compile`] turns a pipeline's file into a [`Definition`]; a [`Graph`] answers what may run next; [`render`] and
 //! [`truth`] give the engine the values of what could not be known before the start.
 
+mod build;
 mod compile;
 mod definition;
 mod draft;
@@ -20,6 +21,7 @@ mod rules;
 pub mod schema;
 mod settings;
 
+pub use build::{BuildError, check_builds};
 pub use compile::{Compiled, compile};
 pub use definition::{Definition, Environment, Expect, Phase, Retry, Server, Stage, Task};
 pub use expression::{ExpressionError, render, truth};

@@ -45,6 +45,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether another attempt may help: not when the server says that the request itself is wrong.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Refused { status, .. } if status.is_client_error())
+    }
+}
+
 /// A client of one environment server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {

@@ -17,10 +17,7 @@ struct Settings {
     miners: Vec<Miner>,
 }
 
-pub(super) async fn run<J: Journal>(
-    context: &Context<J>,
-    invocation: Invocation<'_>,
-) -> Result<Output, TaskFailure> {
+pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let settings: Settings = invocation.settings()?;
     let episodes = context.journal.scored_episodes(context.lease.cycle).await.map_err(infra)?;
     let scores = aggregate(settings.miners, &episodes)?;
@@ -96,11 +93,8 @@ mod tests {
     }
 
     fn episode(uid: u16, task: &str, seed_index: u32, outcome: Outcome) -> Episode {
-        let key = EpisodeKey {
-            environment: format!("e/{task}").parse().unwrap(),
-            seed_index,
-            hotkey: miner(uid).hotkey,
-        };
+        let key =
+            EpisodeKey { environment: format!("e/{task}").parse().unwrap(), seed_index, hotkey: miner(uid).hotkey };
         let total_reward = 0.1 + f64::from(seed_index) * 1e10;
         let report = EpisodeReport {
             outcome,

@@ -28,10 +28,7 @@ struct Settings {
     attempts: u32,
 }
 
-pub(super) async fn run<J: Journal>(
-    context: &Context<J>,
-    invocation: Invocation<'_>,
-) -> Result<Output, TaskFailure> {
+pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let settings: Settings = invocation.settings()?;
     if settings.miners.is_empty() {
         return Err(config("No miners found: the list of miners is empty"));
@@ -41,7 +38,8 @@ pub(super) async fn run<J: Journal>(
         .environment(&settings.environment)
         .ok_or_else(|| config(format!("`{}` is not among the pipeline's environments", settings.environment)))?;
     context.journal.plan_episodes(&context.lease, invocation.task, &fan_out(&settings)).await.map_err(infra)?;
-    let mut work = Work { context, invocation, settings: &settings, environment, progress: progress(context, &settings).await? };
+    let mut work =
+        Work { context, invocation, settings: &settings, environment, progress: progress(context, &settings).await? };
     (context.watcher)(work.progress.clone());
     work.until_done().await?;
     let progress = &work.progress;
@@ -97,8 +95,12 @@ impl<J: Journal> Work<'_, J> {
     /// Run what is pending, again and again, until nothing is or the tries are used up.
     async fn until_done(&mut self) -> Result<(), TaskFailure> {
         loop {
-            let pending =
-                self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await.map_err(infra)?;
+            let pending = self
+                .context
+                .journal
+                .pending_episodes(self.context.lease.cycle, self.invocation.task)
+                .await
+                .map_err(infra)?;
             let pending: Vec<PendingEpisode> =
                 pending.into_iter().filter(|episode| episode.attempt < self.settings.attempts).collect();
             if pending.is_empty() {
@@ -111,7 +113,8 @@ impl<J: Journal> Work<'_, J> {
     /// One request to the environment server. Episodes it did not report are faults of ours.
     async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), TaskFailure> {
         let request = self.request(&pending).await?;
-        let ready = self.context.servers.environment(&self.context.definition, self.environment).await.map_err(infra)?;
+        let ready =
+            self.context.servers.environment(&self.context.definition, self.environment).await.map_err(infra)?;
         let mut open: HashMap<u32, PendingEpisode> = (0..).zip(pending).collect();
         let steps_before = self.progress.steps;
         let mut cut = None;

@@ -35,7 +35,10 @@ pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result
     };
     let (scores, weights) = (json!(scores), json!(weights));
     let digest = evidence::digest(&weights);
-    let publication =
-        Publication { scores: evidence::canonical(&scores), weights: evidence::canonical(&weights), digest: digest.clone() };
+    let publication = Publication {
+        scores: evidence::canonical(&scores),
+        weights: evidence::canonical(&weights),
+        digest: digest.clone(),
+    };
     Ok(Output { value: json!({ "digest": digest }), publication: Some(publication) })
 }

@@ -24,7 +24,8 @@ pub(super) fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFailure> 
     let miners: BTreeMap<u16, Hotkey> =
         settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
     let table = table(&settings.scores)?;
-    let pareto = scoring::pareto(&table, settings.rule, settings.subset_weighting).map_err(|error| config(error.to_string()))?;
+    let pareto =
+        scoring::pareto(&table, settings.rule, settings.subset_weighting).map_err(|error| config(error.to_string()))?;
     let frontier = Frontier { rule: settings.rule, subset_weighting: settings.subset_weighting, miners, pareto };
     Ok(json!({ "pareto": frontier }).into())
 }
@@ -44,9 +45,9 @@ fn table(scores: &Scores) -> Result<Table, TaskFailure> {
     }
     for row in rows.values_mut() {
         for (environment, smallest) in scores.environments.iter().zip(&mut episodes) {
-            let cell = cells.get(&(row.uid, environment.as_str())).ok_or_else(|| {
-                config(format!("the scores have no entry for uid {} in `{environment}`", row.uid))
-            })?;
+            let cell = cells
+                .get(&(row.uid, environment.as_str()))
+                .ok_or_else(|| config(format!("the scores have no entry for uid {} in `{environment}`", row.uid)))?;
             row.rates.push(cell.success_rate);
             *smallest = (*smallest).min(cell.episodes);
         }

@@ -110,9 +110,10 @@ impl Servers {
 /// Everything a server is to load: the environments that share its family and description.
 fn open(definition: &Definition, environment: &Environment) -> Open {
     let family = environment.simulation.environment.family();
-    let mates = definition.environments.iter().filter(|other| {
-        other.simulation.environment.family() == family && other.server == environment.server
-    });
+    let mates = definition
+        .environments
+        .iter()
+        .filter(|other| other.simulation.environment.family() == family && other.server == environment.server);
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     Open {
         simulations: mates.map(|environment| environment.simulation.clone()).collect(),

@@ -34,7 +34,11 @@ fn is_clear(ran: &Ran, code: i32, words: &[&str]) {
 #[test]
 fn an_unknown_environment() {
     let folder = pipeline(|text| text.replace("metaworld/drawer-open-v3", "metaworld/drawer-opne-v3"));
-    is_clear(&run(folder.path(), &Place::new()), 2, &["drawer-opne-v3", "did you mean", "metaworld/drawer-open-v3", "pipeline.yaml:"]);
+    is_clear(
+        &run(folder.path(), &Place::new()),
+        2,
+        &["drawer-opne-v3", "did you mean", "metaworld/drawer-open-v3", "pipeline.yaml:"],
+    );
 }
 
 #[test]
@@ -90,7 +94,8 @@ fn a_data_directory_that_cannot_be_written_to() {
 fn a_database_that_is_not_there() {
     let place = Place::new();
     let mut command = place.robo(&["cycle", "ls"]);
-    let ran = Ran::from(command.env("ROBO_BACKEND_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x").output().unwrap());
+    let ran =
+        Ran::from(command.env("ROBO_BACKEND_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x").output().unwrap());
     is_clear(&ran, 5, &["Database connection failed", "hint:"]);
     assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
 }

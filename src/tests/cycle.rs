@@ -37,7 +37,11 @@ fn the_main_job_from_nothing_to_weights() {
     let weights = place.json(&["weights", "show", "--format", "json"]);
     let total: f64 = weights["weights"].as_object().unwrap().values().map(|w| w.as_f64().unwrap()).sum();
     assert!((total - 1.0).abs() < 1e-9, "{weights}");
-    let best = weights["weights"].as_object().unwrap().iter().max_by(|a, b| a.1.as_f64().unwrap().total_cmp(&b.1.as_f64().unwrap()));
+    let best = weights["weights"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .max_by(|a, b| a.1.as_f64().unwrap().total_cmp(&b.1.as_f64().unwrap()));
     assert_eq!(best.unwrap().0, "1", "the heuristic policy is the most skilled: {weights}");
 
     let status = place.json(&["db", "status", "--format", "json"]);
@@ -59,7 +63,9 @@ fn killed_at_any_point_it_resumes_to_the_same_bytes() {
     let mut finished = episodes(&place);
     for scored in [1, 8, 20] {
         let mut running = place.start(&["cycle", "resume", "@latest"]);
-        running.until_line(|line| line.split_once('/').is_some() && line.contains(" episodes  ") && scored_in(line) >= scored / 3);
+        running.until_line(|line| {
+            line.split_once('/').is_some() && line.contains(" episodes  ") && scored_in(line) >= scored / 3
+        });
         running.kill_everything();
         let now = episodes(&place);
         for (key, first) in &finished {
