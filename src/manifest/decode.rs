@@ -1,7 +1,7 @@
 //! A serde deserialiser over a [`Document`]: wire structs derive `Deserialize`, and every mistake is located.
 //!
 //! Unlike most deserialisers it does not stop at the first mistake: unknown keys are reported as it passes, and an
-//! unreadable entry of an [`super::located::Entries`] is reported and left out. A field that cannot be read ends its struct
+//! unreadable entry of an `Entries` is reported and left out. A field that cannot be read ends its struct
 //! (serde knows no other way), so the document is then read again as if that field were not there.
 
 use std::{cell::RefCell, collections::HashSet, fmt};
