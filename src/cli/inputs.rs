@@ -12,7 +12,7 @@ use super::render;
 /// Values for the inputs of a pipeline.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Inputs {
-    /// Set an input of the pipeline, for this run. Goes before the environment variable ROBO_INPUT_<NAME> and the default
+    /// Set an input of the pipeline, for this run. It beats the environment variable `ROBO_INPUT_NAME` and the default
     #[arg(short = 'i', long = "input", value_name = "NAME=VALUE", value_parser = assignment)]
     pub(super) inputs: Vec<(String, String)>,
 }

@@ -1,7 +1,7 @@
 //! A serde deserialiser over a [`Document`]: wire structs derive `Deserialize`, and every mistake is located.
 //!
 //! Unlike most deserialisers it does not stop at the first mistake: unknown keys are reported as it passes, and an
-//! unreadable entry of an [`super::located::Entries`] is reported and left out. A field that cannot be read ends its struct
+//! unreadable entry of an `Entries` is reported and left out. A field that cannot be read ends its struct
 //! (serde knows no other way), so the document is then read again as if that field were not there.
 
 use std::{cell::RefCell, collections::HashSet, fmt};
@@ -39,7 +39,7 @@ pub(crate) fn decode_at<'de, T: de::Deserialize<'de>>(
             Err(error) if error.told == Told::Not => notes.problems.borrow_mut().push(error.located(document, node)),
             _ => {}
         }
-        if notes.hidden.borrow().len() == hidden_before {
+        if notes.hidden.borrow().len() == hidden_before || notes.problems.borrow().is_full() {
             break;
         }
     }
@@ -220,6 +220,9 @@ impl<'de, 'p> Decoder<'de, 'p> {
 
     fn report_unknown_keys(&self, known: &'static [&'static str]) {
         for (name, key, _) in self.document.entries(self.node).filter(|(name, ..)| !known.contains(name)) {
+            if self.notes.problems.borrow().is_full() {
+                return;
+            }
             let problem = self.document.error(key, format!("unknown key `{name}`"));
             let near = suggest::closest(name, known.iter().copied());
             self.notes.problems.borrow_mut().push(match near {

@@ -38,7 +38,7 @@ pub struct Diagnostic {
     /// The file, as the operator named it; none for the command line.
     pub file: Option<String>,
     /// Where in the file; none when the file could not be read at all.
-    pub pointer: Option<Pointer>,
+    pub pointer: Option<Box<Pointer>>,
     /// Where in the document: `stages.train.with.episodes`. Empty for the whole.
     pub path: String,
     /// What is wrong: lower case, no full stop.
@@ -146,7 +146,7 @@ impl Diagnostics {
     /// Add one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         // Two passes may stumble over the same mistake; the operator reads it once, and never thousands of them.
-        if self.0.len() < MOST && !self.0.contains(&diagnostic) {
+        if !self.is_full() && !self.0.contains(&diagnostic) {
             self.0.push(diagnostic);
         }
     }
@@ -161,6 +161,11 @@ impl Diagnostics {
     /// Whether anything makes the manifest unusable.
     pub fn has_errors(&self) -> bool {
         self.0.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Whether no more fits in.
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= MOST
     }
 
     /// Whether there is nothing to say.
@@ -213,7 +218,7 @@ mod tests {
     fn a_long_line_is_cut_around_the_caret() {
         let source = format!("{}here{}", "x".repeat(5000), "y".repeat(5000));
         let diagnostic = Diagnostic {
-            pointer: Some(Pointer { line: 12, column: 5001, width: 4, source }),
+            pointer: Some(Box::new(Pointer { line: 12, column: 5001, width: 4, source })),
             ..Diagnostic::of_file("a.yaml", "wrong")
         };
         let text = diagnostic.to_string();

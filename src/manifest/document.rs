@@ -58,6 +58,8 @@ pub(super) struct Node {
 pub(crate) struct Document {
     file: String,
     text: String,
+    /// First byte of every line.
+    lines: Vec<usize>,
     pub(super) nodes: Vec<Node>,
 }
 
@@ -95,7 +97,8 @@ impl Document {
             Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text).to_owned(),
             Err(error) => return Err(not_utf8(file, bytes, error.valid_up_to())),
         };
-        let mut document = Self { file: file.to_owned(), text, nodes: Vec::new() };
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        let mut document = Self { file: file.to_owned(), text, lines, nodes: Vec::new() };
         if document.text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Err(Diagnostic::of_file(file, "the file is empty"));
         }
@@ -105,7 +108,7 @@ impl Document {
                 Ok(document)
             }
             Err(failure) => Err(Diagnostic {
-                pointer: failure.place.map(|place| document.pointer(place)),
+                pointer: failure.place.map(|place| Box::new(document.pointer(place))),
                 ..Diagnostic::of_file(file, failure.message)
             }),
         }
@@ -224,7 +227,7 @@ impl Document {
     /// An error at a node.
     pub(crate) fn error(&self, node: NodeId, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
-            pointer: Some(self.pointer(self.nodes[node.0].place)),
+            pointer: Some(Box::new(self.pointer(self.nodes[node.0].place))),
             path: self.path(node),
             ..Diagnostic::of_file(&self.file, message)
         }
@@ -237,18 +240,20 @@ impl Document {
         let written = self.text.get(start..start + length).unwrap_or_default();
         if let Some(offset) = written.find(part).filter(|_| !part.is_empty()) {
             let before = &self.text[..start + offset];
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            diagnostic.pointer = Some(self.pointer(Place {
-                line: before.matches('\n').count() + 1,
+            let line = self.lines.partition_point(|line| *line <= start + offset);
+            let line_start = self.lines[line.saturating_sub(1)];
+            diagnostic.pointer = Some(Box::new(self.pointer(Place {
+                line,
                 column: before[line_start..].chars().count() + 1,
                 span: Some((start + offset, part.len())),
-            }));
+            })));
         }
         diagnostic
     }
 
     fn pointer(&self, place: Place) -> Pointer {
-        let source = self.text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
+        let start = self.lines.get(place.line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        let source = self.text[start..].lines().next().unwrap_or_default();
         let written = place.span.and_then(|(start, length)| self.text.get(start..start + length)).unwrap_or_default();
         let width = written.lines().next().unwrap_or_default().trim_end().chars().count().max(1);
         Pointer { line: place.line, column: place.column, width, source: source.to_owned() }
@@ -265,5 +270,5 @@ fn not_utf8(file: &str, bytes: &[u8], valid: usize) -> Diagnostic {
     let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let source = String::from_utf8_lossy(&before[start..]).into_owned();
     let pointer = Pointer { line, column: source.chars().count() + 1, width: 1, source };
-    Diagnostic { pointer: Some(pointer), ..Diagnostic::of_file(file, "the file is not UTF-8 text") }
+    Diagnostic { pointer: Some(Box::new(pointer)), ..Diagnostic::of_file(file, "the file is not UTF-8 text") }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Environment {
     pub(crate) server: Server,
     /// What a server may use, for runtimes that can limit it.
     #[serde(default)]
+    #[expect(dead_code, reason = "checked here, enforced by runtimes that can limit a server")]
     pub(crate) resources: Resources,
     /// How a standard environment is made, seen, acted in and judged.
     pub(crate) adapter: Adapter,

@@ -1,6 +1,6 @@
 //! Wire types that know their place in the document: what semantic errors point at.
 //!
-//! They only deserialise from a [`super::decode::Decoder`], which recognises them by the names below.
+//! They only deserialise from a decoder of `decode`, which recognises them by the names below.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 

@@ -1,7 +1,7 @@
 //! Manifests: YAML in, validated pipeline and environment types out, every error located.
 //!
-//! Three passes: a [`document`] is a YAML tree with places; [`decode`] reads wire structs out of it and reports unknown
-//! keys as it goes; [`family`] and `plan` check what the words mean. It reads files below the pipeline's root and nothing
+//! Three passes: a `document` is a YAML tree with places; `decode` reads wire structs out of it and reports unknown
+//! keys as it goes; `family` and `plan` check what the words mean. It reads files below the pipeline's root and nothing
 //! else: no network, no environment variables.
 
 mod build;

@@ -19,6 +19,7 @@ pub(crate) struct Pipeline {
     pub(crate) name: Located<String>,
     /// What it is for.
     #[serde(default)]
+    #[expect(dead_code, reason = "for whoever reads the manifest")]
     pub(crate) description: Option<String>,
     /// When it runs by itself.
     #[serde(default)]
@@ -51,9 +52,11 @@ pub(crate) struct Schedule {
     pub(crate) timezone: Option<Located<String>>,
     /// What happens when the last cycle still runs.
     #[serde(default)]
+    #[expect(dead_code, reason = "checked here, obeyed by whoever starts cycles by the clock")]
     pub(crate) overlap: Overlap,
     /// What happens to times that were missed.
     #[serde(default)]
+    #[expect(dead_code, reason = "checked here, obeyed by whoever starts cycles by the clock")]
     pub(crate) catchup: Catchup,
 }
 

@@ -4,7 +4,10 @@
 //! names, check expressions, order, expand matrices, resolve settings, check the whole. Reads the pipeline, the
 //! environment manifests and the build files below the root; changes nothing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -290,14 +293,13 @@ impl Compiler<'_> {
 }
 
 /// For every stage, those it waits for as declared, directly or not. Circles are no problem here.
-fn direct_and_indirect(drafts: &[Draft<'_>]) -> Vec<Vec<usize>> {
+fn direct_and_indirect(drafts: &[Draft<'_>]) -> Vec<BTreeSet<usize>> {
     let reach = |start: usize| {
-        let mut seen: Vec<usize> = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut open = vec![start];
         while let Some(stage) = open.pop() {
             for (dependency, _) in &drafts[stage].depends_on {
-                if !seen.contains(dependency) {
-                    seen.push(*dependency);
+                if seen.insert(*dependency) {
                     open.push(*dependency);
                 }
             }

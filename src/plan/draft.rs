@@ -12,6 +12,9 @@ use crate::manifest::{Diagnostics, suggest};
 use super::kinds::{KINDS, Kind};
 use super::{Phase, Task};
 
+/// The most stages a pipeline may have.
+const MOST_STAGES: usize = 500;
+
 /// A stage whose names are being resolved.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
@@ -85,6 +88,10 @@ fn collect<'a>(
     found: &mut Diagnostics,
 ) {
     for (name, stage) in &stages.0 {
+        if drafts.len() == MOST_STAGES {
+            found.push(document.error(name.at, format!("a pipeline has at most {MOST_STAGES} stages")));
+            return;
+        }
         let id: StageId = match name.value.parse() {
             Ok(id) => id,
             Err(error) => {

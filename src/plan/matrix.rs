@@ -1,5 +1,7 @@
 //! One task for every combination of the lists of a matrix.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::cycle::TaskKey;
@@ -69,7 +71,10 @@ fn axis(scope: &Scope<'_>, index: usize, node: NodeId) -> Result<Option<Vec<Valu
     if values.is_empty() {
         return refuse("the list is empty, so the stage would have no task".into());
     }
-    let mut texts: Vec<String> = Vec::new();
+    if values.len() > MOST_TASKS {
+        return refuse(format!("the list is longer than {MOST_TASKS}"));
+    }
+    let mut texts: BTreeSet<String> = BTreeSet::new();
     for value in &values {
         match cell_text(value) {
             None => {
@@ -79,7 +84,7 @@ fn axis(scope: &Scope<'_>, index: usize, node: NodeId) -> Result<Option<Vec<Valu
                 ));
             }
             Some(text) if texts.contains(&text) => return refuse(format!("`{text}` comes twice")),
-            Some(text) => texts.push(text),
+            Some(text) => drop(texts.insert(text)),
         }
     }
     Ok(Some(values))

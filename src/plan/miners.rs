@@ -1,6 +1,6 @@
 //! `file/miners`: the list of miners, written in the pipeline or in a file of its own, becomes part of the definition.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -58,11 +58,12 @@ pub(super) fn resolve(
         (None, Some(Value::String(_))) => return,
         (None, Some(value)) => {
             let node = at("miners");
-            // A list that came out of an expression has no places; it is checked as a whole.
-            if document.items(node).is_empty() && value.as_array().is_some_and(|list| !list.is_empty()) {
-                return;
+            if document.value(node) == *value {
+                read(document, node, found)
+            } else {
+                // What came out of expressions has no places of its own; it is checked as a whole.
+                from_value(value).map_err(|reason| found.push(document.error(node, reason))).ok()
             }
-            read(document, node, found)
         }
     };
     settings.shift_remove("path");
@@ -112,6 +113,24 @@ fn read(document: &Document, node: NodeId, found: &mut Diagnostics) -> Option<Ve
     }
     miners.sort_by_key(|miner| miner.uid);
     sound.then_some(miners)
+}
+
+fn from_value(value: &Value) -> Result<Vec<Miner>, String> {
+    let mut miners: Vec<Miner> =
+        serde_json::from_value(value.clone()).map_err(|error| format!("this is not a list of miners: {error}"))?;
+    if miners.is_empty() {
+        return Err("no miners found: the list is empty".into());
+    }
+    miners.sort_by_key(|miner| miner.uid);
+    let hotkeys: BTreeSet<&str> = miners.iter().map(|miner| miner.hotkey.as_str()).collect();
+    if hotkeys.len() < miners.len() || miners.windows(2).any(|pair| pair[0].uid == pair[1].uid) {
+        return Err("two miners of the list share a uid or a hotkey".into());
+    }
+    for miner in &miners {
+        check_endpoint(&miner.endpoint)
+            .map_err(|reason| format!("`{}` is not an endpoint: {reason}", miner.endpoint))?;
+    }
+    Ok(miners)
 }
 
 fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner, Vec<Diagnostic>> {

@@ -1,6 +1,6 @@
 //! Plans: a pipeline and its environments compiled into an immutable, hashed graph of tasks.
 //!
-//! [`compile`] turns a pipeline's file into a [`Definition`]; a [`Graph`] answers what may run next; [`render`] and
+//! [`compile()`] turns a pipeline's file into a [`Definition`]; a [`Graph`] answers what may run next; [`render`] and
 //! [`truth`] give the engine the values of what could not be known before the start.
 
 mod build;

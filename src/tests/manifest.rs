@@ -304,6 +304,17 @@ fn a_list_of_miners_becomes_part_of_the_definition() {
         "{ miners: [{ uid: 3, hotkey: a, endpoint: \"demo:noop\" }, { uid: 4, hotkey: b, endpoint: \"http://h\" }] }",
     );
     assert_eq!(inline.hash(), from_file.hash());
+
+    let with_port = |port: &str| {
+        let text = format!(
+            "version: 1\nname: p\ninputs: {{ port: {{ type: string, default: '{port}' }} }}\nstages:\n  discover:\n    uses: \
+             file/miners\n    with: {{ miners: [{{ uid: 1, hotkey: a, endpoint: 'http://h:${{{{ inputs.port }}}}' }}] }}\n"
+        );
+        compile(&root.write("pipelines/p.yaml", text), &[], &[])
+    };
+    assert_eq!(with_port("81").unwrap().definition.stages[0].with["miners"][0]["endpoint"], "http://h:81");
+    let message = with_port("99999").unwrap_err().to_string();
+    assert!(message.contains("`http://h:99999` is not an endpoint: the port is wrong"), "{message}");
 }
 
 #[test]
