@@ -1,1 +1,3 @@
-
+mod embedded;
+mod store;
+mod support;
