@@ -34,8 +34,12 @@ impl Store {
     /// [`Error`] when no server answers or the user may not create databases.
     pub async fn create(config: &config::Database, progress: &Progress) -> Result<(Self, Created), Error> {
         let location = Location::find(config, progress).await?;
-        let created = create_database(&location).await?;
-        Ok((Self::connect_to(location).await?, created))
+        let created = create_database(&location).await;
+        let (answer, prepared) = match created {
+            Ok(created) => (created, Ok(())),
+            Err(error) => (Created::Existing, Err(error)),
+        };
+        Ok((Self::connect_to(location, prepared).await?, answer))
     }
 
     /// Bring the schema up to date.
@@ -131,12 +135,17 @@ pub(super) async fn create_database(location: &Location) -> Result<Created, Erro
     }
 }
 
-/// Refuse servers that are too old.
-pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
+/// Refuse servers that do not answer or are too old.
+///
+/// One connection by hand: a pool would try for its whole time-out where the answer is plain at once.
+pub(super) async fn check_server(location: &Location) -> Result<(), Error> {
+    let mut connection = location.connect().await?;
     let (number, version): (i32, String) =
         sqlx::query_as("select current_setting('server_version_num')::int, current_setting('server_version')")
-            .fetch_one(connection)
+            .fetch_one(&mut connection)
             .await?;
+    // The answer is known; a farewell that fails changes nothing.
+    let _ = connection.close().await;
     if number < OLDEST_SERVER { Err(Error::OldServer(version)) } else { Ok(()) }
 }
 

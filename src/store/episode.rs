@@ -198,6 +198,8 @@ impl ScoredRow {
     }
 }
 
+type CountRow = (String, i32, String, Option<String>, Option<String>, i64);
+
 /// How many episodes of a miner in an environment ended one way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EpisodeCount {
@@ -213,7 +215,7 @@ impl Store {
     /// Episodes of a cycle, counted by environment, miner and outcome, in that order.
     pub async fn episode_counts(&self, cycle: CycleId) -> Result<Vec<EpisodeCount>, Error> {
         self.ask(|| async {
-            let rows: Vec<(String, i32, String, Option<String>, Option<String>, i64)> = sqlx::query_as(
+            let rows: Vec<CountRow> = sqlx::query_as(
                 "select environment, min(seed_index), hotkey, outcome, reason, count(*)
                  from episode where cycle_id = $1
                  group by environment, hotkey, outcome, reason

@@ -46,6 +46,13 @@ impl Location {
         }
     }
 
+    /// Stop using the embedded server, if it is the one.
+    pub(super) async fn leave(&self) {
+        if let Self::Embedded { server, .. } = self {
+            server.leave().await;
+        }
+    }
+
     /// The database's name.
     pub(super) fn database(&self) -> &str {
         let options = self.options();

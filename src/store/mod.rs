@@ -61,28 +61,38 @@ impl Store {
     /// # Errors
     /// [`Error`], each with what to do in its message or its hint at the edge.
     pub async fn open(config: &config::Database, progress: &Progress) -> Result<Self, Error> {
-        let location = Location::find(config, progress).await?;
-        if location.is_embedded() {
-            admin::create_database(&location).await?;
+        let store = Self::open_as_is(config, progress).await?;
+        match store.migrate().await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
         }
-        let store = Self::connect_to(location).await?;
-        store.migrate().await?;
-        Ok(store)
     }
 
-    /// Open the configured database as it stands: nothing is created, no schema is changed or asked for.
+    /// Open the configured database as it stands: no schema is changed or asked for. Only the embedded database is made
+    /// if it is missing; that of a server is its operator's to create.
     ///
     /// # Errors
     /// [`Error::NoDatabase`] where there is none, [`Error::Unreachable`] where no server answers.
     pub async fn open_as_is(config: &config::Database, progress: &Progress) -> Result<Self, Error> {
-        Self::connect_to(Location::find(config, progress).await?).await
+        let location = Location::find(config, progress).await?;
+        let prepared =
+            if location.is_embedded() { admin::create_database(&location).await.map(|_| ()) } else { Ok(()) };
+        Self::connect_to(location, prepared).await
     }
 
-    async fn connect_to(location: Location) -> Result<Self, Error> {
-        // One connection by hand: a pool would try for its whole time-out where the answer is plain at once.
-        let mut connection = location.connect().await?;
-        admin::check_server(&mut connection).await?;
-        drop(connection);
+    /// The store on a database that has been `prepared`. If it cannot be had, nothing of ours is left running.
+    async fn connect_to(location: Location, prepared: Result<(), Error>) -> Result<Self, Error> {
+        let checked = match prepared {
+            Ok(()) => admin::check_server(&location).await,
+            failed => failed,
+        };
+        if let Err(error) = checked {
+            location.leave().await;
+            return Err(error);
+        }
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -99,8 +109,6 @@ impl Store {
     /// stopped, so that nothing is left running. Clones of this store are closed with it.
     pub async fn close(self) {
         self.pool.close().await;
-        if let Location::Embedded { server, .. } = &*self.location {
-            server.leave().await;
-        }
+        self.location.leave().await;
     }
 }

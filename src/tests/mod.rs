@@ -5,12 +5,14 @@ mod architecture;
 mod bad_input;
 mod children;
 mod cycle;
+mod embedded;
 mod envserver;
 mod host;
 mod manifest;
 mod miner;
 mod runtime;
 mod score;
+mod store;
 mod support;
 
 /// The TLS provider that `main` installs.

@@ -99,14 +99,11 @@ fn spawn(config: &config::Database, orders: &Orders, layout: &Layout) -> Result<
         .map_err(Error::file(&executable))
 }
 
-/// What the supervisor says, or nothing if it dies without a word. If it dies at all, it is collected.
+/// What the supervisor says, or nothing if it dies without a word.
 fn first_word(mut child: Child) -> Option<Report> {
     let mut line = String::new();
     let read = child.stdout.take().map(|output| BufReader::new(output).read_line(&mut line));
-    let report = read.and_then(Result::ok).and_then(|_| serde_json::from_str(&line).ok());
-    if !matches!(report, Some(Report::Ready { .. })) {
-        // It has closed its output, so it is ending: this returns at once.
-        let _ = child.wait();
-    }
-    report
+    // Somebody has to collect it when it ends, which may be long after this, or after us.
+    std::thread::spawn(move || child.wait());
+    read.and_then(Result::ok).and_then(|_| serde_json::from_str(&line).ok())
 }

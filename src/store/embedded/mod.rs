@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub use supervisor::{Orders, Report, supervise};
-pub use wheel::{WHEEL, WHEEL_MAJOR, unpack};
+pub use wheel::{WHEEL, WHEEL_MAJOR, unpack, unpacked};
 
 /// How long the last user waits for the server to stop.
 const FAREWELL: Duration = Duration::from_secs(10);

