@@ -148,15 +148,14 @@ fn refuse(status: StatusCode, error: impl AsRef<str>) -> Response<Body> {
 }
 
 /// The request in a body, or what is wrong with it.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response<Body>> {
-    serde_json::from_slice(body)
-        .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the request is not of the protocol: {error}")))
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| format!("the request is not of the protocol: {error}"))
 }
 
 async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
     let request: Open = match parse(&body) {
         Ok(request) => request,
-        Err(refusal) => return refusal,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
     if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
         return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
@@ -187,7 +186,7 @@ async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> 
 async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
     let request: EpisodesRequest = match parse(&body) {
         Ok(request) => request,
-        Err(refusal) => return refusal,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
     let Some(fleet) = server.fleet.lock().await.clone() else {
         return refuse(StatusCode::CONFLICT, "the server is not open");

@@ -129,7 +129,9 @@ impl State {
 
     fn take(&mut self) -> Option<Place> {
         let most_free = self.seats.iter_mut().enumerate().filter_map(|(index, seat)| match seat {
-            Seat::Taken { worker, generation, free } if !free.is_empty() => Some((index, worker, *generation, free)),
+            Seat::Taken { worker, generation, free } if !free.is_empty() && !worker.is_gone() => {
+                Some((index, worker, *generation, free))
+            }
             _ => None,
         });
         let (seat, worker, generation, free) =
@@ -189,5 +191,104 @@ impl Drop for Lease {
         }
         self.slots.lock().put_back(place);
         self.slots.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn ready(workers: u32, per_worker: u32) -> Arc<Slots> {
+        let slots = Slots::new(workers, per_worker);
+        (0..workers as usize).for_each(|seat| slots.fill(seat, Worker::detached().0));
+        slots
+    }
+
+    /// Seat and slot of a place that is free now.
+    fn take(slots: &Arc<Slots>) -> Option<(Lease, usize, u32)> {
+        let lease = slots.acquire().now_or_never()?.ok()?;
+        let place = lease.place.as_ref()?;
+        let (seat, slot) = (place.seat, place.slot);
+        Some((lease, seat, slot))
+    }
+
+    #[test]
+    fn episodes_spread_over_the_workers() {
+        let slots = ready(2, 2);
+        let leases: Vec<_> = std::iter::from_fn(|| take(&slots)).collect();
+        let places: Vec<_> = leases.iter().map(|(_, seat, slot)| (*seat, *slot)).collect();
+        assert_eq!(places, [(0, 0), (1, 0), (0, 1), (1, 1)]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_longest_is_next_and_who_left_is_passed_over() {
+        let slots = ready(1, 1);
+        let held = take(&slots).unwrap();
+        let (mut first, mut left, mut second) =
+            (Box::pin(slots.acquire()), Box::pin(slots.acquire()), Box::pin(slots.acquire()));
+        for waiting in [&mut first, &mut left, &mut second] {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        drop(left);
+        drop(held);
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first.await.unwrap());
+        assert!(second.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_given_to_one_who_left_is_not_lost() {
+        let slots = ready(1, 1);
+        let held = take(&slots).unwrap();
+        let mut waiting = Box::pin(slots.acquire());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(held);
+        // The place is on its way to the waiter, who goes without having looked.
+        drop(waiting);
+        assert!(take(&slots).is_some());
+    }
+
+    #[test]
+    fn places_at_a_worker_that_died_do_not_come_back() {
+        let slots = ready(1, 1);
+        let old = take(&slots).unwrap();
+        slots.clear(0);
+        slots.fill(0, Worker::detached().0);
+        let new = take(&slots).unwrap();
+        drop(old);
+        assert!(take(&slots).is_none());
+        drop(new);
+        assert!(take(&slots).is_some());
+    }
+
+    #[tokio::test]
+    async fn when_all_workers_are_lost_nobody_waits() {
+        let slots = Slots::new(2, 1);
+        let mut waiting = Box::pin(slots.acquire());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        slots.give_up(0);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        slots.give_up(1);
+        assert_eq!(waiting.await.unwrap_err(), AllLost);
+        assert_eq!(slots.acquire().await.unwrap_err(), AllLost);
+    }
+
+    #[test]
+    fn an_episode_given_up_is_closed_at_the_worker() {
+        let slots = Slots::new(1, 1);
+        let (worker, mut asked) = Worker::detached();
+        slots.fill(0, worker);
+        for ends in [true, false] {
+            let (mut lease, ..) = take(&slots).unwrap();
+            lease.begin();
+            if ends {
+                lease.end();
+            }
+            drop(lease);
+            let closed = asked.try_recv().ok().map(|asked| asked.frame);
+            assert_eq!(closed, (!ends).then(|| Request::Close { slot: 0 }.to_frame()));
+        }
     }
 }

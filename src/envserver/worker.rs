@@ -69,8 +69,8 @@ pub(super) struct Worker {
 }
 
 #[derive(Debug)]
-struct Outgoing {
-    frame: Vec<u8>,
+pub(super) struct Outgoing {
+    pub(super) frame: Vec<u8>,
     reply: oneshot::Sender<Bytes>,
 }
 
@@ -93,6 +93,18 @@ impl Worker {
     pub(super) fn tell(&self, request: &Request<'_>) {
         // A worker that is gone needs not be told.
         let _ = self.send(request);
+    }
+
+    /// Whether its life has ended. True before anybody who waits for an answer learns it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.fate.get().is_some()
+    }
+
+    /// A worker without a process, and what it is asked.
+    #[cfg(test)]
+    pub(super) fn detached() -> (Self, mpsc::UnboundedReceiver<Outgoing>) {
+        let (requests, asked) = mpsc::unbounded_channel();
+        (Self { requests, fate: Arc::default() }, asked)
     }
 
     fn send(&self, request: &Request<'_>) -> Option<oneshot::Receiver<Bytes>> {

@@ -418,10 +418,10 @@ async fn record(stream: TcpStream, requests: mpsc::UnboundedSender<String>) {
         stream.read_exact(&mut body).await.unwrap();
         let is_act = head.starts_with("POST /act");
         let _ = requests.send(head);
+        let _ = requests.send(String::from_utf8(body).unwrap());
         if is_act {
             return std::future::pending().await;
         }
-        let _ = requests.send(String::from_utf8(body).unwrap());
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
     }
 }
@@ -451,4 +451,29 @@ async fn nothing_a_miner_is_sent_before_it_sees_the_scene_depends_on_the_seed() 
             "env_id": "metaworld/push-v3", "env_name": "metaworld", "task_name": "push-v3", "episode_id": "an-opaque-id",
         }})
     );
+}
+
+#[tokio::test]
+async fn cameras_the_manifest_names_are_seen_by_the_miner() {
+    let mut seeing = metaworld("push-v3", 5);
+    seeing.observation.cameras = serde_json::from_value(json!({
+        "corner": { "camera": "corner", "width": 84, "height": 60 },
+        "gripper": { "camera": "gripperPOV", "width": 32, "height": 32 },
+    }))
+    .unwrap();
+    let server = Serving::env_server(&children::package(), &[]);
+    let opened = open(&server, vec![seeing], 1, 1).await;
+    assert!(opened.renderer.is_some());
+    let mut miner = Recorder::start().await;
+    let _running =
+        client(&server).episodes(&request("metaworld/push-v3", &[("a", miner.endpoint.clone())], [1])).await.unwrap();
+    miner.until_act().await;
+    let act: serde_json::Value = serde_json::from_str(&miner.requests.recv().await.unwrap()).unwrap();
+    let images: BTreeMap<String, Vec<Vec<[u8; 3]>>> = serde_json::from_value(act["images"].clone()).unwrap();
+    let sizes: Vec<_> = images.iter().map(|(name, rows)| (name.as_str(), rows.len(), rows[0].len())).collect();
+    assert_eq!(sizes, [("corner", 60, 84), ("gripper", 32, 32)]);
+    for rows in images.values() {
+        let colours: std::collections::HashSet<_> = rows.iter().flatten().collect();
+        assert!(colours.len() > 50, "a scene has many colours");
+    }
 }
