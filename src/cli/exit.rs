@@ -30,7 +30,7 @@ impl From<Exit> for ExitCode {
 
 /// Why a verb failed, for the person who typed it.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// The exit code.
     pub exit: Exit,
     /// What went wrong; printed with its causes.
@@ -41,13 +41,13 @@ pub struct Failure {
 
 impl Failure {
     /// A failure with its exit code.
-    pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+    pub(super) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
         Self { exit, error: error.into(), hints: Vec::new() }
     }
 
     /// The same, with a line that says what to do.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
@@ -60,4 +60,4 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 /// What a verb returns.
-pub type Result<T = Exit> = std::result::Result<T, Failure>;
+pub(super) type Result<T = Exit> = std::result::Result<T, Failure>;

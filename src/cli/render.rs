@@ -9,7 +9,7 @@ use super::exit::{Exit, Failure};
 
 /// How a verb shows what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For people.
     #[default]
     Table,
@@ -18,7 +18,7 @@ pub enum Format {
 }
 
 /// Print text to standard output, as it is. A reader that has gone away (`| head`) ends the process quietly.
-pub fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = anstream::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         if error.kind() == ErrorKind::BrokenPipe {
@@ -30,22 +30,22 @@ pub fn print(text: &str) {
 }
 
 /// Print a line to standard output.
-pub fn line(text: impl AsRef<str>) {
+pub(super) fn line(text: impl AsRef<str>) {
     print(&format!("{}\n", text.as_ref()));
 }
 
 /// Print a value as indented JSON.
-pub fn json(value: &serde_json::Value) {
+pub(super) fn json(value: &serde_json::Value) {
     line(format!("{value:#}"));
 }
 
 /// Print a line to standard error.
-pub fn note(text: impl AsRef<str>) {
+pub(super) fn note(text: impl AsRef<str>) {
     eprintln!("{}", text.as_ref());
 }
 
 /// Print why a verb failed: the error, its causes, and what to do.
-pub fn failure(failure: &Failure) {
+pub(super) fn failure(failure: &Failure) {
     eprintln!("error: {}", failure.error);
     for cause in failure.error.chain().skip(1) {
         eprintln!("  caused by: {cause}");

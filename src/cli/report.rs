@@ -69,7 +69,7 @@ fn name(scores: &ScoresDocument, uid: u16) -> String {
 /// A table without lines between rows, that never wraps what a script may cut.
 pub(super) fn plain(header: impl IntoIterator<Item = String>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.into_iter().collect::<Vec<_>>());
     table
 }

@@ -15,12 +15,12 @@ use super::attempt::Attempt;
 use crate::cycle::{
     CycleId, CycleStatus, Entry, IllegalTransition, StageId, TaskEvent, TaskFailure, TaskKey, TaskState, TaskStatus,
 };
-use crate::plan::{self, Definition, Phase, Stage};
+use crate::plan::{self, Definition, Graph, GraphError, Phase, Stage};
 use crate::stage::Output;
 
 /// Facts about the cycle that expressions may ask for.
 #[derive(Debug, Clone)]
-pub struct CycleFacts {
+pub(super) struct CycleFacts {
     /// Its id.
     pub id: CycleId,
     /// Block it is pinned to.
@@ -30,11 +30,11 @@ pub struct CycleFacts {
 /// What to do after an entry has been written down.
 #[derive(Debug, PartialEq)]
 #[must_use]
-pub enum Effect {
+pub(super) enum Effect {
     /// Nothing.
     Nothing,
     /// Run this attempt.
-    Run(Attempt),
+    Run(Box<Attempt>),
     /// Call [`Dispatcher::retry_due`] for the task after this time.
     Wait(TaskKey, Duration),
 }
@@ -42,7 +42,7 @@ pub enum Effect {
 /// The next thing to do.
 #[derive(Debug, PartialEq)]
 #[must_use]
-pub enum Step {
+pub(super) enum Step {
     /// Write this down, then apply it.
     Record(Box<Entry>),
     /// Nothing until an attempt ends or a wait is over.
@@ -53,8 +53,9 @@ pub enum Step {
 
 /// The state of a cycle's tasks in memory, never ahead of the journal.
 #[derive(Debug)]
-pub struct Dispatcher {
+pub(super) struct Dispatcher {
     definition: Definition,
+    graph: Graph,
     facts: CycleFacts,
     tasks: HashMap<TaskKey, TaskState>,
     in_flight: HashSet<TaskKey>,
@@ -65,21 +66,29 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// A dispatcher that goes on where `tasks` stand.
-    pub fn new(definition: Definition, facts: CycleFacts, tasks: Vec<TaskState>, parallelism: usize) -> Self {
-        let tasks = tasks.into_iter().map(|task| (task.key.clone(), task)).collect();
-        Self {
+    ///
+    /// # Errors
+    /// [`GraphError`] when the stages of the definition do not form a graph without circles.
+    pub(super) fn new(
+        definition: Definition,
+        facts: CycleFacts,
+        tasks: Vec<TaskState>,
+        parallelism: usize,
+    ) -> Result<Self, GraphError> {
+        Ok(Self {
+            graph: Graph::new(&definition)?,
             definition,
             facts,
-            tasks,
+            tasks: tasks.into_iter().map(|task| (task.key.clone(), task)).collect(),
             in_flight: HashSet::new(),
             waiting: HashSet::new(),
             parallelism: parallelism.max(1),
             cancelled: false,
-        }
+        })
     }
 
     /// The next thing to do, given where everything stands.
-    pub fn next(&self) -> Step {
+    pub(super) fn next(&self) -> Step {
         for phase in [Phase::Main, Phase::Finally] {
             if let Some(entry) = self.next_in(phase) {
                 return Step::Record(Box::new(entry));
@@ -93,7 +102,7 @@ impl Dispatcher {
     }
 
     /// The entry for an attempt that has ended.
-    pub fn finished(&self, attempt: &Attempt, result: Result<Output, TaskFailure>) -> Entry {
+    pub(super) fn finished(&self, attempt: &Attempt, result: Result<Output, TaskFailure>) -> Entry {
         let failed = self.tasks.get(&attempt.task).map_or(0, |task| task.failed_attempts) + 1;
         let mut publication = None;
         let event = match result {
@@ -114,7 +123,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// [`IllegalTransition`] when the entry does not fit the state: a bug.
-    pub fn apply(&mut self, entry: &Entry) -> Result<Effect, IllegalTransition> {
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<Effect, IllegalTransition> {
         let Some(task) = self.tasks.get_mut(&entry.task) else { return Ok(Effect::Nothing) };
         *task = task.record(entry.attempt, &entry.event)?;
         let failed = task.failed_attempts;
@@ -122,7 +131,7 @@ impl Dispatcher {
         match &entry.event {
             TaskEvent::Started => {
                 self.in_flight.insert(key.clone());
-                Ok(self.attempt(key, entry.attempt).map_or(Effect::Nothing, Effect::Run))
+                Ok(self.attempt(key, entry.attempt).map_or(Effect::Nothing, |attempt| Effect::Run(Box::new(attempt))))
             }
             TaskEvent::Retried { .. } => {
                 self.in_flight.remove(&key);
@@ -143,18 +152,18 @@ impl Dispatcher {
     }
 
     /// The wait before another attempt is over.
-    pub fn retry_due(&mut self, task: &TaskKey) {
+    pub(super) fn retry_due(&mut self, task: &TaskKey) {
         self.waiting.remove(task);
     }
 
     /// The cycle is to stop: nothing more of the main body starts; `finally` still runs. The caller stops what is in flight.
-    pub fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self) {
         self.cancelled = true;
         self.waiting.clear();
     }
 
     fn next_in(&self, phase: Phase) -> Option<Entry> {
-        let stages = self.definition.stages.iter().filter(|stage| stage.phase == phase);
+        let stages = self.graph.phase(phase);
         stages.flat_map(|stage| stage.tasks.iter().map(move |task| (stage, task))).find_map(|(stage, task)| {
             let state = self.tasks.get(&task.key)?;
             let entry = |event, attempt| Entry { task: task.key.clone(), attempt, event, publication: None };
@@ -180,7 +189,7 @@ impl Dispatcher {
     }
 
     fn readiness(&self, stage: &Stage, matrix: &Map<String, Value>) -> Readiness {
-        for needed in &stage.depends_on {
+        for needed in self.graph.dependencies(&stage.id) {
             for state in self.states(needed) {
                 match &state.status {
                     TaskStatus::Succeeded { .. } => {}
@@ -200,13 +209,12 @@ impl Dispatcher {
     }
 
     fn is_over(&self, phase: Phase) -> bool {
-        let mut stages = self.definition.stages.iter().filter(|stage| stage.phase == phase);
-        stages.all(|stage| self.states(&stage.id).all(|state| state.status.is_terminal()))
+        self.graph.phase(phase).all(|stage| self.states(&stage.id).all(|state| state.status.is_terminal()))
     }
 
     fn verdict(&self) -> (CycleStatus, Option<TaskFailure>) {
         let mut cancelled = self.cancelled;
-        for stage in &self.definition.stages {
+        for stage in self.graph.topological() {
             for state in self.states(&stage.id) {
                 match &state.status {
                     TaskStatus::Failed { failure } => {

@@ -20,7 +20,7 @@ use crate::cycle::{
     CycleId, CycleRecord, CycleStatus, Entry, FailureClass, Journal, JournalError, Lease, TaskEvent, TaskFailure,
     TaskKey,
 };
-use crate::plan::Definition;
+use crate::plan::{Definition, GraphError, Phase};
 use crate::stage::Output;
 
 /// A third of the lease's length, so that two heartbeats may fail before it is lost.
@@ -52,6 +52,9 @@ pub enum Error {
     /// The journal refused or failed.
     #[error("the cycle stopped where it was")]
     Journal(#[from] JournalError),
+    /// The stored definition is not a plan.
+    #[error("the definition of the cycle was changed by hand")]
+    Graph(#[from] GraphError),
     /// The stored definition is not one this version understands.
     #[error("cycle `{0}` was started by a version of robo whose definitions this one does not read")]
     Definition(CycleId, #[source] serde_json::Error),
@@ -88,7 +91,7 @@ where
     let definition: Definition =
         serde_json::from_value(record.definition.clone()).map_err(|source| Error::Definition(cycle, source))?;
     let facts = CycleFacts { id: cycle, block: record.block };
-    let dispatcher = Dispatcher::new(definition.clone(), facts, record.tasks.clone(), control.parallelism);
+    let dispatcher = Dispatcher::new(definition.clone(), facts, record.tasks.clone(), control.parallelism)?;
     let cancelled = record.cancel_requested;
     let scope = Scope { lease, definition: Arc::new(definition), record: Arc::new(record) };
     let mut run = Run {
@@ -106,7 +109,7 @@ where
     }
     let (pulse, mut beats) = mpsc::channel(1);
     let heart = tokio::spawn(beat(Arc::clone(journal), lease, pulse));
-    let ending = run.to_the_end(&execute, &mut beats).await;
+    let ending = run.until_the_end(&execute, &mut beats).await;
     heart.abort();
     run.attempts.shutdown().await;
     ending
@@ -127,7 +130,7 @@ struct Run<'a, J> {
 }
 
 impl<J: Journal> Run<'_, J> {
-    async fn to_the_end<X, F>(
+    async fn until_the_end<X, F>(
         &mut self,
         execute: &X,
         beats: &mut mpsc::Receiver<Result<(), JournalError>>,
@@ -185,7 +188,7 @@ impl<J: Journal> Run<'_, J> {
                 sleep(time).await;
                 task
             })),
-            Effect::Run(attempt) => self.start(attempt, execute),
+            Effect::Run(attempt) => self.start(*attempt, execute),
         }
         Ok(())
     }
@@ -198,8 +201,8 @@ impl<J: Journal> Run<'_, J> {
         debug!(task = %attempt.task, attempt = attempt.number, "attempt starts");
         let work = execute(self.scope.clone(), attempt.clone());
         let stop = match attempt.stage.phase {
-            crate::plan::Phase::Main => self.stop.clone(),
-            crate::plan::Phase::Finally => CancellationToken::new(),
+            Phase::Main => self.stop.clone(),
+            Phase::Finally => CancellationToken::new(),
         };
         let stage = attempt.stage.clone();
         let handle = self.attempts.spawn(async move {

@@ -100,7 +100,7 @@ pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -
         "environments/teardown" => environments::teardown(context).await,
         "episodes/run" => episodes::run(context, invocation).await,
         "scores/aggregate" => aggregate::run(context, invocation).await,
-        "scores/pareto" => score::pareto(invocation),
+        "scores/pareto" => score::pareto(invocation).await,
         "scores/weights" => score::weights(invocation),
         "weights/publish" => publish::run(context, invocation),
         unknown => Err(config(format!("this version of robo has no stage kind `{unknown}`"))),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::documents::{Frontier, ScoreEntry, Scores, WeightEntry, WeightsDocument};
-use super::{Invocation, Output, config};
+use super::{Invocation, Output, config, infra};
 use crate::cycle::{FailureClass, Hotkey, TaskFailure};
 use crate::scoring::{self, AllZero, MinerRow, Rule, SubsetWeighting, Table};
 
@@ -19,7 +19,7 @@ struct ParetoSettings {
 }
 
 /// The frontier of a table of scores.
-pub(super) fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+pub(super) async fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let settings: ParetoSettings = invocation.settings()?;
     let miners: BTreeMap<u16, Hotkey> =
         settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
