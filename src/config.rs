@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Debug, Clone, Default, Args)]
 pub struct DataDir {
     /// Directory for the embedded database and the simulators' Python environments
-    /// [default: $`XDG_DATA_HOME/robo`, ~/.local/share/robo, or /var/lib/robo for root]
+    /// [default: `~/.local/share/robo`, or below `$XDG_DATA_HOME`; for root `/var/lib/robo`]
     #[arg(long, env = "ROBO_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }

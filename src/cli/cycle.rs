@@ -12,7 +12,6 @@ use super::{
 };
 use crate::config::Database;
 use crate::cycle::{CycleStatus, Journal};
-use crate::host;
 use crate::plan::{self, Definition};
 use crate::store::{CancelAnswer, Store};
 
@@ -64,7 +63,7 @@ enum Verb {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let data_dir = host::data_dir(&args.database.data)?;
+    let data_dir = db::data_dir(&args.database.data)?;
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     let store = Arc::new(store);
     let result = match args.verb {

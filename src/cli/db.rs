@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config,
-    host::Progress,
+    host::{self, Progress},
     store::{self, Contents, Created, CycleSummary, DatabaseStatus, PublicationRow, Store, embedded},
 };
 
@@ -61,6 +61,11 @@ pub(super) async fn run(args: Args) -> Result {
 /// Progress of the embedded server, on standard error.
 pub(super) fn progress() -> Progress {
     Progress::new(|message| render::note(message))
+}
+
+/// The data directory, made if it is not there.
+pub(super) fn data_dir(config: &config::DataDir) -> Result<std::path::PathBuf> {
+    host::data_dir(config).map_err(|error| failure(error.into()))
 }
 
 /// Why a verb failed in the database, with what to do about it.

@@ -14,7 +14,7 @@ use crate::cycle::{Entry, EnvironmentId, TaskEvent};
 use crate::stage::EpisodeProgress;
 
 /// How often an environment gets a plain line while its episodes run.
-const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Shows progress on standard error.
 pub(super) struct Board {

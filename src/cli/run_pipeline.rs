@@ -11,7 +11,6 @@ use super::{
 };
 use crate::config::Database;
 use crate::cycle::Salt;
-use crate::host;
 use crate::store::{NewCycle, Store};
 
 /// Run one cycle of a pipeline, from discovery to weights.
@@ -42,7 +41,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let compiled = inputs::compile(&args.pipeline, &args.inputs)?;
-    let data_dir = host::data_dir(&args.database.data)?;
+    let data_dir = db::data_dir(&args.database.data)?;
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     let store = Arc::new(store);
     let definition = &compiled.definition;

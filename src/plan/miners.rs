@@ -96,7 +96,7 @@ fn from_file(path: &Path, named_here: Diagnostic, found: &mut Diagnostics) -> Op
 fn read(document: &Document, node: NodeId, found: &mut Diagnostics) -> Option<Vec<Miner>> {
     let wire: Vec<Located<MinerWire>> = decode_at(document, node, found)?;
     if wire.is_empty() {
-        let problem = document.error(node, "no miners found: the list is empty");
+        let problem = document.error(node, "No miners found: the list is empty");
         found.push(problem.help("write at least one `- { uid: 1, hotkey: NAME, endpoint: \"http://host:port\" }`"));
         return None;
     }
@@ -119,7 +119,7 @@ fn from_value(value: &Value) -> Result<Vec<Miner>, String> {
     let mut miners: Vec<Miner> =
         serde_json::from_value(value.clone()).map_err(|error| format!("this is not a list of miners: {error}"))?;
     if miners.is_empty() {
-        return Err("no miners found: the list is empty".into());
+        return Err("No miners found: the list is empty".into());
     }
     miners.sort_by_key(|miner| miner.uid);
     let hotkeys: BTreeSet<&str> = miners.iter().map(|miner| miner.hotkey.as_str()).collect();

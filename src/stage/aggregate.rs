@@ -146,7 +146,7 @@ mod tests {
             }).collect();
             let straight = aggregate(vec![miner(0), miner(1), miner(2)], &episodes).unwrap();
             let mut state = seed;
-            episodes.sort_by_key(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); state });
+            episodes.sort_by_cached_key(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); state });
             let shuffled = aggregate(vec![miner(2), miner(0), miner(1)], &episodes).unwrap();
             prop_assert_eq!(serde_json::to_string(&straight).unwrap(), serde_json::to_string(&shuffled).unwrap());
         }

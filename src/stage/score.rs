@@ -24,8 +24,10 @@ pub(super) async fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFai
     let miners: BTreeMap<u16, Hotkey> =
         settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
     let table = table(&settings.scores)?;
-    let pareto =
-        scoring::pareto(&table, settings.rule, settings.subset_weighting).map_err(|error| config(error.to_string()))?;
+    // Counting subsets may take seconds of pure work, which must not hold up heartbeats.
+    let counting =
+        tokio::task::spawn_blocking(move || scoring::pareto(&table, settings.rule, settings.subset_weighting));
+    let pareto = counting.await.map_err(infra)?.map_err(|error| config(error.to_string()))?;
     let frontier = Frontier { rule: settings.rule, subset_weighting: settings.subset_weighting, miners, pareto };
     Ok(json!({ "pareto": frontier }).into())
 }

@@ -48,7 +48,7 @@ impl Place {
                 return Backend { child, url, _stderr: stderr };
             }
         }
-        panic!("it did not come up: {said}");
+        panic!("it did not come up ({}): {said}", child.wait().unwrap());
     }
 }
 

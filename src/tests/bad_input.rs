@@ -1,24 +1,22 @@
 //! What goes wrong at an operator's desk: each ends in one clear error that says what to do, without a panic.
 
-use std::{fs, net::TcpListener, path::Path};
+use std::net::TcpListener;
 
-use crate::support::program::{Place, Ran, repository};
+use tempfile::TempDir;
 
-/// A folder with the repository's environments and one pipeline, the quickstart with some lines replaced.
-fn pipeline(change: impl Fn(&str) -> String) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["environments", "eval-env"] {
-        std::os::unix::fs::symlink(repository().join(name), folder.path().join(name)).unwrap();
-    }
-    let text = fs::read_to_string(repository().join("pipelines/quickstart.yaml")).unwrap();
-    let changed = change(&text);
-    assert_ne!(changed, text, "the change does not fit the quickstart any more");
-    fs::write(folder.path().join("pipeline.yaml"), changed).unwrap();
-    folder
+use crate::support::program::{Place, Ran, pipeline, turn, workspace};
+
+/// A workspace with a changed quickstart.
+fn changed(change: impl Fn(&str) -> String) -> TempDir {
+    workspace(|text| {
+        let changed = change(text);
+        assert_ne!(changed, text, "the change does not fit the quickstart any more");
+        changed
+    })
 }
 
-fn run(folder: &Path, place: &Place) -> Ran {
-    place.run(&["run-pipeline", folder.join("pipeline.yaml").to_str().unwrap(), "-i", "episodes_per_env=1"])
+fn run(workspace: &TempDir, place: &Place) -> Ran {
+    place.run(&["run-pipeline", &pipeline(workspace), "-i", "episodes_per_env=1"])
 }
 
 fn is_clear(ran: &Ran, code: i32, words: &[&str]) {
@@ -33,9 +31,9 @@ fn is_clear(ran: &Ran, code: i32, words: &[&str]) {
 
 #[test]
 fn an_unknown_environment() {
-    let folder = pipeline(|text| text.replace("metaworld/drawer-open-v3", "metaworld/drawer-opne-v3"));
+    let folder = changed(|text| text.replace("metaworld/drawer-open-v3", "metaworld/drawer-opne-v3"));
     is_clear(
-        &run(folder.path(), &Place::new()),
+        &run(&folder, &Place::new()),
         2,
         &["drawer-opne-v3", "did you mean", "metaworld/drawer-open-v3", "pipeline.yaml:"],
     );
@@ -52,20 +50,21 @@ fn an_unknown_input() {
 
 #[test]
 fn an_empty_list_of_miners() {
-    let folder = pipeline(|text| {
+    let folder = changed(|text| {
         let kept: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("- { uid:")).collect();
         kept.join("\n").replace("miners:\n", "miners: []\n")
     });
-    is_clear(&run(folder.path(), &Place::new()), 2, &["No miners found"]);
+    is_clear(&run(&folder, &Place::new()), 2, &["No miners found"]);
 }
 
 #[test]
 fn a_miner_that_is_down_loses_its_own_episodes_only() {
+    let _turn = turn();
     // A port that was free a moment ago: nothing listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let folder = pipeline(|text| text.replace("demo:random", &format!("http://127.0.0.1:{port}")));
+    let folder = changed(|text| text.replace("demo:random", &format!("http://127.0.0.1:{port}")));
     let place = Place::new();
-    let ran = run(folder.path(), &place);
+    let ran = run(&folder, &place);
     is_clear(&ran, 0, &[]);
     let shown = place.json(&["cycle", "show", "--format", "json"]);
     let outcomes = shown["outcomes"].as_array().unwrap();
@@ -77,8 +76,9 @@ fn a_miner_that_is_down_loses_its_own_episodes_only() {
 
 #[test]
 fn an_unknown_demo_policy() {
-    let folder = pipeline(|text| text.replace("demo:random", "demo:randm"));
-    let ran = run(folder.path(), &Place::new());
+    let _turn = turn();
+    let folder = changed(|text| text.replace("demo:random", "demo:randm"));
+    let ran = run(&folder, &Place::new());
     assert_ne!(ran.code, 0);
     is_clear(&ran, ran.code, &["randm", "random"]);
 }
@@ -114,7 +114,7 @@ fn ports_in_use() {
 #[test]
 fn cycles_that_are_not_there() {
     let place = Place::new();
-    is_clear(&place.run(&["cycle", "resume", "@latest"]), 2, &["no cycle"]);
+    is_clear(&place.run(&["cycle", "resume", "@latest"]), 1, &["no cycle", "hint:"]);
     is_clear(&place.run(&["cycle", "show", "0123"]), 2, &["0123"]);
     is_clear(&place.run(&["weights", "show"]), 1, &["weights", "hint:"]);
 }
