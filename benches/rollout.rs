@@ -11,7 +11,7 @@ mod children;
 mod rollout_support;
 
 use std::{
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,7 @@ use robo::{
 use rollout_support::{
     cpu::{cpu_seconds, with_children},
     mock::Mock,
+    raw,
 };
 use serde_json::json;
 
@@ -65,15 +66,13 @@ fn main() -> ExitCode {
     let mock = Mock::start(MINER);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let raw = raw_cpu_per_step(workers);
+    let simulations = TASKS.map(simulation);
+    let slots = (EPISODES * TASKS.len() as u32).div_ceil(workers);
+    let raw = raw::cpu_ms_per_step(&simulations, workers, slots, STEPS / 2);
     let server = children::Serving::env_server(&children::package(), &[]);
     let client = Client::new(server.url(), children::TOKEN).expect("a client starts");
     let (many, one) = runtime.block_on(async {
-        let open = Open {
-            simulations: TASKS.map(simulation).to_vec(),
-            workers,
-            slots_per_worker: (EPISODES * TASKS.len() as u32).div_ceil(workers),
-        };
+        let open = Open { simulations: simulations.to_vec(), workers, slots_per_worker: slots };
         client.open(&open).await.expect("the environments load");
         // Once for the environments to be made, once to measure.
         play_many(&client, &mock, 0).await;
@@ -189,36 +188,17 @@ fn inflation(reports: &[(String, EpisodeReport)], mock: &Mock) -> Inflation {
     sums
 }
 
-/// CPU milliseconds of a step of the simulator alone, in as many environments as a worker holds, averaged over the tasks.
-fn raw_cpu_per_step(workers: u32) -> f64 {
-    let directory = tempfile::tempdir().expect("a directory can be made");
-    let file = directory.path().join("simulations.json");
-    let simulations = serde_json::to_vec(&TASKS.map(simulation)).expect("it is JSON");
-    std::fs::write(&file, simulations).expect("it can be written");
-    let slots = (EPISODES * TASKS.len() as u32).div_ceil(workers).to_string();
-    let output = Command::new(children::python())
-        .args(["-m", "robo_eval_env", "bench", "--steps", "1600", "--slots", &slots, "--simulations"])
-        .arg(&file)
-        .env("PYTHONPATH", children::package())
-        .output()
-        .expect("Python starts");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    print!("{text}");
-    let rates = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-    let costs: Vec<f64> = rates.map(|rate| 1000.0 / rate).collect();
-    assert_eq!(costs.len(), TASKS.len(), "a line for each task");
-    costs.iter().sum::<f64>() / costs.len() as f64
-}
-
 fn verdict(workers: u32, raw: f64, many: &Many, one: f64) -> ExitCode {
     let Many { steps_per_second, cpu_ms_per_step, server_share, inflation } = many;
     let Inflation { recorded, taken, worst_p95 } = inflation;
     println!("\n64 episodes in flight, {workers} workers, a miner of {} ms, proprioception only", MINER.as_millis());
     println!("  steps per second           {steps_per_second:>9.0}");
     println!("  one episode at a time      {one:>9.1}");
-    println!("  raw step, CPU              {raw:>9.3} ms");
-    println!("  step of server + workers   {cpu_ms_per_step:>9.3} ms, {:.0} % of it the server", server_share * 100.0);
+    println!("  step of the workers alone  {raw:>9.3} ms of CPU");
+    println!(
+        "  step of server + workers   {cpu_ms_per_step:>9.3} ms of CPU, {:.0} % of it the server",
+        server_share * 100.0
+    );
     println!("  latency recorded           {:>9.2} ms p50 {:>9.2} ms p95", recorded[0], recorded[1]);
     println!("  latency the miner took     {:>9.2} ms p50 {:>9.2} ms p95", taken[0], taken[1]);
     println!("  worst episode's inflation  {:>9.2} ms p95\n", worst_p95);

@@ -75,11 +75,7 @@ async fn serve(mut stream: TcpStream, latency: Duration, book: Arc<Book>) {
             continue;
         }
         tokio::time::sleep(latency).await;
-        let action = [(); 4].map(|()| {
-            // A linear congruence is noise enough to move an arm.
-            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (noise >> 33) as f64 / f64::from(1u32 << 30) - 1.0
-        });
+        let action = super::noise(&mut noise);
         let body = format!("{{\"action\": {action:?}}}");
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let taken = received.elapsed();
