@@ -1,11 +1,12 @@
 //! `robo weights`: show published weights.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 
 use super::{
     db,
     exit::{Exit, Failure, Result},
     render::{self, Format},
+    report,
 };
 use crate::{
     api::documents::{self, Weight},
@@ -86,8 +87,7 @@ fn heading(row: &PublicationRow) -> String {
 }
 
 fn table(weights: &[Weight]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["uid", "hotkey", "weight", "u16"]);
+    let mut table = report::plain(["uid", "miner", "weight", "u16"].map(str::to_owned));
     for entry in weights {
         table.add_row([
             entry.uid.to_string(),

