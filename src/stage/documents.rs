@@ -104,7 +104,7 @@ pub struct ScoresDocument {
     pub subset_weighting: SubsetWeighting,
     /// Tolerance by environment.
     pub epsilons: BTreeMap<String, f64>,
-    /// Threshold by uid and environment; empty for the epsilon rule.
+    /// What a later miner must exceed under the rule `first_commit`, by uid and environment.
     pub thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
     /// Miners that nobody dominates.
     pub pareto_frontier: Vec<u16>,
