@@ -131,7 +131,9 @@ fn start_logging(level: LogLevel) {
         LogLevel::Error => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,robo={level}")));
-    fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours are for people: not for a file, a pipe, or somebody who has said so (https://no-color.org).
+    let colours = render::stderr_takes_colours();
+    fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ async fn show(store: &Store, show: &Show) -> Result {
         }
         Format::Table => {
             render::line(heading(&row));
-            render::line(table(&documents::weight_entries(&row)?).to_string());
+            render::line(table(&documents::weight_entries(&row)?).trim_fmt());
         }
     }
     Ok(Exit::Ok)
@@ -82,12 +82,12 @@ async fn find(store: &Store, cycle: &str) -> Result<PublicationRow> {
 fn heading(row: &PublicationRow) -> String {
     let block = row.block.map(|block| format!(" at block {block}")).unwrap_or_default();
     let when = row.created_at.format("%Y-%m-%d %H:%M:%S UTC");
-    format!("cycle {}{block}, published {when}\nsha256 {}", row.cycle, row.publication.digest)
+    format!("cycle {}{block}, published {when}\nweights sha256:{}\n", row.cycle, row.publication.digest)
 }
 
 fn table(weights: &[Weight]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["uid", "hotkey", "weight", "u16"]);
+    table.load_style(presets::NOTHING).set_header(["uid", "hotkey", "weight", "u16"]);
     for entry in weights {
         table.add_row([
             entry.uid.to_string(),

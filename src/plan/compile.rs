@@ -1,7 +1,7 @@
 //! From a pipeline's file to the definition a cycle is pinned to.
 //!
 //! Passes, each over all stages so that every mistake is told at once: read, bind inputs, select environments, resolve
-//! names, check expressions, order, expand matrices, resolve settings, check the whole. Reads the pipeline, the
+//! names, check expressions, expand matrices, check limits, order, resolve settings, check the whole. Reads the pipeline, the
 //! environment manifests and the build files below the root; changes nothing.
 
 use std::{
@@ -107,6 +107,8 @@ impl Compiler<'_> {
             self.environments.iter().map(|environment| environment.simulation.environment.to_string()).collect();
         let mut drafts = draft::drafts(self.document, self.pipeline, found);
         self.check_expressions(&ids, &mut drafts, found);
+        self.expand(&ids, &mut drafts, found);
+        let limits: Vec<(Retry, Expect)> = drafts.iter().map(|draft| self.limits(draft, found)).collect();
         let ancestry = match ancestry(self.document, &drafts) {
             Ok(ancestry) => ancestry,
             Err(problem) => {
@@ -114,10 +116,10 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        self.expand(&ids, &mut drafts, found);
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
-        let stages: Vec<Stage> = ancestry.order.iter().filter_map(|index| self.stage(&drafts, *index, found)).collect();
+        let in_order = ancestry.order.iter();
+        let stages: Vec<Stage> = in_order.filter_map(|index| self.stage(&drafts, *index, limits[*index])).collect();
         if found.has_errors() {
             return None;
         }
@@ -173,8 +175,15 @@ impl Compiler<'_> {
                 Ok(Some(tasks)) => drafts[index].tasks = tasks,
                 // Only when inputs are left open: there is nothing to run then.
                 Ok(None) => {}
-                // Environments that do not exist have been reported; that there are none follows.
-                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {}
+                // Environments that do not exist have been reported; that a list of them is empty follows.
+                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {
+                    let scope = self.scope(ids, drafts);
+                    let lists = drafts[index].wire.matrix.0.iter();
+                    lists
+                        .filter_map(|(_, raw)| scope.check(index, raw.0).err())
+                        .flatten()
+                        .for_each(|problem| found.push(problem));
+                }
                 Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
             }
         }
@@ -233,14 +242,19 @@ impl Compiler<'_> {
         }
     }
 
-    fn stage(&self, drafts: &[Draft<'_>], index: usize, found: &mut Diagnostics) -> Option<Stage> {
-        let draft = &drafts[index];
+    /// How often a stage is tried and how complete it has to be.
+    fn limits(&self, draft: &Draft<'_>, found: &mut Diagnostics) -> (Retry, Expect) {
         let defaults = &self.pipeline.defaults;
-        let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
-        depends_on.sort();
-        let timeout = draft.wire.timeout.or(defaults.timeout);
         let retry = self.retry([defaults.retry.as_ref(), draft.wire.retry.as_ref()], found);
         let expect = self.expect(draft.wire.expect.as_ref().or(defaults.expect.as_ref()), found);
+        (retry, expect)
+    }
+
+    fn stage(&self, drafts: &[Draft<'_>], index: usize, (retry, expect): (Retry, Expect)) -> Option<Stage> {
+        let draft = &drafts[index];
+        let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
+        depends_on.sort();
+        let timeout = draft.wire.timeout.or(self.pipeline.defaults.timeout);
         Some(Stage {
             id: draft.id.clone(),
             uses: draft.kind?.name.to_owned(),
