@@ -198,6 +198,8 @@ impl Compiler<'_> {
             if kind.name == "file/miners" {
                 let at = |name: &str| drafts[index].setting_at(name);
                 miners::resolve(self.document, &mut with, &at, self.root, found);
+                let problem = |message| self.document.error(drafts[index].at, message);
+                miners::warn_of_demos(problem, &with, &self.environments, found);
             }
             drafts[index].when = when;
             drafts[index].with = with;
