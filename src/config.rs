@@ -1,8 +1,8 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Command, builder::Resettable};
 
 /// Where robo keeps things on this machine.
 #[derive(Debug, Clone, Default, Args)]
@@ -31,6 +31,18 @@ pub struct Database {
 
     #[command(flatten)]
     pub data: DataDir,
+}
+
+/// The same command line, for which a variable that is set to nothing is not set: that is how service managers and
+/// compose files spell "none".
+pub fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// The directories in which programs are looked for.

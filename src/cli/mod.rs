@@ -23,18 +23,18 @@ mod schema;
 mod score;
 mod weights;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use exit::Exit;
 
 #[derive(Debug, Parser)]
 #[command(name = "robo", version, about, long_about = None, propagate_version = true)]
 struct Cli {
-    /// How much to log: DEBUG, INFO, WARNING or ERROR
-    #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", default_value = "WARNING", global = true, ignore_case = true)]
-    log_level: LogLevel,
+    /// How much to log [default: INFO for `backend`, WARNING for all others]
+    #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", global = true, ignore_case = true)]
+    log_level: Option<LogLevel>,
 
     #[command(subcommand)]
     verb: Verb,
@@ -81,8 +81,12 @@ enum Verb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_logging(cli.log_level);
+    let command = crate::config::without_empty_variables(Cli::command());
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    start_logging(cli.log_level.unwrap_or(match cli.verb {
+        Verb::Backend(_) => LogLevel::Info,
+        _ => LogLevel::Warning,
+    }));
     // One TLS provider for everything; a second call would only find it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -130,9 +134,10 @@ fn start_logging(level: LogLevel) {
         LogLevel::Warning => "warn",
         LogLevel::Error => "error",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("warn,robo={level}")));
-    // Colours are for people: not for a file, a pipe, or somebody who has said so (https://no-color.org).
-    let colours = render::stderr_takes_colours();
+    // sqlx warns of every slow statement; on a busy disk that would be most of what a person reads.
+    let filter = format!("warn,sqlx=error,robo={level}");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let colours = std::io::stderr().is_terminal();
     fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 

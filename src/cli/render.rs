@@ -39,11 +39,6 @@ pub(super) fn json(value: &serde_json::Value) {
     line(format!("{value:#}"));
 }
 
-/// Whether standard error is a terminal whose user has nothing against colours.
-pub(super) fn stderr_takes_colours() -> bool {
-    anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
-}
-
 /// Print a line to standard error.
 pub(super) fn note(text: impl AsRef<str>) {
     eprintln!("{}", text.as_ref());

@@ -1,11 +1,12 @@
 //! `robo weights`: show published weights.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table};
 
 use super::{
     db,
     exit::{Exit, Failure, Result},
     render::{self, Format},
+    report,
 };
 use crate::{
     api::documents::{self, Weight},
@@ -61,7 +62,7 @@ async fn show(store: &Store, show: &Show) -> Result {
         }
         Format::Table => {
             render::line(heading(&row));
-            render::line(table(&documents::weight_entries(&row)?).trim_fmt());
+            render::line(table(&documents::weight_entries(&row)?).to_string());
         }
     }
     Ok(Exit::Ok)
@@ -83,12 +84,11 @@ async fn find(store: &Store, cycle: &str) -> Result<PublicationRow> {
 fn heading(row: &PublicationRow) -> String {
     let block = row.block.map(|block| format!(" at block {block}")).unwrap_or_default();
     let when = row.created_at.format("%Y-%m-%d %H:%M:%S UTC");
-    format!("cycle {}{block}, published {when}\nweights sha256:{}\n", row.cycle, row.publication.digest)
+    format!("cycle {}{block}, published {when}\nsha256 {}", row.cycle, row.publication.digest)
 }
 
 fn table(weights: &[Weight]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["uid", "hotkey", "weight", "u16"]);
+    let mut table = report::plain(["uid", "miner", "weight", "u16"].map(str::to_owned));
     for entry in weights {
         table.add_row([
             entry.uid.to_string(),

@@ -15,6 +15,18 @@ fn logs_in_a_file_have_no_colours() {
 }
 
 #[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let place = Place::new();
+    let mut command = place.robo(&["db", "status", "--format", "json"]);
+    for variable in ["ROBO_BACKEND_DATABASE_URL", "ROBO_BACKEND_LOG_LEVEL", "PG_BIN"] {
+        command.env(variable, "");
+    }
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("embedded server"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut command = Place::new().robo(&["schema", "pipeline"]);
     let mut child = command.spawn().unwrap();
