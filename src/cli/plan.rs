@@ -12,7 +12,9 @@ use super::inputs::{self, Inputs};
 use super::render::{self, Format};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10")]
+#[command(
+    after_help = "Examples:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10\n  robo plan pipelines/quickstart.yaml --format json\n\nThe JSON holds the whole definition; the hash is SHA-256 over its canonical form (RFC 8785)."
+)]
 pub(super) struct Args {
     /// The pipeline
     file: PathBuf,
@@ -52,6 +54,7 @@ fn document(compiled: &Compiled, graph: &Graph) -> Value {
         "stages": graph.topological().map(stage).collect::<Vec<_>>(),
         "episodes": total(compiled),
         "definition_hash": definition.hash(),
+        "definition": definition.to_json(),
     })
 }
 
