@@ -15,7 +15,7 @@ use crate::manifest::decode::decode;
 use crate::manifest::document::Document;
 use crate::manifest::located::Located;
 use crate::manifest::pipeline::{ExpectWire, Pipeline, RetryWire};
-use crate::manifest::{self, Diagnostics};
+use crate::manifest::{self, Diagnostic, Diagnostics};
 
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
@@ -45,7 +45,8 @@ pub struct Compiled {
 /// [`Diagnostics`] with every mistake found in the pipeline, in the manifests it uses, and in the bindings.
 pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnostics> {
     let mut found = Diagnostics::default();
-    let compiled = Document::read(path).map_err(Diagnostics::from).and_then(|document| {
+    let document = Document::read(path).and_then(|document| expect_pipeline(&document).map(|()| document));
+    let compiled = document.map_err(Diagnostics::from).and_then(|document| {
         let pipeline: Option<Pipeline> = decode(&document, &mut found);
         let root = manifest::root_of(path).map_err(|problem| found.push(problem)).ok();
         let families = root.as_deref().map(|root| manifest::load_all(root, &mut found));
@@ -67,6 +68,17 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
             Err(found.sorted())
         }
     }
+}
+
+/// One error for a file that is something else, in place of one for each of its keys.
+fn expect_pipeline(document: &Document) -> Result<(), Diagnostic> {
+    let has = |key: &str| document.get(document.root(), key).is_some();
+    let what = match (document.is_list(document.root()), has("family") && !has("stages")) {
+        (true, _) => "a list",
+        (_, true) => "an environment manifest",
+        _ => return Ok(()),
+    };
+    Err(document.error(document.root(), format!("this is {what}, and not a pipeline")).help("a pipeline has `stages`"))
 }
 
 /// Version, name and schedule.

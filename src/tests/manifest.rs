@@ -124,6 +124,17 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn what_is_no_pipeline_is_told_in_one_error() {
+    for (file, what) in
+        [("environments/metaworld.yaml", "an environment manifest"), ("broken/miners.list.yaml", "a list")]
+    {
+        let found = compile(&fixtures().join(file), &[], &[]).unwrap_err();
+        assert_eq!(found.errors(), 1, "{found}");
+        assert!(found.to_string().contains(&format!("this is {what}, and not a pipeline")), "{found}");
+    }
+}
+
+#[test]
 fn a_pipeline_without_environments_beside_it_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("p.yaml");
