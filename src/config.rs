@@ -1,15 +1,15 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Command, builder::Resettable};
 
 /// Where robo keeps things on this machine.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DataDir {
     /// Directory for the embedded database and the simulators' Python environments
     /// [default: `~/.local/share/robo`, or below `$XDG_DATA_HOME`; for root `/var/lib/robo`]
-    #[arg(long, env = "ROBO_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "ROBO_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -17,12 +17,12 @@ pub struct DataDir {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Database {
     /// PostgreSQL server (13 or newer) to use in place of the embedded one, as `postgresql://user@host/name`
-    #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true, global = true)]
     pub database_url: Option<String>,
 
     /// Directory with PostgreSQL's `initdb` and `postgres` for the embedded database
     /// [default: PATH, then /usr/lib/postgresql, then fetched from PyPI]
-    #[arg(long, env = "PG_BIN", value_name = "DIR")]
+    #[arg(long, env = "PG_BIN", value_name = "DIR", global = true)]
     pub pg_bin: Option<PathBuf>,
 
     /// The `robo` program that looks after the embedded server; none means the running one. Tests are another program.
@@ -31,6 +31,18 @@ pub struct Database {
 
     #[command(flatten)]
     pub data: DataDir,
+}
+
+/// The same command line, for which a variable that is set to nothing is not set: that is how service managers and
+/// compose files spell "none".
+pub fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// The directories in which programs are looked for.

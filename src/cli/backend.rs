@@ -16,6 +16,7 @@ use crate::{api, config, store::Store};
 
 /// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  robo backend --host 127.0.0.1\n  curl http://127.0.0.1:8000/v1/weights/latest")]
 pub(super) struct Args {
     /// Address to listen on
     #[arg(long, env = "ROBO_BACKEND_HOST", default_value = "0.0.0.0")]

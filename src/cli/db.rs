@@ -14,6 +14,9 @@ use super::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  robo db status\n  robo db create --database-url postgresql://robo@db.example/robo\n  robo db init   --database-url postgresql://robo@db.example/robo\n\nNone of it is needed for the embedded database, which is made when it is first used."
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -14,6 +14,9 @@ use super::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  robo demo-miner --policy heuristic --port 9000\n  robo demo-miner --policy noop --port 9001 --fail timeout-after:10\n\nIn a list of miners, `http://127.0.0.1:9000` is then its endpoint; `demo:heuristic` lets robo start one by itself.\nThe policies move MetaWorld's arm: they answer with four numbers."
+)]
 pub(super) struct Args {
     /// What it plays
     #[arg(long, value_enum)]

@@ -15,7 +15,7 @@ use super::render::{self, Format};
     after_help = "Examples:\n  robo lint\n  robo lint pipelines/quickstart.yaml environments/\n\nWhat a file is follows from what it holds. Nothing is printed when all is well; the exit code is 2 when anything is wrong."
 )]
 pub(super) struct Args {
-    /// Files and directories [default: pipelines/ and environments/]
+    /// Files, directories of them, or a directory with pipelines/ and environments/ [default: the current directory]
     paths: Vec<PathBuf>,
 
     /// For people or for programs
@@ -42,8 +42,7 @@ pub(super) async fn run(args: Args) -> Result {
 
 /// Every file to check; what cannot be found is reported.
 fn files(paths: &[PathBuf], found: &mut Diagnostics) -> Vec<PathBuf> {
-    let usual: Vec<PathBuf> =
-        ["pipelines", "environments"].iter().map(PathBuf::from).filter(|path| path.is_dir()).collect();
+    let usual = manifests_of(Path::new(""));
     let paths = if paths.is_empty() { usual.as_slice() } else { paths };
     if paths.is_empty() {
         let problem = Diagnostic::of_command_line("there is neither `pipelines/` nor `environments/` here");
@@ -51,9 +50,21 @@ fn files(paths: &[PathBuf], found: &mut Diagnostics) -> Vec<PathBuf> {
     }
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() { files.extend(inside(path, found)) } else { files.push(path.clone()) }
+        let directories = match path.is_dir() {
+            true => Some(manifests_of(path)).filter(|inner| !inner.is_empty()).unwrap_or_else(|| vec![path.clone()]),
+            false => Vec::new(),
+        };
+        if directories.is_empty() {
+            files.push(path.clone());
+        }
+        files.extend(directories.iter().flat_map(|directory| inside(directory, found)));
     }
     files
+}
+
+/// The directories of manifests in a directory that holds a whole project.
+fn manifests_of(project: &Path) -> Vec<PathBuf> {
+    ["pipelines", "environments"].iter().map(|name| project.join(name)).filter(|path| path.is_dir()).collect()
 }
 
 fn inside(directory: &Path, found: &mut Diagnostics) -> Vec<PathBuf> {

@@ -25,7 +25,7 @@ mod weights;
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use exit::Exit;
 
@@ -81,7 +81,8 @@ enum Verb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = crate::config::without_empty_variables(Cli::command());
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     start_logging(cli.log_level.unwrap_or(match cli.verb {
         Verb::Backend(_) => LogLevel::Info,
         _ => LogLevel::Warning,

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::plan::{Compiled, Graph, Phase};
+use crate::plan::{Compiled, Graph, Phase, Stage};
 
 use super::exit::{Exit, Result};
 use super::inputs::{self, Inputs};
 use super::render::{self, Format};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10")]
+#[command(
+    after_help = "Examples:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10\n  robo plan pipelines/quickstart.yaml --format json\n\nThe JSON holds the whole definition; the hash is SHA-256 over its canonical form (RFC 8785)."
+)]
 pub(super) struct Args {
     /// The pipeline
     file: PathBuf,
@@ -37,7 +39,7 @@ pub(super) async fn run(args: Args) -> Result {
 
 fn document(compiled: &Compiled, graph: &Graph) -> Value {
     let definition = &compiled.definition;
-    let stage = |stage: &crate::plan::Stage| {
+    let stage = |stage: &Stage| {
         json!({
             "id": stage.id, "uses": stage.uses, "phase": stage.phase, "depends_on": stage.depends_on,
             "when": stage.when, "with": stage.with,
@@ -52,6 +54,7 @@ fn document(compiled: &Compiled, graph: &Graph) -> Value {
         "stages": graph.topological().map(stage).collect::<Vec<_>>(),
         "episodes": total(compiled),
         "definition_hash": definition.hash(),
+        "definition": definition.to_json(),
     })
 }
 
@@ -64,24 +67,18 @@ fn total(compiled: &Compiled) -> Option<u64> {
 fn table(compiled: &Compiled, graph: &Graph) {
     let definition = &compiled.definition;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["stage", "uses", "after", "tasks", "episodes", "when"]);
+    table.load_style(presets::NOTHING).set_header(["stage", "uses", "after", "when", "episodes", "tasks", "matrix"]);
     for stage in graph.topological() {
         let after: Vec<&str> = stage.depends_on.iter().map(|id| id.as_str()).collect();
         let after = if stage.phase == Phase::Finally { "(at the end)".to_owned() } else { after.join(", ") };
-        let tasks = match stage.tasks.as_slice() {
-            [one] if one.key.cell.is_empty() => "1".to_owned(),
-            several => {
-                let cells: Vec<&str> = several.iter().map(|task| task.key.cell.as_str()).collect();
-                format!("{}: {}", cells.len(), shorten(&cells.join(" ")))
-            }
-        };
         let episodes = match (stage.uses.as_str(), definition.planned_episodes(stage)) {
             ("episodes/run", Some(episodes)) => episodes.to_string(),
             ("episodes/run", None) => "known later".to_owned(),
             _ => String::new(),
         };
         let when = stage.when.clone().unwrap_or_default();
-        table.add_row([stage.id.to_string(), stage.uses.clone(), after, tasks, episodes, when]);
+        let tasks = stage.tasks.len().to_string();
+        table.add_row([stage.id.to_string(), stage.uses.clone(), after, when, episodes, tasks, matrix(stage)]);
     }
     let mut text = format!("pipeline {}\n", definition.pipeline);
     for (name, value) in &definition.inputs {
@@ -91,13 +88,15 @@ fn table(compiled: &Compiled, graph: &Graph) {
     render::print(&format!("{text}\n{}\n\n", table.trim_fmt()));
     render::line(format!("environments  {}", definition.environments.len()));
     render::line(format!("episodes      {episodes}"));
-    render::line(format!("definition    {}", definition.hash()));
+    render::line(format!("definition    sha256:{}", definition.hash()));
 }
 
-fn shorten(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((cut, _)) => format!("{} ...", &text[..cut]),
-        None => text.to_owned(),
+/// The tasks of a matrix, one a line; of very many only the first.
+fn matrix(stage: &Stage) -> String {
+    const SHOWN: usize = 32;
+    let mut cells: Vec<String> = stage.tasks.iter().take(SHOWN).map(|task| task.key.cell.clone()).collect();
+    if stage.tasks.len() > SHOWN {
+        cells.push(format!("... and {} more", stage.tasks.len() - SHOWN));
     }
+    cells.join("\n")
 }

@@ -18,6 +18,7 @@ use crate::{
 const LATEST: &str = "@latest";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  robo weights show\n  robo weights show 0190c5a2 --format json")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -1,7 +1,7 @@
 //! From a pipeline's file to the definition a cycle is pinned to.
 //!
 //! Passes, each over all stages so that every mistake is told at once: read, bind inputs, select environments, resolve
-//! names, check expressions, order, expand matrices, resolve settings, check the whole. Reads the pipeline, the
+//! names, check expressions, expand matrices, check limits, order, resolve settings, check the whole. Reads the pipeline, the
 //! environment manifests and the build files below the root; changes nothing.
 
 use std::{
@@ -15,7 +15,7 @@ use crate::manifest::decode::decode;
 use crate::manifest::document::Document;
 use crate::manifest::located::Located;
 use crate::manifest::pipeline::{ExpectWire, Pipeline, RetryWire};
-use crate::manifest::{self, Diagnostics};
+use crate::manifest::{self, Diagnostic, Diagnostics};
 
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
@@ -45,7 +45,8 @@ pub struct Compiled {
 /// [`Diagnostics`] with every mistake found in the pipeline, in the manifests it uses, and in the bindings.
 pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnostics> {
     let mut found = Diagnostics::default();
-    let compiled = Document::read(path).map_err(Diagnostics::from).and_then(|document| {
+    let document = Document::read(path).and_then(|document| expect_pipeline(&document).map(|()| document));
+    let compiled = document.map_err(Diagnostics::from).and_then(|document| {
         let pipeline: Option<Pipeline> = decode(&document, &mut found);
         let root = manifest::root_of(path).map_err(|problem| found.push(problem)).ok();
         let families = root.as_deref().map(|root| manifest::load_all(root, &mut found));
@@ -67,6 +68,17 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
             Err(found.sorted())
         }
     }
+}
+
+/// One error for a file that is something else, in place of one for each of its keys.
+fn expect_pipeline(document: &Document) -> Result<(), Diagnostic> {
+    let has = |key: &str| document.get(document.root(), key).is_some();
+    let what = match (document.is_list(document.root()), has("family") && !has("stages")) {
+        (true, _) => "a list",
+        (_, true) => "an environment manifest",
+        _ => return Ok(()),
+    };
+    Err(document.error(document.root(), format!("this is {what}, and not a pipeline")).help("a pipeline has `stages`"))
 }
 
 /// Version, name and schedule.
@@ -107,6 +119,8 @@ impl Compiler<'_> {
             self.environments.iter().map(|environment| environment.simulation.environment.to_string()).collect();
         let mut drafts = draft::drafts(self.document, self.pipeline, found);
         self.check_expressions(&ids, &mut drafts, found);
+        self.expand(&ids, &mut drafts, found);
+        let limits: Vec<(Retry, Expect)> = drafts.iter().map(|draft| self.limits(draft, found)).collect();
         let ancestry = match ancestry(self.document, &drafts) {
             Ok(ancestry) => ancestry,
             Err(problem) => {
@@ -114,10 +128,10 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        self.expand(&ids, &mut drafts, found);
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
-        let stages: Vec<Stage> = ancestry.order.iter().filter_map(|index| self.stage(&drafts, *index, found)).collect();
+        let in_order = ancestry.order.iter();
+        let stages: Vec<Stage> = in_order.filter_map(|index| self.stage(&drafts, *index, limits[*index])).collect();
         if found.has_errors() {
             return None;
         }
@@ -173,8 +187,15 @@ impl Compiler<'_> {
                 Ok(Some(tasks)) => drafts[index].tasks = tasks,
                 // Only when inputs are left open: there is nothing to run then.
                 Ok(None) => {}
-                // Environments that do not exist have been reported; that there are none follows.
-                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {}
+                // Environments that do not exist have been reported; that a list of them is empty follows.
+                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {
+                    let scope = self.scope(ids, drafts);
+                    let lists = drafts[index].wire.matrix.0.iter();
+                    lists
+                        .filter_map(|(_, raw)| scope.check(index, raw.0).err())
+                        .flatten()
+                        .for_each(|problem| found.push(problem));
+                }
                 Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
             }
         }
@@ -189,6 +210,8 @@ impl Compiler<'_> {
             if kind.name == "file/miners" {
                 let at = |name: &str| drafts[index].setting_at(name);
                 miners::resolve(self.document, &mut with, &at, self.root, found);
+                let problem = |message| self.document.error(drafts[index].at, message);
+                miners::warn_of_demos(problem, &with, &self.environments, found);
             }
             drafts[index].when = when;
             drafts[index].with = with;
@@ -233,14 +256,19 @@ impl Compiler<'_> {
         }
     }
 
-    fn stage(&self, drafts: &[Draft<'_>], index: usize, found: &mut Diagnostics) -> Option<Stage> {
-        let draft = &drafts[index];
+    /// How often a stage is tried and how complete it has to be.
+    fn limits(&self, draft: &Draft<'_>, found: &mut Diagnostics) -> (Retry, Expect) {
         let defaults = &self.pipeline.defaults;
-        let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
-        depends_on.sort();
-        let timeout = draft.wire.timeout.or(defaults.timeout);
         let retry = self.retry([defaults.retry.as_ref(), draft.wire.retry.as_ref()], found);
         let expect = self.expect(draft.wire.expect.as_ref().or(defaults.expect.as_ref()), found);
+        (retry, expect)
+    }
+
+    fn stage(&self, drafts: &[Draft<'_>], index: usize, (retry, expect): (Retry, Expect)) -> Option<Stage> {
+        let draft = &drafts[index];
+        let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
+        depends_on.sort();
+        let timeout = draft.wire.timeout.or(self.pipeline.defaults.timeout);
         Some(Stage {
             id: draft.id.clone(),
             uses: draft.kind?.name.to_owned(),

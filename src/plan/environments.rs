@@ -21,7 +21,8 @@ pub(super) fn select(
         let matching: Vec<_> = all.iter().filter(|(_, member)| glob(&pattern.value, &name(member))).collect();
         if matching.is_empty() {
             let message = format!("no environment is called `{}`", pattern.value);
-            let names: Vec<String> = all.iter().map(|(_, member)| name(member)).collect();
+            let globs = families.iter().map(|family| format!("{}/*", family.name));
+            let names: Vec<String> = all.iter().map(|(_, member)| name(member)).chain(globs).collect();
             let problem = document.error(pattern.at, message);
             diagnostics.push(
                 match crate::manifest::suggest::closest(&pattern.value, names.iter().map(String::as_str)) {

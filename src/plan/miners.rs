@@ -9,9 +9,15 @@ use crate::cycle::{Hotkey, Miner};
 use crate::manifest::decode::decode_at;
 use crate::manifest::document::{Document, NodeId};
 use crate::manifest::located::Located;
-use crate::manifest::{Diagnostic, Diagnostics, shown_path};
+use crate::manifest::{Diagnostic, Diagnostics, shown_path, suggest};
 
-use super::expression;
+use super::{Environment, expression};
+
+/// The policies behind `demo:POLICY`. The program that plays them is another layer's; a test holds the two together.
+pub const DEMO_POLICIES: [&str; 6] = ["random", "noop", "forward", "reacher", "novice", "heuristic"];
+
+/// How many numbers a demo policy answers with: those that move MetaWorld's arm.
+const DEMO_ACTION_SIZE: u32 = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +75,27 @@ pub(super) fn resolve(
     settings.shift_remove("path");
     if let Some(list) = list {
         settings.insert("miners".into(), serde_json::to_value(list).unwrap_or_default());
+    }
+}
+
+/// Warn of demo policies in environments that they cannot play: all of their episodes would be invalid actions.
+pub(super) fn warn_of_demos(
+    problem: impl Fn(String) -> Diagnostic,
+    settings: &Map<String, Value>,
+    environments: &[Environment],
+    found: &mut Diagnostics,
+) {
+    let listed = settings.get("miners").and_then(Value::as_array).into_iter().flatten();
+    let mut demos = listed.filter_map(|miner| miner["endpoint"].as_str()).filter(|end| end.starts_with("demo:"));
+    let strange = environments.iter().find(|one| one.simulation.action.size != DEMO_ACTION_SIZE);
+    if let (Some(demo), Some(Environment { simulation, .. })) = (demos.next(), strange) {
+        let message = format!(
+            "`{demo}` answers with {DEMO_ACTION_SIZE} numbers, `{}` takes {}",
+            simulation.environment, simulation.action.size
+        );
+        found.push(
+            problem(message).warning().help("demo policies play MetaWorld only; examples/miner.py is a miner to copy"),
+        );
     }
 }
 
@@ -146,7 +173,11 @@ fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner
     let hotkey = wire.hotkey.value.parse::<Hotkey>().map_err(|error| document.error(wire.hotkey.at, error.to_string()));
     if let Err(reason) = check_endpoint(&wire.endpoint.value) {
         let message = format!("`{}` is not an endpoint: {reason}", wire.endpoint.value);
-        let help = "write `http://host:port`, `https://host/prefix` or `demo:POLICY`";
+        let policy = wire.endpoint.value.strip_prefix("demo:");
+        let help = match policy.and_then(|policy| suggest::closest(policy, DEMO_POLICIES)) {
+            Some(near) => format!("did you mean `demo:{near}`?"),
+            None => "write `http://host:port`, `https://host/prefix` or `demo:POLICY`".into(),
+        };
         problems.push(document.error(wire.endpoint.at, message).help(help));
     }
     match hotkey {
@@ -164,9 +195,8 @@ fn check(document: &Document, wire: MinerWire, others: &[Miner]) -> Result<Miner
 /// `http(s)://host[:port][/prefix]`, or `demo:POLICY`.
 fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
     if let Some(policy) = endpoint.strip_prefix("demo:") {
-        let word =
-            !policy.is_empty() && policy.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        return if word { Ok(()) } else { Err("a policy is a lower-case word") };
+        let known = DEMO_POLICIES.contains(&policy);
+        return if known { Ok(()) } else { Err("there is no such demo policy") };
     }
     let rest = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
     let rest = rest.ok_or("it starts with neither `http://`, `https://` nor `demo:`")?;
@@ -221,6 +251,7 @@ mod tests {
             "http://h h",
             "demo:",
             "demo:../x",
+            "demo:heuristc",
             "http://h/${{ x }}",
             "HTTP://h",
         ];

@@ -28,3 +28,4 @@ pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
 pub use lint::lint;
+pub use miners::DEMO_POLICIES;

@@ -1,8 +1,8 @@
 //! Pure functions from success rates to weights: same input, same bytes out.
 //!
 //! `docs/scoring.md` has the formulas and the algorithm. The order of work: a [`Table`] of success rates is checked once;
-//! [`pareto`] compares every two miners and plays the subset game; [`weights`] turns points into a normalised vector.
-//! [`wilson`] says how sure a success rate is.
+//! [`pareto()`] compares every two miners and plays the subset game; [`weights()`] turns points into a normalised vector.
+//! [`wilson()`] says how sure a success rate is.
 //!
 //! Nothing here reads a clock, a file, the environment or a random number. Sums run in ascending uid, `exp` is that of the
 //! `libm` crate and everything else is an IEEE operation, so no platform's mathematics library can change a digit.

@@ -67,7 +67,7 @@ impl Servers {
     /// The server of an environment, with every environment of the definition that shares it loaded.
     ///
     /// # Errors
-    /// [`Error`]; the next call tries again.
+    /// `Error`; the next call tries again.
     pub async fn environment(&self, definition: &Definition, environment: &Environment) -> Result<Ready, Error> {
         let family = environment.simulation.environment.family();
         let address = self.servers.get(family, &environment.server).await.map_err(Error::Start)?;
@@ -91,7 +91,7 @@ impl Servers {
     /// Where a miner answers; a demo miner is started for `demo:POLICY`.
     ///
     /// # Errors
-    /// [`Error::Start`] when a demo miner does not come up.
+    /// `Error::Start` when a demo miner does not come up.
     pub async fn endpoint(&self, endpoint: &str) -> Result<String, Error> {
         self.miners.resolve(endpoint).await.map_err(Error::Start)
     }

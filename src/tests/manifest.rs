@@ -124,6 +124,17 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
+fn what_is_no_pipeline_is_told_in_one_error() {
+    for (file, what) in
+        [("environments/metaworld.yaml", "an environment manifest"), ("broken/miners.list.yaml", "a list")]
+    {
+        let found = compile(&fixtures().join(file), &[], &[]).unwrap_err();
+        assert_eq!(found.errors(), 1, "{found}");
+        assert!(found.to_string().contains(&format!("this is {what}, and not a pipeline")), "{found}");
+    }
+}
+
+#[test]
 fn a_pipeline_without_environments_beside_it_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("p.yaml");
@@ -221,10 +232,11 @@ fn plan_and_graph_as_an_operator_sees_them() {
         insta::assert_snapshot!(name, text(&output.stdout));
     }
     let output = robo(&["plan", "pipelines/quickstart.yaml", "--format", "json"]);
-    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(plan["episodes"], 60);
-    assert_eq!(plan["definition_hash"].as_str().unwrap().len(), 64);
-    assert_eq!(plan["stages"][1]["tasks"][0], "provision[metaworld/button-press-v3]");
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["episodes"], 60);
+    let definition: plan::Definition = serde_json::from_value(shown["definition"].clone()).unwrap();
+    assert_eq!(shown["definition_hash"], definition.hash());
+    assert_eq!(shown["stages"][1]["tasks"][0], "provision[metaworld/button-press-v3]");
     let output = robo(&["plan", "pipelines/quickstart.yaml", "-i", "episodes"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("NAME=VALUE"));

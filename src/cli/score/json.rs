@@ -184,7 +184,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The grammar of a JSON number: `-`? (`0` | digits without a leading zero) (`.` digits)? ([`eE`] [`+-`]? digits)?
+/// The grammar of a JSON number: `-`? (`0` | digits without a leading zero) (`.` digits)? (`e` or `E`, then `+` or `-` or neither, digits)?
 fn is_number(word: &str) -> bool {
     let unsigned = word.strip_prefix('-').unwrap_or(word);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {

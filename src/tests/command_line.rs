@@ -1,0 +1,88 @@
+//! What every verb owes to whoever reads its output: a terminal, a file, a pipe that closes early.
+
+use std::{fs, io::Read, process::Stdio};
+
+use crate::support::program::{Place, Ran, repository, workspace};
+
+#[test]
+fn logs_in_a_file_have_no_colours() {
+    let place = Place::new();
+    let mut command = place.robo(&["db", "init"]);
+    let ran = Ran::from(command.env("RUST_LOG", "debug").output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("DEBUG"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains('\u{1b}') && !ran.stdout.contains('\u{1b}'), "{}", ran.stderr);
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let place = Place::new();
+    let mut command = place.robo(&["db", "status", "--format", "json"]);
+    for variable in ["ROBO_BACKEND_DATABASE_URL", "ROBO_BACKEND_LOG_LEVEL", "PG_BIN"] {
+        command.env(variable, "");
+    }
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("embedded server"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_database_is_named_before_or_after_the_verb() {
+    let place = Place::new();
+    let directory = place.data.path().to_str().unwrap();
+    for arguments in [["cycle", "--data-dir", directory, "ls"], ["cycle", "ls", "--data-dir", directory]] {
+        let ran = Ran::from(place.robo(&arguments).env_remove("ROBO_DATA_DIR").output().unwrap());
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+    }
+    assert!(place.data.path().join("postgres").is_dir());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut command = Place::new().robo(&["schema", "pipeline"]);
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn lint_takes_a_directory_that_holds_both_kinds() {
+    let folder = workspace(str::to_owned);
+    let pipelines = folder.path().join("pipelines");
+    fs::create_dir(&pipelines).unwrap();
+    fs::write(pipelines.join("wrong.yaml"), "version: 1\nname: wrong\nstages: {}\n").unwrap();
+    let mut command = Place::new().robo(&["lint", folder.path().to_str().unwrap()]);
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("wrong.yaml:3:"), "{}", ran.stderr);
+    let sound = repository();
+    assert_eq!(Place::new().run(&["lint", sound.to_str().unwrap()]).code, 0);
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let verbs = [
+        "run-pipeline",
+        "lint",
+        "schema",
+        "plan",
+        "graph",
+        "cycle",
+        "weights",
+        "score",
+        "db",
+        "backend",
+        "env-server",
+        "demo-miner",
+        "completions",
+    ];
+    for verb in verbs {
+        let ran = Ran::from(Place::new().robo(&[verb, "--help"]).stdin(Stdio::null()).output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{verb}");
+        let teaches = ran.stdout.contains("Example") || ran.stdout.contains("  robo ");
+        // Started by robo itself; and a cycle's verbs have a page each.
+        assert!(teaches || ["env-server", "cycle"].contains(&verb), "{verb}:\n{}", ran.stdout);
+    }
+}
