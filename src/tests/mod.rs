@@ -7,6 +7,7 @@ mod children;
 mod cycle;
 mod embedded;
 mod envserver;
+mod faults;
 mod host;
 mod manifest;
 mod miner;
