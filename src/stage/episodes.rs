@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Context, EpisodeProgress, Error, Invocation, Output, chain, config};
 use crate::cycle::{
@@ -115,7 +115,14 @@ impl<J: Journal> Work<'_, J> {
             if pending.is_empty() {
                 return Ok(());
             }
+            let faults_before = self.progress.infra_faults;
             self.round(pending).await?;
+            let faults = self.progress.infra_faults - faults_before;
+            if let (1.., Some(fault)) = (faults, &self.fault) {
+                // Once for all of them: when a server dies, hundreds are lost for one reason.
+                let environment = &self.settings.environment;
+                warn!(%environment, faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
+            }
         }
     }
 
@@ -197,7 +204,7 @@ impl<J: Journal> Work<'_, J> {
         match outcome {
             Outcome::InfraFault(_) => {
                 let detail = episode.report.detail.as_deref().unwrap_or_default();
-                warn!(episode = ?episode.key, %outcome, detail, "a fault of ours: the episode is not scored");
+                debug!(episode = ?episode.key, %outcome, detail, "a fault of ours: the episode is not scored");
                 self.fault = Some(format!("{outcome}: {detail}"));
                 self.progress.infra_faults += 1;
             }

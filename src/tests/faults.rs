@@ -41,7 +41,7 @@ impl Result {
         let rows = cycle["episodes"].as_array().unwrap();
         let episodes = rows.iter().map(|row| {
             let name = ["environment", "seed_index", "hotkey"].map(|field| row[field].to_string());
-            let outcome = serde_json::json!([row["report"]["outcome"], row["report"]["reason"]]);
+            let outcome = row["report"]["outcome"].clone();
             (name, (outcome, row["report"]["trajectory_hash"].clone()))
         });
         let documents = [&cycle["weights_document"], &cycle["scores_document"]].map(Value::to_string);
@@ -129,7 +129,7 @@ fn a_miner_that_dies_loses_only_its_own_episodes() {
     ended(&running.wait(), 0, &[]);
     nothing_runs(&place);
     let (result, _) = Result::of(&place);
-    let lost = serde_json::json!(["miner_fault", "connection_error"]);
+    let lost = serde_json::json!({ "outcome": "miner_fault", "reason": "connection_error" });
     let mut faults = 0;
     for (name, episode) in &result.episodes {
         if episode.0 == lost {
