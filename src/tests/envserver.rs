@@ -272,6 +272,9 @@ async fn workers_that_always_die_end_the_request() {
     for report in reports.values() {
         assert_eq!(report.outcome, Outcome::InfraFault(InfraFault::ServerLost));
     }
+    // Whoever asks for its health learns that another server is needed.
+    let health = client(&server).health().await;
+    assert!(matches!(&health, Err(Error::Refused { status, .. }) if status.as_u16() == 503), "{health:?}");
 }
 
 #[tokio::test]
