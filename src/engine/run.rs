@@ -169,6 +169,7 @@ impl<J: Journal> Run<'_, J> {
                     };
                     if let Some(attempt) = self.running.remove(&id) {
                         let entry = self.dispatcher.finished(&attempt, result);
+                        let entry = self.unless_cancelled(entry).await?;
                         self.record(entry, execute).await?;
                     }
                 }
@@ -180,6 +181,15 @@ impl<J: Journal> Run<'_, J> {
                 () = self.control.suspend.cancelled() => return self.suspend().await,
             }
         }
+    }
+
+    /// Weights do not go out after somebody has asked for the cycle to stop, even if the next heartbeat is seconds away.
+    async fn unless_cancelled(&mut self, entry: Entry) -> Result<Entry, Error> {
+        if entry.publication.is_none() || !self.journal.heartbeat(&self.scope.lease).await?.cancel_requested {
+            return Ok(entry);
+        }
+        self.cancel();
+        Ok(Entry { event: TaskEvent::Cancelled, publication: None, ..entry })
     }
 
     /// Journal first, memory second, deeds last.

@@ -217,6 +217,22 @@ async fn cancelling_stops_the_main_body_and_still_cleans_up() {
 }
 
 #[tokio::test]
+async fn nothing_is_published_after_somebody_asked_to_stop() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
+        if attempt.task.stage.as_str() == "last" {
+            journal.request_cancel(cycle);
+        }
+        hands.execute(attempt)
+    };
+    let ending = run(&journal, cycle, execute, control()).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Cancelled, None));
+    assert_eq!((hands.runs("last"), hands.runs("cleanup"), journal.publications().len()), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn a_cancel_that_comes_too_late_leaves_the_cycle_completed() {
     let journal = Arc::new(MemoryJournal::default());
     let cycle = create(&journal, &definition());

@@ -233,6 +233,15 @@ fn a_simulator_that_always_fails_ends_below_quorum_and_says_why() {
     nothing_runs(&place);
 }
 
+#[test]
+fn messages_that_nobody_can_read_end_nothing() {
+    let place = Place::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    // The database is created, which is told, and there is no cycle, which is told as well.
+    let ran = Ran::from(place.robo(&["cycle", "ls"]).stderr(full).output().unwrap());
+    assert_eq!(ran.code, 0);
+}
+
 /// The first line of a step in the simulator's sources.
 const ENTRY: &str = "    def step(self, values: Any) -> tuple[View, float, Ending | None]:";
 
