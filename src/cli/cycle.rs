@@ -12,6 +12,7 @@ use super::{
 };
 use crate::config::Database;
 use crate::cycle::{CycleStatus, Journal};
+use crate::engine;
 use crate::plan::{self, Definition};
 use crate::store::{CancelAnswer, Store};
 
@@ -91,11 +92,10 @@ async fn resume(store: &Arc<Store>, name: &str, data_dir: &Path, options: &drive
             return Err(Failure::new(Exit::Failed, error).hint("start a new cycle with: robo run-pipeline FILE"));
         }
     }
-    let definition: Definition = serde_json::from_value(record.definition.clone())?;
-    plan::check_builds(&definition, Path::new(&record.root)).map_err(|error| {
-        Failure::new(Exit::Mismatch, error)
-            .hint("a cycle is pinned to what simulates: restore those files, or cancel it and start a new cycle")
-    })?;
+    let definition: Definition = serde_json::from_value(record.definition.clone())
+        .map_err(|error| engine::Error::Definition(cycle, error))
+        .map_err(|error| Failure::new(Exit::Mismatch, error).hint("resume it with the version that started it"))?;
+    plan::check_builds(&definition, Path::new(&record.root)).map_err(drive::build_failure)?;
     drive(Arc::clone(store), cycle, data_dir, options).await
 }
 

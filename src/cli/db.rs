@@ -75,6 +75,10 @@ pub(super) fn data_dir(config: &config::DataDir) -> Result<std::path::PathBuf> {
 pub(super) fn failure(error: store::Error) -> Failure {
     use store::Error as E;
     let (exit, hint) = match &error {
+        error if error.is_disk_full() => (
+            Exit::DatabaseUnreachable,
+            "the disk of the database is full: make room there, then do the same again; nothing that was finished is lost",
+        ),
         E::Url(_) => (Exit::Usage, "example: --database-url postgresql://robo@localhost:5432/robo"),
         E::Unreachable { .. } => (
             Exit::DatabaseUnreachable,

@@ -14,9 +14,10 @@ use super::{
 use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
+use crate::plan::BuildError;
 use crate::runtime::{self, DemoMiners};
 use crate::stage::{self, Context, Invocation, Servers, documents};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// Tasks in flight at a time when nobody says otherwise.
 const PARALLEL: u16 = 8;
@@ -79,9 +80,10 @@ pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, op
         }
     };
     let ending = engine::run(&store, cycle, execute, control).await;
-    signals.abort();
     board.end();
     servers.stop().await;
+    // Until here a second signal must be heard: stopping what runs may take its time.
+    signals.abort();
     match ending {
         Ok(Ending::Ended(status, failure)) => conclude(&store, cycle, status, failure).await,
         Ok(Ending::Suspended) => {
@@ -90,11 +92,22 @@ pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, op
             ));
             Ok(Exit::Cancelled)
         }
+        Err(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_)))) => {
+            Err(journal_failure(error).hint(format!("see how far it is with: robo cycle show {cycle}")))
+        }
         Err(engine::Error::Journal(error)) => {
             Err(journal_failure(error).hint(format!("go on with: robo cycle resume {cycle}")))
         }
+        Err(engine::Error::Build(error)) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
     }
+}
+
+/// The simulator's sources are not those that the cycle began with.
+pub(super) fn build_failure(error: BuildError) -> Failure {
+    Failure::new(Exit::Mismatch, error).hint(
+        "a cycle is pinned to what simulates: restore those files and resume it, or cancel it and start a new one",
+    )
 }
 
 async fn conclude(store: &Store, cycle: CycleId, status: CycleStatus, failure: Option<TaskFailure>) -> Result {
@@ -141,7 +154,11 @@ pub(super) async fn show_result(store: &Store, cycle: CycleId) -> Result<()> {
 /// A journal's error as the person at the terminal needs it.
 pub(super) fn journal_failure(error: JournalError) -> Failure {
     match error {
-        error @ JournalError::Storage(_) => Failure::new(Exit::DatabaseUnreachable, error),
+        JournalError::Storage(error) => match error.downcast::<store::Error>() {
+            // The hints are those of every verb; that the journal is what could not be written makes it a matter of the database.
+            Ok(error) => Failure { exit: Exit::DatabaseUnreachable, ..db::failure(*error) },
+            Err(error) => Failure::new(Exit::DatabaseUnreachable, JournalError::Storage(error)),
+        },
         error @ JournalError::Unknown(_) => Failure::new(Exit::Usage, error).hint("list cycles with: robo cycle ls"),
         error => Failure::new(Exit::Failed, error),
     }

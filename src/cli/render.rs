@@ -1,5 +1,4 @@
 //! Printing: the only place that writes to standard output and standard error.
-#![expect(clippy::print_stderr, reason = "this is where printing happens")]
 
 use std::io::{ErrorKind, Write};
 
@@ -24,7 +23,7 @@ pub(super) fn print(text: &str) {
         if error.kind() == ErrorKind::BrokenPipe {
             std::process::exit(Exit::Ok as i32);
         }
-        eprintln!("error: cannot write to standard output: {error}");
+        note(format!("error: cannot write to standard output: {error}"));
         std::process::exit(Exit::Failed as i32);
     }
 }
@@ -39,21 +38,22 @@ pub(super) fn json(value: &serde_json::Value) {
     line(format!("{value:#}"));
 }
 
-/// Print a line to standard error.
+/// Print a line to standard error. Nobody may be there to read it (a closed terminal, a full disk under a log file): that
+/// must not end a cycle.
 pub(super) fn note(text: impl AsRef<str>) {
-    eprintln!("{}", text.as_ref());
+    let _ = writeln!(anstream::stderr().lock(), "{}", text.as_ref());
 }
 
 /// Print why a verb failed: the error, its causes, and what to do.
 pub(super) fn failure(failure: &Failure) {
-    eprintln!("error: {}", failure.error);
+    note(format!("error: {}", failure.error));
     for cause in failure.error.chain().skip(1) {
-        eprintln!("  caused by: {cause}");
+        note(format!("  caused by: {cause}"));
     }
     if !failure.hints.is_empty() {
-        eprintln!();
+        note("");
     }
     for hint in &failure.hints {
-        eprintln!("hint: {hint}");
+        note(format!("hint: {hint}"));
     }
 }

@@ -212,8 +212,9 @@ impl Dispatcher {
         self.graph.phase(phase).all(|stage| self.states(&stage.id).all(|state| state.status.is_terminal()))
     }
 
+    /// How the cycle ended. One that was cancelled too late to stop anything has completed: its weights may be out.
     fn verdict(&self) -> (CycleStatus, Option<TaskFailure>) {
-        let mut cancelled = self.cancelled;
+        let mut cancelled = false;
         for stage in self.graph.topological() {
             for state in self.states(&stage.id) {
                 match &state.status {

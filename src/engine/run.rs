@@ -20,8 +20,8 @@ use crate::cycle::{
     CycleId, CycleRecord, CycleStatus, Entry, FailureClass, Journal, JournalError, Lease, TaskEvent, TaskFailure,
     TaskKey,
 };
-use crate::plan::{Definition, GraphError, Phase};
-use crate::stage::Output;
+use crate::plan::{BuildError, Definition, GraphError, Phase};
+use crate::stage::{self, Output};
 
 /// A third of the lease's length, so that two heartbeats may fail before it is lost.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -55,6 +55,9 @@ pub enum Error {
     /// The stored definition is not a plan.
     #[error("the definition of the cycle was changed by hand")]
     Graph(#[from] GraphError),
+    /// What would simulate is not what the cycle is pinned to.
+    #[error("the cycle stopped where it was")]
+    Build(#[from] BuildError),
     /// The stored definition is not one this version understands.
     #[error("cycle `{0}` was started by a version of robo whose definitions this one does not read")]
     Definition(CycleId, #[source] serde_json::Error),
@@ -83,7 +86,7 @@ pub async fn run<J, X, F>(journal: &Arc<J>, cycle: CycleId, execute: X, control:
 where
     J: Journal,
     X: Fn(Scope, Attempt) -> F,
-    F: Future<Output = Result<Output, TaskFailure>> + Send + 'static,
+    F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
 {
     let lease = journal.acquire(cycle).await?;
     // Read after the lease is ours: nobody else changes it from here on.
@@ -110,8 +113,10 @@ where
     let (pulse, mut beats) = mpsc::channel(1);
     let heart = tokio::spawn(beat(Arc::clone(journal), lease, pulse));
     let ending = run.until_the_end(&execute, &mut beats).await;
-    heart.abort();
     run.attempts.shutdown().await;
+    heart.abort();
+    // The heart holds the journal: once it has stopped, the caller's handle is the last one and can be closed in order.
+    let _ = heart.await;
     ending
 }
 
@@ -122,7 +127,7 @@ struct Run<'a, J> {
     scope: Scope,
     dispatcher: Dispatcher,
     control: Control,
-    attempts: JoinSet<Result<Output, TaskFailure>>,
+    attempts: JoinSet<Result<Output, stage::Error>>,
     running: HashMap<Id, Attempt>,
     waits: FuturesUnordered<Wait>,
     /// Stops what is in flight of the main body.
@@ -137,7 +142,7 @@ impl<J: Journal> Run<'_, J> {
     ) -> Result<Ending, Error>
     where
         X: Fn(Scope, Attempt) -> F,
-        F: Future<Output = Result<Output, TaskFailure>> + Send + 'static,
+        F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
     {
         loop {
             match self.dispatcher.next() {
@@ -155,11 +160,16 @@ impl<J: Journal> Run<'_, J> {
             tokio::select! {
                 Some(joined) = self.attempts.join_next_with_id() => {
                     let (id, result) = match joined {
-                        Ok((id, result)) => (id, result),
+                        Ok((id, Ok(output))) => (id, Ok(output)),
+                        Ok((id, Err(stage::Error::Failed(failure)))) => (id, Err(failure)),
+                        // The attempt stays as it stands in the journal, and is lost with us.
+                        Ok((_, Err(stage::Error::Journal(error)))) => return Err(error.into()),
+                        Ok((_, Err(stage::Error::Build(error)))) => return Err(error.into()),
                         Err(error) => (error.id(), Err(TaskFailure { class: FailureClass::Infra, message: format!("the attempt crashed: {error}") })),
                     };
                     if let Some(attempt) = self.running.remove(&id) {
                         let entry = self.dispatcher.finished(&attempt, result);
+                        let entry = self.unless_cancelled(entry).await?;
                         self.record(entry, execute).await?;
                     }
                 }
@@ -173,11 +183,20 @@ impl<J: Journal> Run<'_, J> {
         }
     }
 
+    /// Weights do not go out after somebody has asked for the cycle to stop, even if the next heartbeat is seconds away.
+    async fn unless_cancelled(&mut self, entry: Entry) -> Result<Entry, Error> {
+        if entry.publication.is_none() || !self.journal.heartbeat(&self.scope.lease).await?.cancel_requested {
+            return Ok(entry);
+        }
+        self.cancel();
+        Ok(Entry { event: TaskEvent::Cancelled, publication: None, ..entry })
+    }
+
     /// Journal first, memory second, deeds last.
     async fn record<X, F>(&mut self, entry: Entry, execute: &X) -> Result<(), Error>
     where
         X: Fn(Scope, Attempt) -> F,
-        F: Future<Output = Result<Output, TaskFailure>> + Send + 'static,
+        F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
     {
         let _ = self.journal.append(&self.scope.lease, &entry).await?;
         let effect = self.dispatcher.apply(&entry).map_err(JournalError::from)?;
@@ -196,7 +215,7 @@ impl<J: Journal> Run<'_, J> {
     fn start<X, F>(&mut self, attempt: Attempt, execute: &X)
     where
         X: Fn(Scope, Attempt) -> F,
-        F: Future<Output = Result<Output, TaskFailure>> + Send + 'static,
+        F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
     {
         debug!(task = %attempt.task, attempt = attempt.number, "attempt starts");
         let work = execute(self.scope.clone(), attempt.clone());
@@ -207,8 +226,8 @@ impl<J: Journal> Run<'_, J> {
         let stage = attempt.stage.clone();
         let handle = self.attempts.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => Err(TaskFailure { class: FailureClass::Infra, message: "stopped with the cycle".into() }),
-                result = timeout(Duration::from_millis(stage.timeout_ms), work) => result.unwrap_or_else(|_| Err(timed_out(&stage))),
+                () = stop.cancelled() => Err(TaskFailure { class: FailureClass::Infra, message: "stopped with the cycle".into() }.into()),
+                result = timeout(Duration::from_millis(stage.timeout_ms), work) => result.unwrap_or_else(|_| Err(timed_out(&stage).into())),
             }
         });
         self.running.insert(handle.id(), attempt);

@@ -19,7 +19,7 @@ use crate::cycle::{
     JournalError, Lease, MemoryJournal, PendingEpisode, Publication, TaskFailure, TaskKey, TaskStatus,
 };
 use crate::plan::{Definition, Expect, Phase, Retry, Stage, Task};
-use crate::stage::Output;
+use crate::stage::{self, Output};
 
 fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
     let task = |cell: &&str| Task {
@@ -86,7 +86,7 @@ struct Hands {
 }
 
 impl Hands {
-    fn execute(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, TaskFailure>> {
+    fn execute(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, stage::Error>> {
         let task = attempt.task.to_string();
         let count = {
             let mut runs = self.runs.lock().unwrap();
@@ -100,7 +100,7 @@ impl Hands {
             if let Some((class, times)) = failing
                 && count <= times
             {
-                return Err(TaskFailure { class, message: "told to".into() });
+                return Err(TaskFailure { class, message: "told to".into() }.into());
             }
             let publication = (task == "last").then(|| Publication {
                 scores: settings.to_string(),
@@ -178,7 +178,7 @@ async fn an_attempt_ends_at_its_timeout() {
     let cycle = create(&journal, &definition);
     let runs = AtomicUsize::new(0);
     let hands = Hands::default();
-    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
         if attempt.task.stage.as_str() == "first" {
             runs.fetch_add(1, Ordering::Relaxed);
             return Box::pin(std::future::pending());
@@ -217,13 +217,70 @@ async fn cancelling_stops_the_main_body_and_still_cleans_up() {
 }
 
 #[tokio::test]
+async fn nothing_is_published_after_somebody_asked_to_stop() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
+        if attempt.task.stage.as_str() == "last" {
+            journal.request_cancel(cycle);
+        }
+        hands.execute(attempt)
+    };
+    let ending = run(&journal, cycle, execute, control()).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Cancelled, None));
+    assert_eq!((hands.runs("last"), hands.runs("cleanup"), journal.publications().len()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_too_late_leaves_the_cycle_completed() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let control = control();
+    let suspend = control.suspend.clone();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
+        if attempt.task.stage.as_str() == "cleanup" {
+            suspend.cancel();
+            return Box::pin(std::future::pending());
+        }
+        hands.execute(attempt)
+    };
+    // Weights are out, only the teardown is left.
+    assert_eq!(run(&journal, cycle, execute, control).await.unwrap(), Ending::Suspended);
+    journal.request_cancel(cycle);
+    assert_eq!(run_all(&journal, cycle, &hands).await.unwrap(), Ending::Ended(CycleStatus::Completed, None));
+    let record = journal.load(cycle).await.unwrap();
+    assert_eq!((record.status, journal.publications().len()), (CycleStatus::Completed, 1));
+}
+
+#[tokio::test]
+async fn a_stage_that_cannot_write_stops_the_cycle_and_fails_nothing() {
+    let journal = Arc::new(MemoryJournal::default());
+    let cycle = create(&journal, &definition());
+    let hands = Hands::default();
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
+        if attempt.task.cell == "b" {
+            return Box::pin(async { Err(JournalError::Storage("the disk is full".into()).into()) });
+        }
+        hands.execute(attempt)
+    };
+    let ending = run(&journal, cycle, execute, control()).await;
+    assert!(matches!(ending, Err(Error::Journal(JournalError::Storage(_)))), "{ending:?}");
+    assert_eq!(status(&*journal, cycle, "wide[b]").await, TaskStatus::Running);
+    journal.expire_lease(cycle);
+    let ending = run_all(&journal, cycle, &hands).await.unwrap();
+    assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
+}
+
+#[tokio::test]
 async fn a_suspended_cycle_goes_on_later() {
     let journal = Arc::new(MemoryJournal::default());
     let cycle = create(&journal, &definition());
     let hands = Hands::default();
     let control = control();
     let suspend = control.suspend.clone();
-    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+    let execute = |_, attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
         if attempt.task.cell == "b" {
             suspend.cancel();
             return Box::pin(std::future::pending());
@@ -365,7 +422,7 @@ async fn a_second_owner_is_refused_and_a_newer_one_wins() {
 
     journal.expire_lease(cycle);
     let stolen = Arc::clone(&journal);
-    let execute = |_, _attempt: Attempt| -> BoxFuture<'static, Result<Output, TaskFailure>> {
+    let execute = |_, _attempt: Attempt| -> BoxFuture<'static, Result<Output, stage::Error>> {
         let journal = Arc::clone(&stolen);
         Box::pin(async move {
             journal.expire_lease(cycle);

@@ -95,7 +95,7 @@ impl Run {
                 lease = &mut place, if self.scheduler.can_start() => {
                     place.set(slots.acquire());
                     match lease {
-                        Ok(lease) => self.start(lease),
+                        Ok(lease) => self.start(lease).await?,
                         Err(_) => self.give_up().await?,
                     }
                 }
@@ -129,8 +129,9 @@ impl Run {
         warming
     }
 
-    fn start(&mut self, lease: Lease) {
-        let Some(start) = self.scheduler.start() else { return };
+    async fn start(&mut self, lease: Lease) -> Result<(), Gone> {
+        let Some(start) = self.scheduler.start() else { return Ok(()) };
+        self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
         let episode = Episode {
             stage: self.stage.clone(),
             order: self.orders[start.episode].clone(),
@@ -138,6 +139,7 @@ impl Run {
         };
         let task = self.playing.spawn(episode.play(lease));
         self.started.insert(task.id(), start);
+        Ok(())
     }
 
     async fn ended(&mut self, ended: Result<(Id, EpisodeReport), tokio::task::JoinError>) -> Result<(), Gone> {

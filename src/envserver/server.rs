@@ -106,7 +106,7 @@ impl Server {
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let server = Arc::new(self);
         let router = Router::new()
-            .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+            .route("/health", get(health))
             .route("/open", post(open))
             .route("/episodes", post(episodes))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
@@ -150,6 +150,16 @@ fn refuse(status: StatusCode, error: impl AsRef<str>) -> Response<Body> {
 /// The request in a body, or what is wrong with it.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| format!("the request is not of the protocol: {error}"))
+}
+
+/// Well, unless no worker is left and none will come: whoever asks then needs another server.
+async fn health(State(server): State<Arc<Server>>) -> Response<Body> {
+    // While it is being opened, which holds the lock, it is well.
+    let lost = server.fleet.try_lock().is_ok_and(|fleet| fleet.as_ref().is_some_and(|fleet| fleet.slots.are_lost()));
+    if lost {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the simulator's workers are gone and do not come back");
+    }
+    Json(json!({ "status": "ok" })).into_response()
 }
 
 async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {

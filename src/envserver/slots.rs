@@ -80,6 +80,11 @@ impl Slots {
         }
     }
 
+    /// Whether no worker is left and none will come.
+    pub(super) fn are_lost(&self) -> bool {
+        self.lock().all_lost()
+    }
+
     /// Wait for a place.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Lease, AllLost> {
         let receiver = {

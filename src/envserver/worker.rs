@@ -266,7 +266,12 @@ async fn epitaph(child: &mut Child, how: &str, last_words: &Mutex<VecDeque<Strin
     if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_secs(1), child.wait()).await {
         text = format!("{text} ({status})");
     }
-    for line in &*last_words.lock().unwrap_or_else(PoisonError::into_inner) {
+    // The last line says what happened and the others where, and a long text loses its end on the way to its reader.
+    let mut lines = last_words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(what) = lines.pop_back() {
+        lines.push_front(what);
+    }
+    for line in lines {
         text = format!("{text}\n{line}");
     }
     text

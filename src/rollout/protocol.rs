@@ -62,6 +62,11 @@ pub struct EpisodeOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
+    /// An episode has begun. If the stream is cut, it is lost; one that has not begun is as it was.
+    Started {
+        /// The number it was ordered under.
+        order: u32,
+    },
     /// An episode has ended.
     Episode {
         /// The number it was ordered under.

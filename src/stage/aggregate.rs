@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::documents::{ScoreEntry, Scores};
-use super::{Context, Invocation, Output, config, infra};
+use super::{Context, Error, Invocation, Output, config};
 use crate::cycle::{EnvironmentId, Episode, FailureClass, Journal, Miner, Outcome, TaskFailure};
 use crate::scoring::wilson;
 
@@ -17,9 +17,9 @@ struct Settings {
     miners: Vec<Miner>,
 }
 
-pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     let settings: Settings = invocation.settings()?;
-    let episodes = context.journal.scored_episodes(context.lease.cycle).await.map_err(infra)?;
+    let episodes = context.journal.scored_episodes(context.lease.cycle).await?;
     let scores = aggregate(settings.miners, &episodes)?;
     Ok(json!({ "scores": scores }).into())
 }

@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Invocation, Output, config, infra};
-use crate::cycle::{EnvironmentId, FailureClass, TaskFailure};
+use super::{Context, Error, Invocation, Output, config};
+use crate::cycle::{EnvironmentId, TaskFailure};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,16 +16,13 @@ struct Settings {
 }
 
 /// Start the environment's server, or find it running, and say what simulates.
-pub(super) async fn provision<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+pub(super) async fn provision<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     let Settings { environment: id } = invocation.settings()?;
     let environment = context
         .definition
         .environment(&id)
         .ok_or_else(|| config(format!("`{id}` is not among the pipeline's environments")))?;
-    let running = context.servers.environment(&context.definition, environment).await.map_err(|error| TaskFailure {
-        class: if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config },
-        message: infra(error).message,
-    })?;
+    let running = context.servers.environment(&context.definition, environment).await?;
     Ok(json!({ "environment": id, "python": running.opened.python, "packages": running.opened.packages }).into())
 }
 

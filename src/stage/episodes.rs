@@ -3,20 +3,23 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use super::{Context, EpisodeProgress, Invocation, Output, chain, config, infra};
+use super::{Context, EpisodeProgress, Error, Invocation, Output, chain, config};
 use crate::cycle::{
     EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Miner, Outcome,
     PendingEpisode, TaskFailure,
 };
 use crate::plan::Environment;
-use crate::rollout::protocol::{EpisodeOrder, EpisodesRequest, ServerMessage};
+use crate::rollout::{
+    self,
+    protocol::{EpisodeOrder, EpisodesRequest, ServerMessage},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,27 +31,36 @@ struct Settings {
     attempts: u32,
 }
 
-pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     let settings: Settings = invocation.settings()?;
     if settings.miners.is_empty() {
-        return Err(config("No miners found: the list of miners is empty"));
+        return Err(config("No miners found: the list of miners is empty").into());
     }
     let environment = context
         .definition
         .environment(&settings.environment)
         .ok_or_else(|| config(format!("`{}` is not among the pipeline's environments", settings.environment)))?;
-    context.journal.plan_episodes(&context.lease, invocation.task, &fan_out(&settings)).await.map_err(infra)?;
-    let mut work =
-        Work { context, invocation, settings: &settings, environment, progress: progress(context, &settings).await? };
+    context.journal.plan_episodes(&context.lease, invocation.task, &fan_out(&settings)).await?;
+    let mut work = Work {
+        context,
+        invocation,
+        settings: &settings,
+        environment,
+        progress: progress(context, &settings).await?,
+        fault: None,
+    };
     (context.watcher)(work.progress.clone());
     work.until_done().await?;
     let progress = &work.progress;
     if !invocation.stage.expect.is_met(progress.scored, progress.planned) {
-        let message = format!(
+        let mut message = format!(
             "only {} of {} episodes in `{}` could be scored, after {} tries each; the rest are faults of ours, not the miners'",
             progress.scored, progress.planned, settings.environment, settings.attempts
         );
-        return Err(TaskFailure { class: FailureClass::BelowQuorum, message });
+        if let Some(fault) = &work.fault {
+            message = format!("{message}. The last one was {fault}");
+        }
+        return Err(TaskFailure { class: FailureClass::BelowQuorum, message }.into());
     }
     Ok(json!({ "environment": settings.environment, "planned": progress.planned, "scored": progress.scored }).into())
 }
@@ -67,8 +79,8 @@ fn fan_out(settings: &Settings) -> Vec<EpisodeKey> {
 }
 
 /// Where the task stands: earlier attempts may have finished episodes.
-async fn progress<J: Journal>(context: &Context<J>, settings: &Settings) -> Result<EpisodeProgress, TaskFailure> {
-    let scored = context.journal.scored_episodes(context.lease.cycle).await.map_err(infra)?;
+async fn progress<J: Journal>(context: &Context<J>, settings: &Settings) -> Result<EpisodeProgress, Error> {
+    let scored = context.journal.scored_episodes(context.lease.cycle).await?;
     let here = scored.iter().filter(|episode| episode.key.environment == settings.environment);
     let (count, successes) = here.fold((0, 0), |(count, successes), episode| {
         (count + 1, successes + usize::from(episode.report.outcome == Outcome::Success))
@@ -89,68 +101,79 @@ struct Work<'a, J> {
     settings: &'a Settings,
     environment: &'a Environment,
     progress: EpisodeProgress,
+    /// What the last fault of ours was.
+    fault: Option<String>,
 }
 
 impl<J: Journal> Work<'_, J> {
     /// Run what is pending, again and again, until nothing is or the tries are used up.
-    async fn until_done(&mut self) -> Result<(), TaskFailure> {
+    async fn until_done(&mut self) -> Result<(), Error> {
         loop {
-            let pending = self
-                .context
-                .journal
-                .pending_episodes(self.context.lease.cycle, self.invocation.task)
-                .await
-                .map_err(infra)?;
+            let pending = self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await?;
             let pending: Vec<PendingEpisode> =
                 pending.into_iter().filter(|episode| episode.attempt < self.settings.attempts).collect();
             if pending.is_empty() {
                 return Ok(());
             }
+            let faults_before = self.progress.infra_faults;
             self.round(pending).await?;
+            let faults = self.progress.infra_faults - faults_before;
+            if let (1.., Some(fault)) = (faults, &self.fault) {
+                // Once for all of them: when a server dies, hundreds are lost for one reason.
+                let environment = &self.settings.environment;
+                warn!(%environment, faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
+            }
         }
     }
 
-    /// One request to the environment server. Episodes it did not report are faults of ours.
-    async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), TaskFailure> {
+    /// One request to the environment server. Episodes that it had begun and did not report are faults of ours; those it
+    /// had not begun have lost nothing and stay as they are.
+    async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), Error> {
         let request = self.request(&pending).await?;
-        let ready =
-            self.context.servers.environment(&self.context.definition, self.environment).await.map_err(infra)?;
+        let ready = self.context.servers.environment(&self.context.definition, self.environment).await?;
         let mut open: HashMap<u32, PendingEpisode> = (0..).zip(pending).collect();
+        let (asked, mut begun) = (open.len(), HashSet::new());
         let steps_before = self.progress.steps;
         let mut cut = None;
-        match ready.client.episodes(&request).await {
-            Err(error) => cut = Some(chain(&error)),
-            Ok(messages) => {
-                let mut messages = std::pin::pin!(messages);
-                while let Some(message) = messages.next().await {
-                    match message {
-                        Ok(ServerMessage::Episode { order, report }) => {
-                            if let Some(episode) = open.remove(&order) {
-                                self.record(episode, report).await?;
-                            }
-                        }
-                        Ok(ServerMessage::Progress { steps }) => {
-                            self.progress.steps = steps_before + steps;
-                            (self.context.watcher)(self.progress.clone());
-                        }
-                        Ok(ServerMessage::End) => break,
-                        Err(error) => {
-                            cut = Some(chain(&error));
-                            break;
-                        }
+        // What is not accepted has not begun: the task fails, and is tried again after a pause.
+        let messages = ready.client.episodes(&request).await.map_err(refused)?;
+        let mut messages = std::pin::pin!(messages);
+        while let Some(message) = messages.next().await {
+            match message {
+                Ok(ServerMessage::Started { order }) => {
+                    begun.insert(order);
+                }
+                Ok(ServerMessage::Episode { order, report }) => {
+                    if let Some(episode) = open.remove(&order) {
+                        self.record(episode, report).await?;
                     }
+                }
+                Ok(ServerMessage::Progress { steps }) => {
+                    self.progress.steps = steps_before + steps;
+                    (self.context.watcher)(self.progress.clone());
+                }
+                Ok(ServerMessage::End) => break,
+                Err(error) => {
+                    cut = Some(chain(&error));
+                    break;
                 }
             }
         }
-        self.give_up(open, cut).await
+        let cut = cut.unwrap_or_else(|| "the environment server ended without reporting this episode".into());
+        if open.len() == asked && begun.is_empty() {
+            // Not one step forward: without a limit on such rounds they would go on for ever.
+            return Err(TaskFailure { class: FailureClass::Infra, message: cut }.into());
+        }
+        open.retain(|order, _| begun.contains(order));
+        self.give_up(open, &cut).await
     }
 
-    async fn request(&self, pending: &[PendingEpisode]) -> Result<EpisodesRequest, TaskFailure> {
+    async fn request(&self, pending: &[PendingEpisode]) -> Result<EpisodesRequest, Error> {
         let salt = &self.context.record.salt;
         let mut episodes = Vec::with_capacity(pending.len());
         let mut endpoints: HashMap<&str, String> = HashMap::new();
         for miner in &self.settings.miners {
-            let endpoint = self.context.servers.endpoint(&miner.endpoint).await.map_err(infra)?;
+            let endpoint = self.context.servers.endpoint(&miner.endpoint).await?;
             endpoints.insert(miner.hotkey.as_str(), endpoint);
         }
         for (order, PendingEpisode { key, .. }) in (0..).zip(pending) {
@@ -174,14 +197,15 @@ impl<J: Journal> Work<'_, J> {
         })
     }
 
-    async fn record(&mut self, pending: PendingEpisode, report: EpisodeReport) -> Result<(), TaskFailure> {
+    async fn record(&mut self, pending: PendingEpisode, report: EpisodeReport) -> Result<(), Error> {
         let outcome = report.outcome;
         let episode = Episode { key: pending.key, attempt: pending.attempt + 1, report };
-        let _ = self.context.journal.record_episode(&self.context.lease, &episode).await.map_err(infra)?;
+        let _ = self.context.journal.record_episode(&self.context.lease, &episode).await?;
         match outcome {
             Outcome::InfraFault(_) => {
                 let detail = episode.report.detail.as_deref().unwrap_or_default();
-                warn!(episode = ?episode.key, %outcome, detail, "episode will run again");
+                debug!(episode = ?episode.key, %outcome, detail, "a fault of ours: the episode is not scored");
+                self.fault = Some(format!("{outcome}: {detail}"));
                 self.progress.infra_faults += 1;
             }
             _ => {
@@ -193,17 +217,13 @@ impl<J: Journal> Work<'_, J> {
         Ok(())
     }
 
-    async fn give_up(&mut self, open: HashMap<u32, PendingEpisode>, cut: Option<String>) -> Result<(), TaskFailure> {
-        if open.is_empty() {
-            return Ok(());
-        }
-        let detail = cut.unwrap_or_else(|| "the environment server ended without reporting this episode".into());
+    async fn give_up(&mut self, open: HashMap<u32, PendingEpisode>, cut: &str) -> Result<(), Error> {
         let mut open: Vec<_> = open.into_iter().collect();
         open.sort_by_key(|(order, _)| *order);
         for (_, episode) in open {
             let report = EpisodeReport {
                 outcome: Outcome::InfraFault(InfraFault::ServerLost),
-                detail: Some(detail.chars().take(500).collect()),
+                detail: Some(cut.chars().take(500).collect()),
                 steps: 0,
                 total_reward: 0.0,
                 trajectory_hash: None,
@@ -214,4 +234,10 @@ impl<J: Journal> Work<'_, J> {
         }
         Ok(())
     }
+}
+
+/// The failure of a task whose request was not accepted.
+fn refused(error: rollout::Error) -> TaskFailure {
+    let class = if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config };
+    TaskFailure { class, message: chain(&error) }
 }

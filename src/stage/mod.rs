@@ -19,8 +19,10 @@ pub use servers::Servers;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cycle::{CycleRecord, EnvironmentId, FailureClass, Journal, Lease, Publication, TaskFailure, TaskKey};
-use crate::plan::{Definition, Stage};
+use crate::cycle::{
+    CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, TaskFailure, TaskKey,
+};
+use crate::plan::{BuildError, Definition, Stage};
 
 /// What a stage leaves behind.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,6 +37,21 @@ impl From<Value> for Output {
     fn from(value: Value) -> Self {
         Self { value, publication: None }
     }
+}
+
+/// Why an attempt left nothing behind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The task failed; its class says whether another attempt may help.
+    #[error(transparent)]
+    Failed(#[from] TaskFailure),
+    /// What the stage did could not be written down or read. That is no failure of the task: nothing can be said of it any
+    /// more, and the cycle has to stop where it is.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// What would simulate now is not what the cycle is pinned to. The cycle stops where it is, until somebody decides.
+    #[error(transparent)]
+    Build(#[from] BuildError),
 }
 
 /// How far the episodes of an environment have come. `scored` counts those of earlier attempts too.
@@ -92,29 +109,24 @@ impl Invocation<'_> {
 /// Run a task of the given kind.
 ///
 /// # Errors
-/// A [`TaskFailure`] whose class says whether another attempt may help.
-pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+/// [`Error`]: a failure of the task, or of the journal.
+pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     match invocation.stage.uses.as_str() {
-        "file/miners" => miners::run(context, invocation).await,
+        "file/miners" => Ok(miners::run(context, invocation).await?),
         "environments/provision" => environments::provision(context, invocation).await,
-        "environments/teardown" => environments::teardown(context).await,
+        "environments/teardown" => Ok(environments::teardown(context).await?),
         "episodes/run" => episodes::run(context, invocation).await,
         "scores/aggregate" => aggregate::run(context, invocation).await,
-        "scores/pareto" => score::pareto(invocation).await,
-        "scores/weights" => score::weights(invocation),
-        "weights/publish" => publish::run(context, invocation),
-        unknown => Err(config(format!("this version of robo has no stage kind `{unknown}`"))),
+        "scores/pareto" => Ok(score::pareto(invocation).await?),
+        "scores/weights" => Ok(score::weights(invocation)?),
+        "weights/publish" => Ok(publish::run(context, invocation)?),
+        unknown => Err(config(format!("this version of robo has no stage kind `{unknown}`")).into()),
     }
 }
 
 /// A failure that no further attempt mends.
 fn config(message: impl Into<String>) -> TaskFailure {
     TaskFailure { class: FailureClass::Config, message: message.into() }
-}
-
-/// A failure of our machinery.
-fn infra(error: impl std::error::Error) -> TaskFailure {
-    TaskFailure { class: FailureClass::Infra, message: chain(&error) }
 }
 
 /// An error with its causes on one line.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::documents::{Frontier, ScoreEntry, Scores, WeightEntry, WeightsDocument};
-use super::{Invocation, Output, config, infra};
+use super::{Invocation, Output, chain, config};
 use crate::cycle::{FailureClass, Hotkey, TaskFailure};
 use crate::scoring::{self, AllZero, MinerRow, Rule, SubsetWeighting, Table};
 
@@ -27,9 +27,14 @@ pub(super) async fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFai
     // Counting subsets may take seconds of pure work, which must not hold up heartbeats.
     let counting =
         tokio::task::spawn_blocking(move || scoring::pareto(&table, settings.rule, settings.subset_weighting));
-    let pareto = counting.await.map_err(infra)?.map_err(|error| config(error.to_string()))?;
+    let pareto = counting.await.map_err(crashed)?.map_err(|error| config(error.to_string()))?;
     let frontier = Frontier { rule: settings.rule, subset_weighting: settings.subset_weighting, miners, pareto };
     Ok(json!({ "pareto": frontier }).into())
+}
+
+/// Counting panics only by a mistake of ours.
+fn crashed(error: tokio::task::JoinError) -> TaskFailure {
+    TaskFailure { class: FailureClass::Infra, message: chain(&error) }
 }
 
 /// The table of rates. Where miners have different numbers of episodes in an environment, the smallest counts.

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use crate::plan::{Definition, Environment};
+use super::chain;
+use crate::cycle::{FailureClass, TaskFailure};
+use crate::plan::{self, Definition, Environment};
 use crate::rollout::{
     self, Client,
     protocol::{Open, Opened},
@@ -28,6 +30,9 @@ pub enum Error {
     /// It cannot be started.
     #[error("environment server failed to start: {}", .0.explain())]
     Start(runtime::Error),
+    /// What would simulate now is not what the cycle is pinned to.
+    #[error(transparent)]
+    Changed(#[from] plan::BuildError),
     /// It runs and cannot load the environments.
     #[error("the environment server on {0} cannot load `{1}`")]
     Open(String, String, #[source] rollout::Error),
@@ -42,7 +47,17 @@ impl Error {
         match self {
             Self::Start(error) => !error.is_permanent(),
             Self::Open(_, _, error) => error.is_retryable(),
-            Self::Client(_) => false,
+            Self::Client(_) | Self::Changed(_) => false,
+        }
+    }
+}
+
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        let class = if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config };
+        match error {
+            Error::Changed(error) => Self::Build(error),
+            error => Self::Failed(TaskFailure { class, message: chain(&error) }),
         }
     }
 }
@@ -52,7 +67,8 @@ impl Error {
 pub struct Servers {
     servers: runtime::Servers,
     miners: DemoMiners,
-    /// What was opened at which address: a replaced server has another address and must be told again.
+    root: PathBuf,
+    /// What was opened, by the server's token: a replaced server may get the port of the old one, and must be told again.
     opened: std::sync::Mutex<HashMap<String, Slot>>,
 }
 
@@ -61,7 +77,8 @@ type Slot = Arc<tokio::sync::Mutex<Option<Opened>>>;
 impl Servers {
     /// No servers yet. Paths in definitions start from `root`.
     pub fn new(runtime: Arc<dyn Runtime>, miners: DemoMiners, root: PathBuf) -> Self {
-        Self { servers: runtime::Servers::new(runtime, root), miners, opened: std::sync::Mutex::default() }
+        let servers = runtime::Servers::new(runtime, root.clone());
+        Self { servers, miners, root, opened: std::sync::Mutex::default() }
     }
 
     /// The server of an environment, with every environment of the definition that shares it loaded.
@@ -78,6 +95,8 @@ impl Servers {
         let opened = match slot.as_ref() {
             Some(opened) => opened.clone(),
             None => {
+                // Every server that is started loads the sources as they are now: after a fault, long after the cycle began.
+                plan::check_builds(definition, &self.root)?;
                 let opened = client
                     .open(&open(definition, environment))
                     .await
@@ -103,7 +122,7 @@ impl Servers {
     }
 
     fn slot(&self, address: &Address) -> Slot {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(address.url.clone()).or_default().clone()
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(address.token.clone()).or_default().clone()
     }
 }
 

@@ -91,6 +91,24 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it failed for want of room on a disk.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Query(error) => is_disk_full(error),
+            Self::Unreachable { source, .. } => source.downcast_ref().is_some_and(is_disk_full),
+            // In the words of `postgres`, which end a log that is quoted.
+            Self::Embedded(error) => {
+                let is_full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+                error.to_string().contains("No space left on device")
+                    || std::error::Error::source(error).and_then(|error| error.downcast_ref()).is_some_and(is_full)
+            }
+            Self::DataDir(crate::host::DataDirError::NotWritable { source, .. }) | Self::File { source, .. } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same thing may work a moment later: the connection was lost, the server is starting or overloaded,
     /// or another transaction was in the way.
     pub(super) fn is_transient(&self) -> bool {
@@ -111,6 +129,10 @@ pub(super) fn is_transient(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("53100"))
 }
 
 /// Inside a journal's method: either the contract's answer, or trouble with the database.

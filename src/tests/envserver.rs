@@ -131,7 +131,7 @@ async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u
                 let order = &request.episodes[order as usize];
                 assert!(reports.insert((order.hotkey.to_string(), order.seed), report).is_none());
             }
-            ServerMessage::Progress { .. } => {}
+            ServerMessage::Started { .. } | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
         }
     }
@@ -272,6 +272,9 @@ async fn workers_that_always_die_end_the_request() {
     for report in reports.values() {
         assert_eq!(report.outcome, Outcome::InfraFault(InfraFault::ServerLost));
     }
+    // Whoever asks for its health learns that another server is needed.
+    let health = client(&server).health().await;
+    assert!(matches!(&health, Err(Error::Refused { status, .. }) if status.as_u16() == 503), "{health:?}");
 }
 
 #[tokio::test]
@@ -331,7 +334,7 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
     let messages = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
     let mut messages = std::pin::pin!(messages);
-    assert!(matches!(messages.next().await, Some(Ok(ServerMessage::Progress { .. }))));
+    assert_eq!(messages.next().await.unwrap().unwrap(), ServerMessage::Started { order: 0 });
     server.kill();
     loop {
         match messages.next().await {

@@ -9,6 +9,7 @@ mod cycle;
 mod embedded;
 mod envserver;
 mod examples;
+mod faults;
 mod host;
 mod manifest;
 mod miner;

@@ -62,9 +62,23 @@ impl Place {
 
     /// Start it and go on while it runs.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut child = self.robo(arguments).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        Running { child, stderr, said: String::new() }
+        self.robo(arguments).spawn().unwrap().into()
+    }
+
+    /// Processes of this place whose command line holds these words.
+    pub(crate) fn named(&self, words: &str) -> Vec<Pid> {
+        let holds_them = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace('\0', " ").contains(words)
+        };
+        self.processes().into_iter().filter(holds_them).map(Pid::from_raw).collect()
+    }
+
+    /// Kill one such process without a word.
+    pub(crate) fn kill(&self, words: &str) {
+        let found = self.named(words);
+        let first = found.first().unwrap_or_else(|| panic!("no process of this place is called `{words}`"));
+        kill(*first, Signal::SIGKILL).unwrap();
     }
 
     /// Processes that work in this place: their command line or environment names it.
@@ -135,6 +149,13 @@ pub(crate) struct Running {
     stderr: BufReader<ChildStderr>,
     /// What it has said on standard error so far.
     pub(crate) said: String,
+}
+
+impl From<Child> for Running {
+    fn from(mut child: Child) -> Self {
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr, said: String::new() }
+    }
 }
 
 impl Running {
