@@ -33,6 +33,9 @@ pub enum Error {
     /// What would simulate now is not what the cycle is pinned to.
     #[error(transparent)]
     Changed(#[from] plan::BuildError),
+    /// A demo miner cannot be started.
+    #[error("demo miner failed to start: {}", .0.explain())]
+    Miner(runtime::Error),
     /// It runs and cannot load the environments.
     #[error("the environment server on {0} cannot load `{1}`")]
     Open(String, String, #[source] rollout::Error),
@@ -45,7 +48,7 @@ impl Error {
     /// Whether another attempt may help without the operator doing something.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Start(error) => !error.is_permanent(),
+            Self::Start(error) | Self::Miner(error) => !error.is_permanent(),
             Self::Open(_, _, error) => error.is_retryable(),
             Self::Client(_) | Self::Changed(_) => false,
         }
@@ -112,7 +115,7 @@ impl Servers {
     /// # Errors
     /// `Error::Start` when a demo miner does not come up.
     pub async fn endpoint(&self, endpoint: &str) -> Result<String, Error> {
-        self.miners.resolve(endpoint).await.map_err(Error::Start)
+        self.miners.resolve(endpoint).await.map_err(Error::Miner)
     }
 
     /// End all of them.
