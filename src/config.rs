@@ -55,6 +55,33 @@ pub fn runtime_dir() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
+impl Database {
+    /// The flags that lead another command to the same database, each with a space before it. A password is left out.
+    pub fn flags(&self) -> String {
+        let mut flags = String::new();
+        if let Some(url) = self
+            .database_url
+            .as_ref()
+            .filter(|url| std::env::var("ROBO_BACKEND_DATABASE_URL").ok().as_ref() != Some(url))
+        {
+            let has_password =
+                url.split('@').next().is_some_and(|user| url.contains('@') && user.matches(':').count() > 1);
+            flags.push_str(if has_password { " --database-url ..." } else { " --database-url " });
+            flags.push_str(if has_password { "" } else { url });
+        }
+        if let Some(path) = self
+            .data
+            .data_dir
+            .as_ref()
+            .filter(|path| std::env::var_os("ROBO_DATA_DIR").as_deref() != Some(path.as_os_str()))
+        {
+            flags.push_str(" --data-dir ");
+            flags.push_str(&path.to_string_lossy());
+        }
+        flags
+    }
+}
+
 /// The data directory when none is named.
 pub fn default_data_dir() -> Option<PathBuf> {
     if nix::unistd::geteuid().is_root() {
@@ -89,4 +116,19 @@ pub fn pip_settings() -> Vec<String> {
 /// An environment variable that sets an input of a pipeline (`ROBO_INPUT_<NAME>`), if it is set.
 pub fn input_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_repeated_without_passwords() {
+        let database = |url: &str| Database { database_url: Some(url.into()), ..Database::default() };
+        assert_eq!(database("postgresql://robo@host/robo").flags(), " --database-url postgresql://robo@host/robo");
+        assert_eq!(database("postgresql://robo:secret@host:5432/robo").flags(), " --database-url ...");
+        let data = DataDir { data_dir: Some("/srv/robo".into()) };
+        assert_eq!(Database { data, ..Database::default() }.flags(), " --data-dir /srv/robo");
+        assert_eq!(Database::default().flags(), "");
+    }
 }

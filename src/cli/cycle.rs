@@ -1,12 +1,13 @@
 //! `robo cycle`: list, show, resume and cancel cycles.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use clap::Subcommand;
 
 use super::{
     cycle_show, db,
-    drive::{self, close, drive},
+    desk::Desk,
+    drive::{self, drive},
     exit::{Exit, Failure, Result},
     render::{self, Format},
 };
@@ -14,10 +15,17 @@ use crate::config::Database;
 use crate::cycle::{CycleStatus, Journal};
 use crate::engine;
 use crate::plan::{self, Definition};
-use crate::store::{CancelAnswer, Store};
+use crate::store::CancelAnswer;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A cycle is named by its id, a unique beginning of it, or @latest.")]
+#[command(after_help = "\
+A cycle is named by its id, a unique beginning of it, or @latest.
+
+Examples:
+  robo cycle ls --format json
+  robo cycle show @latest --episodes     # every episode with its outcome and reason
+  robo cycle resume                      # the latest one, after Ctrl-C or a crash
+  robo cycle cancel 01a20489")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -64,27 +72,25 @@ enum Verb {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let data_dir = db::data_dir(&args.database.data)?;
-    let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
-    let store = Arc::new(store);
+    let desk = Desk::open(&args.database).await?;
     let result = match args.verb {
-        Verb::Ls { limit, format } => cycle_show::list(&store, limit, format).await,
-        Verb::Show { cycle, parts, format } => cycle_show::show(&store, &cycle, parts, format).await,
-        Verb::Resume { cycle, options } => resume(&store, &cycle, &data_dir, &options).await,
-        Verb::Cancel { cycle } => cancel(&store, &cycle, &data_dir).await,
+        Verb::Ls { limit, format } => cycle_show::list(&desk.store, limit, format).await,
+        Verb::Show { cycle, parts, format } => cycle_show::show(&desk.store, &cycle, parts, format).await,
+        Verb::Resume { cycle, options } => resume(&desk, &cycle, &options).await,
+        Verb::Cancel { cycle } => cancel(&desk, &cycle).await,
     };
-    close(store).await;
+    desk.close().await;
     result
 }
 
-async fn resume(store: &Arc<Store>, name: &str, data_dir: &Path, options: &drive::Options) -> Result {
-    let cycle = store.resolve(name).await.map_err(db::failure)?;
-    let record = store.load(cycle).await.map_err(drive::journal_failure)?;
+async fn resume(desk: &Desk, name: &str, options: &drive::Options) -> Result {
+    let cycle = desk.store.resolve(name).await.map_err(db::failure)?;
+    let record = desk.store.load(cycle).await.map_err(drive::journal_failure)?;
     match record.status {
         CycleStatus::Open => {}
         CycleStatus::Completed => {
             render::note(format!("cycle {cycle} is complete already"));
-            drive::show_result(store, cycle).await?;
+            drive::show_result(desk, cycle, options.format).await?;
             return Ok(Exit::Ok);
         }
         ended => {
@@ -96,19 +102,19 @@ async fn resume(store: &Arc<Store>, name: &str, data_dir: &Path, options: &drive
         .map_err(|error| engine::Error::Definition(cycle, error))
         .map_err(|error| Failure::new(Exit::Mismatch, error).hint("resume it with the version that started it"))?;
     plan::check_builds(&definition, Path::new(&record.root)).map_err(drive::build_failure)?;
-    drive(Arc::clone(store), cycle, data_dir, options).await
+    drive(desk, cycle, options).await
 }
 
-async fn cancel(store: &Arc<Store>, name: &str, data_dir: &Path) -> Result {
-    let cycle = store.resolve(name).await.map_err(db::failure)?;
-    match store.request_cancel(cycle).await.map_err(db::failure)? {
+async fn cancel(desk: &Desk, name: &str) -> Result {
+    let cycle = desk.store.resolve(name).await.map_err(db::failure)?;
+    match desk.store.request_cancel(cycle).await.map_err(db::failure)? {
         CancelAnswer::Requested => {
             render::line(format!("cycle {cycle} will stop within seconds; its teardown still runs"))
         }
         CancelAnswer::NobodyRuns => {
             // Nobody else would end it: do what its owner would have done, teardown included.
             let options = drive::Options::default();
-            return match drive(Arc::clone(store), cycle, data_dir, &options).await? {
+            return match drive(desk, cycle, &options).await? {
                 Exit::Cancelled => Ok(Exit::Ok),
                 other => Ok(other),
             };

@@ -43,7 +43,7 @@ pub(super) async fn list(store: &Store, limit: u32, format: Format) -> Result {
 }
 
 /// Which parts of a cycle to show.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Parts {
     /// List every scored episode too
     #[arg(long)]
@@ -66,6 +66,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
     if format == Format::Json {
         let mut document = summary(&cycle);
+        document["definition"] = store.load(id).await.map_err(journal_failure)?.definition;
         document["tasks"] = tasks.iter().map(task).collect();
         document["outcomes"] = counts.iter().map(count).collect();
         document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
@@ -130,9 +131,17 @@ fn summary(cycle: &CycleSummary) -> Value {
 }
 
 fn task(row: &TaskRow) -> Value {
+    let (output, why) = match &row.state.status {
+        TaskStatus::Succeeded { output } => (output.clone(), Value::Null),
+        TaskStatus::Failed { failure } => (Value::Null, json!(failure)),
+        TaskStatus::Skipped { reason } => (Value::Null, json!({ "message": reason })),
+        TaskStatus::Pending | TaskStatus::Running | TaskStatus::Cancelled => (Value::Null, Value::Null),
+    };
     json!({
         "task": row.state.key.to_string(),
-        "status": row.state.status,
+        "status": row.state.status.word(),
+        "output": output,
+        "why": why,
         "attempts": row.state.attempt,
         "started_at": row.started_at,
         "finished_at": row.finished_at,

@@ -1,15 +1,17 @@
 //! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    db,
+    cycle_show, db,
+    desk::Desk,
     exit::{Exit, Failure, Result},
     progress::Board,
-    render, report,
+    render::{self, Format},
+    report,
 };
 use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
@@ -17,7 +19,7 @@ use crate::host::Progress;
 use crate::plan::BuildError;
 use crate::runtime::{self, DemoMiners};
 use crate::stage::{self, Context, Invocation, Servers, documents};
-use crate::store::{self, Store};
+use crate::store;
 
 /// Tasks in flight at a time when nobody says otherwise.
 const PARALLEL: u16 = 8;
@@ -28,30 +30,27 @@ pub(super) struct Options {
     /// Tasks in flight at a time
     #[arg(long, default_value_t = PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) parallel: u16,
+
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL }
-    }
-}
-
-/// Leave the database: the embedded server is gone when this returns, if nobody else uses it.
-pub(super) async fn close(store: Arc<Store>) {
-    // Every task that shared the store has ended by now; if not, dropping it is all that is left to do.
-    if let Some(store) = Arc::into_inner(store) {
-        store.close().await;
+        Self { parallel: PARALLEL, format: Format::default() }
     }
 }
 
 /// Run an open cycle to its end and show the result.
-pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, options: &Options) -> Result {
+pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
+    let store = Arc::clone(&desk.store);
     let record = crate::cycle::Journal::load(&*store, cycle).await.map_err(journal_failure)?;
     let board = Arc::new(Board::new());
     let servers = {
         let board = Arc::clone(&board);
         let progress = Progress::new(move |text| board.say(text));
-        let runtime = runtime::Process::with_defaults(data_dir.to_owned(), progress)?;
+        let runtime = runtime::Process::with_defaults(desk.data_dir.clone(), progress)?;
         Arc::new(Servers::new(Arc::new(runtime), DemoMiners::with_defaults()?, record.root.into()))
     };
     let suspend = CancellationToken::new();
@@ -85,18 +84,18 @@ pub(super) async fn drive(store: Arc<Store>, cycle: CycleId, data_dir: &Path, op
     // Until here a second signal must be heard: stopping what runs may take its time.
     signals.abort();
     match ending {
-        Ok(Ending::Ended(status, failure)) => conclude(&store, cycle, status, failure).await,
+        Ok(Ending::Ended(status, failure)) => conclude(desk, cycle, (status, failure), options.format).await,
         Ok(Ending::Suspended) => {
-            render::note(format!(
-                "\nStopped. Nothing that was finished is lost; go on with: robo cycle resume {cycle}"
-            ));
+            let resume = desk.command(&format!("cycle resume {cycle}"));
+            render::note(format!("\nStopped. Nothing that was finished is lost; go on with: {resume}"));
             Ok(Exit::Cancelled)
         }
         Err(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_)))) => {
-            Err(journal_failure(error).hint(format!("see how far it is with: robo cycle show {cycle}")))
+            Err(journal_failure(error)
+                .hint(format!("see how far it is with: {}", desk.command(&format!("cycle show {cycle}")))))
         }
         Err(engine::Error::Journal(error)) => {
-            Err(journal_failure(error).hint(format!("go on with: robo cycle resume {cycle}")))
+            Err(journal_failure(error).hint(format!("go on with: {}", desk.command(&format!("cycle resume {cycle}")))))
         }
         Err(engine::Error::Build(error)) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
@@ -110,10 +109,10 @@ pub(super) fn build_failure(error: BuildError) -> Failure {
     )
 }
 
-async fn conclude(store: &Store, cycle: CycleId, status: CycleStatus, failure: Option<TaskFailure>) -> Result {
-    match (status, failure) {
+async fn conclude(desk: &Desk, cycle: CycleId, ended: (CycleStatus, Option<TaskFailure>), format: Format) -> Result {
+    match ended {
         (CycleStatus::Completed, _) => {
-            show_result(store, cycle).await?;
+            show_result(desk, cycle, format).await?;
             Ok(Exit::Ok)
         }
         (CycleStatus::Cancelled, _) => {
@@ -127,27 +126,33 @@ async fn conclude(store: &Store, cycle: CycleId, status: CycleStatus, failure: O
             };
             let reason = failure.map_or_else(|| "no reason was recorded".into(), |failure| failure.message);
             Err(Failure::new(exit, anyhow::anyhow!("cycle {cycle} failed: {reason}"))
-                .hint(format!("see every task with: robo cycle show {cycle}")))
+                .hint(format!("see every task with: {}", desk.command(&format!("cycle show {cycle}")))))
         }
     }
 }
 
-/// The tables of a cycle's publication and where to read more.
-pub(super) async fn show_result(store: &Store, cycle: CycleId) -> Result<()> {
-    let Some(row) = store.publication(cycle).await.map_err(db::failure)? else {
+/// The result of a completed cycle and where to read more.
+pub(super) async fn show_result(desk: &Desk, cycle: CycleId, format: Format) -> Result<()> {
+    if format == Format::Json {
+        let parts = cycle_show::Parts::default();
+        cycle_show::show(&desk.store, &cycle.to_string(), parts, format).await?;
+        return Ok(());
+    }
+    let Some(row) = desk.store.publication(cycle).await.map_err(db::failure)? else {
         render::line(format!("Cycle {cycle} completed and published no weights."));
         return Ok(());
     };
     let scores: documents::ScoresDocument = serde_json::from_str(&row.publication.scores)?;
     let weights: documents::WeightsDocument = serde_json::from_str(&row.publication.weights)?;
     render::line(format!("\n{}", report::results(&scores, &weights)));
-    render::line(format!("Cycle {cycle} completed; weights sha256:{}", row.publication.digest));
-    render::line("Read the results:");
-    render::line(format!("  robo weights show {cycle}      the vector, --format json for programs"));
-    render::line(format!("  robo cycle show {cycle}        stages, outcomes and faults"));
-    render::line(
-        "  robo backend                                                over HTTP: /v1/weights/latest, /v1/scores/latest",
-    );
+    render::line(format!("Cycle {cycle} completed; weights sha256:{}\n\nRead the results:", row.publication.digest));
+    for (what, command) in [
+        ("the vector, --format json for programs", format!("weights show {cycle}")),
+        ("stages, outcomes and faults", format!("cycle show {cycle}")),
+        ("over HTTP: /v1/weights/latest, /v1/scores/latest", "backend".into()),
+    ] {
+        render::line(format!("  {:56}  {what}", desk.command(&command)));
+    }
     Ok(())
 }
 

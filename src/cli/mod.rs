@@ -10,6 +10,7 @@ mod cycle;
 mod cycle_show;
 mod db;
 mod demo_miner;
+mod desk;
 mod drive;
 mod env_server;
 mod graph;

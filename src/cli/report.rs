@@ -12,10 +12,27 @@ pub(super) fn results(scores: &ScoresDocument, weights: &WeightsDocument) -> Str
     let rates = rates(scores);
     let frontier: Vec<String> = scores.pareto_frontier.iter().map(|uid| name(scores, *uid)).collect();
     let weights = weights_table(scores, weights);
+    let faults = faults(scores);
     format!(
-        "Success rate [95 % Wilson interval] n\n{rates}\n\nPareto frontier: {}\n\nWeights\n{weights}\n",
+        "Success rate [95 % Wilson interval] n\n{rates}\n{faults}\nPareto frontier: {}\n\nWeights\n{weights}\n",
         if frontier.is_empty() { "nobody".into() } else { frontier.join(", ") }
     )
+}
+
+/// A line about episodes that miners lost by a fault; nothing when there are none.
+fn faults(scores: &ScoresDocument) -> String {
+    let mut reasons: BTreeMap<&str, u32> = BTreeMap::new();
+    for (outcome, count) in scores.entries.iter().flat_map(|entry| &entry.outcomes) {
+        if let Some(reason) = outcome.strip_prefix("miner_fault(") {
+            *reasons.entry(reason.trim_end_matches(')')).or_default() += count;
+        }
+    }
+    if reasons.is_empty() {
+        return String::new();
+    }
+    let (lost, all): (u32, u32) = (reasons.values().sum(), scores.entries.iter().map(|entry| entry.episodes).sum());
+    let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    format!("\n{lost} of {all} episodes failed by a fault of the miner: {}\n", reasons.join(", "))
 }
 
 fn rates(scores: &ScoresDocument) -> Table {

@@ -1,17 +1,18 @@
 //! `robo run-pipeline`: one cycle of a pipeline, from discovery to weights.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use super::{
     db,
-    drive::{self, close, drive},
+    desk::Desk,
+    drive::{self, drive},
     exit::Result,
     inputs::{self, Inputs},
     render,
 };
 use crate::config::Database;
 use crate::cycle::Salt;
-use crate::store::{NewCycle, Store};
+use crate::store::NewCycle;
 
 /// Run one cycle of a pipeline, from discovery to weights.
 ///
@@ -41,13 +42,12 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let compiled = inputs::compile(&args.pipeline, &args.inputs)?;
-    let data_dir = db::data_dir(&args.database.data)?;
-    let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
-    let store = Arc::new(store);
+    let desk = Desk::open(&args.database).await?;
     let definition = &compiled.definition;
     let salt = args.salt.unwrap_or_else(Salt::random);
     let commitment = salt.commitment();
-    let cycle = store
+    let created = desk
+        .store
         .create_cycle(&NewCycle {
             pipeline: definition.pipeline.clone(),
             definition: definition.to_json(),
@@ -57,11 +57,16 @@ pub(super) async fn run(args: Args) -> Result {
             block: None,
             tasks: definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect(),
         })
-        .await
-        .map_err(db::failure)?;
-    render::note(format!("cycle {cycle} of `{}`", definition.pipeline));
-    render::note(format!("definition sha256:{}, salt commitment sha256:{commitment}", definition.hash()));
-    let result = drive(Arc::clone(&store), cycle, &data_dir, &args.options).await;
-    close(store).await;
+        .await;
+    let result = match created {
+        Ok(cycle) => {
+            render::note(format!("cycle {cycle} of `{}`", definition.pipeline));
+            let hash = definition.hash();
+            render::note(format!("definition sha256:{hash}, salt commitment sha256:{commitment}"));
+            drive(&desk, cycle, &args.options).await
+        }
+        Err(error) => Err(db::failure(error)),
+    };
+    desk.close().await;
     result
 }

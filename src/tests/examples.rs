@@ -63,7 +63,7 @@ fn a_copied_family_is_evaluated_with_miners_in_plain_python() {
     // The rule in the shadow has its own vector, and the published one is not it.
     let output = |task: &str| {
         let tasks = shown["tasks"].as_array().unwrap();
-        tasks.iter().find(|one| one["task"] == task).unwrap()["status"]["output"].clone()
+        tasks.iter().find(|one| one["task"] == task).unwrap()["output"].clone()
     };
     let weights = place.json(&["weights", "show", "--format", "json"])["weights"].clone();
     assert_eq!(output("weights")["weights"]["weights"], weights);

@@ -183,7 +183,7 @@ fn cancelled_from_another_process_it_stops_and_cleans_up() {
     let shown = place.json(&["cycle", "show", "--format", "json"]);
     assert_eq!(shown["status"], "cancelled");
     let tasks = shown["tasks"].as_array().unwrap();
-    let of = |task: &str| &tasks.iter().find(|row| row["task"] == task).unwrap()["status"]["status"];
+    let of = |task: &str| &tasks.iter().find(|row| row["task"] == task).unwrap()["status"];
     assert_eq!((of("publish"), of("teardown")), (&"cancelled".into(), &"succeeded".into()), "{tasks:?}");
     assert!(tasks.iter().all(|task| task["attempts"].as_u64() <= Some(1)), "something ran twice: {tasks:?}");
     ended(&place.run(&["cycle", "cancel", "@latest"]), 1, &["has ended already: cancelled"]);
