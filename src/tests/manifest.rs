@@ -11,9 +11,7 @@ use robo::manifest::Diagnostics;
 use robo::plan::{self, Bindings, Compiled, Graph, Missing};
 use serde_json::{Value, json};
 
-fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::support::program::{Place, pipeline, repository, workspace};
 
 fn fixtures() -> PathBuf {
     repository().join("src/tests/fixtures/manifest")
@@ -455,4 +453,14 @@ proptest! {
         fs::write(&file, pieces.concat()).unwrap();
         let _ = plan::lint(&file).to_string();
     }
+}
+
+#[test]
+fn the_pipeline_of_the_readme_is_right() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (yaml, _) = rest.split_once("```").unwrap();
+    let workspace = workspace(|_| yaml.to_owned());
+    let ran = Place::new().run(&["lint", &pipeline(&workspace)]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", ""));
 }
