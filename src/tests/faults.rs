@@ -201,6 +201,8 @@ fn a_second_ctrl_c_leaves_at_once_and_leaves_nothing_behind() {
     }
     running.signal(Signal::SIGINT);
     running.until("press Ctrl-C again");
+    // The cycle is given back; what is left to wait for is the server, and that is when people press again.
+    while place.json(&["cycle", "show", "--format", "json"])["status"] != "interrupted" {}
     running.signal(Signal::SIGINT);
     let ran = running.wait();
     ended(&ran, 4, &[]);
