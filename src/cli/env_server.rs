@@ -37,6 +37,13 @@ pub(super) struct Args {
     lifetime: Lifetime,
 }
 
+/// Fit the runtime to a server whose cores belong to simulators: one thread for the network serves many of them, and no
+/// time goes into handing work from thread to thread.
+pub(super) fn tune(runtime: &mut tokio::runtime::Builder) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    runtime.worker_threads(cores.div_ceil(16));
+}
+
 pub(super) async fn run(args: Args) -> Result {
     if args.token.is_empty() {
         let error = anyhow::anyhow!("the token is empty");

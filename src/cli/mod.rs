@@ -90,7 +90,11 @@ pub fn main() -> ExitCode {
     }));
     // One TLS provider for everything; a second call would only find it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Verb::EnvServer(_) = cli.verb {
+        env_server::tune(&mut runtime);
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             render::note(format!("error: cannot start: {error}"));
