@@ -41,11 +41,13 @@ const TASKS: [&str; 8] = [
     "button-press-topdown-v3",
     "peg-insert-side-v3",
 ];
-const STEPS: u32 = 500;
+const STEPS: u32 = 150;
 /// In flight of each task: 64 in all.
 const EPISODES: u32 = 8;
 const MINER: Duration = Duration::from_millis(20);
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 15;
+/// Playing one episode at a time is slow; in so many rounds it is tried.
+const SLOW_ROUNDS: u32 = 5;
 
 fn simulation(task: &str) -> Simulation {
     serde_json::from_value(json!({
@@ -77,13 +79,14 @@ fn main() -> ExitCode {
         // Once for the environments to be made.
         play_many(&client, &mock, 0).await;
     });
-    // The machine may be faster in one minute than in the next: what is compared is measured side by side.
+    let mut alone = raw::Raw::start(&simulations, workers, slots);
+    // The machine may be faster in one second than in the next: rounds are short, and what is compared takes turns.
     let rounds = (1..=ROUNDS).map(|round| {
-        let raw = raw::cpu_ms_per_step(&simulations, workers, slots, STEPS);
+        let raw = alone.cpu_ms_per_step(1000 * round, STEPS);
         runtime.block_on(async {
             let watch = watch(&mock, server.id());
             let (reports, many) = tokio::join!(play_many(&client, &mock, 1000 * round), watch);
-            let one = play_one(&client, &mock, 1000 * round + 500).await;
+            let one = if round > SLOW_ROUNDS { None } else { Some(play_one(&client, &mock, 1000 * round + 500).await) };
             Round { raw, one, inflation: inflation(&reports, &mock), ..many }
         })
     });
@@ -143,7 +146,8 @@ async fn play(client: &Client, request: &EpisodesRequest) -> Vec<(String, Episod
 #[derive(Default)]
 struct Round {
     raw: f64,
-    one: f64,
+    /// Steps per second of one episode at a time, in a round that tried it.
+    one: Option<f64>,
     steps_per_second: f64,
     cpu_ms_per_step: f64,
     server_share: f64,
@@ -198,17 +202,21 @@ fn inflation(reports: &[(String, EpisodeReport)], mock: &Mock) -> Inflation {
 
 /// The middle one of an odd number of rounds.
 fn median(rounds: &[Round], figure: impl Fn(&Round) -> f64) -> f64 {
-    let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+    middle(rounds.iter().map(figure).collect())
+}
+
+fn middle(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
 fn verdict(workers: u32, rounds: &[Round]) -> ExitCode {
     let of = |figure: fn(&Round) -> f64| median(rounds, figure);
+    let one = middle(rounds.iter().filter_map(|round| round.one).collect());
     println!("\n64 episodes in flight, {workers} workers, a miner of {} ms, proprioception only", MINER.as_millis());
     println!("medians of {ROUNDS} rounds");
     println!("  steps per second           {:>9.0}", of(|round| round.steps_per_second));
-    println!("  one episode at a time      {:>9.1}", of(|round| round.one));
+    println!("  one episode at a time      {:>9.1}", one);
     println!("  step of the workers alone  {:>9.3} ms of CPU", of(|round| round.raw));
     println!(
         "  step of server + workers   {:>9.3} ms of CPU, {:.0} % of it the server",
@@ -231,7 +239,7 @@ fn verdict(workers: u32, rounds: &[Round]) -> ExitCode {
             "  <=",
             2.0,
         ),
-        ("steps/s against one at a time", of(|round| round.steps_per_second / round.one), "x >=", 40.0),
+        ("steps/s against one at a time", of(|round| round.steps_per_second) / one, "x >=", 40.0),
     ];
     let mut passed = true;
     for (name, value, relation, target) in checks {

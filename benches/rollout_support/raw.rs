@@ -12,39 +12,52 @@ use serde_json::{Value, json};
 use super::cpu::cpu_seconds;
 use crate::children;
 
-/// CPU milliseconds per step with this many workers side by side, each with its share of the episodes, all of its slots
-/// asked in one go. Measures the middle of episodes of `steps` steps.
-pub(crate) fn cpu_ms_per_step(simulations: &[Simulation], workers: u32, slots: u32, steps: u32) -> f64 {
-    let measured = steps * 70 / 100;
-    let ready = std::sync::Barrier::new(workers as usize);
-    let used: Vec<f64> = thread::scope(|scope| {
-        let run = || {
-            let mut worker = Worker::start(simulations, slots);
-            ready.wait();
-            // The same part of the episodes that is measured with the server: later steps cost more than the first ones.
+/// Workers side by side, each with its share of the episodes. They live as long as those of the server.
+pub(crate) struct Raw(Vec<Worker>);
+
+impl Raw {
+    /// Workers with `slots` episodes each, their environments made.
+    pub(crate) fn start(simulations: &[Simulation], workers: u32, slots: u32) -> Self {
+        let mut raw = Self((0..workers).map(|_| Worker::start(simulations, slots)).collect());
+        raw.cpu_ms_per_step(0, 1);
+        raw
+    }
+
+    /// CPU milliseconds per step, all slots of a worker asked in one go, in the middle of episodes of `steps` steps: the
+    /// part that is measured with the server too, since later steps cost more than the first ones.
+    pub(crate) fn cpu_ms_per_step(&mut self, first_seed: u32, steps: u32) -> f64 {
+        let measured = (steps * 70).div_ceil(100);
+        let everybody = std::sync::Barrier::new(self.0.len());
+        let run = |worker: &mut Worker| {
+            worker.reset_all(first_seed);
             worker.step_all(steps * 15 / 100);
+            everybody.wait();
             let before = cpu_seconds(&[worker.child.id()]);
             worker.step_all(measured);
             let used = cpu_seconds(&[worker.child.id()]) - before;
             // Nobody has the machine to itself before everybody has been measured.
-            ready.wait();
-            used
+            everybody.wait();
+            used * 1000.0 / f64::from(worker.slots * measured)
         };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a worker is measured")).collect()
-    });
-    used.iter().sum::<f64>() * 1000.0 / f64::from(workers * slots * measured)
+        let used: Vec<f64> = thread::scope(|scope| {
+            let threads: Vec<_> = self.0.iter_mut().map(|worker| scope.spawn(|| run(worker))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a worker is measured")).collect()
+        });
+        used.iter().sum::<f64>() / used.len() as f64
+    }
 }
 
 struct Worker {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
     slots: u32,
+    /// Of each slot.
+    environments: Vec<String>,
     noise: u64,
 }
 
 impl Worker {
-    /// A worker with an episode in each slot, the tasks in turn.
+    /// A worker with the tasks in its slots in turn.
     fn start(simulations: &[Simulation], slots: u32) -> Self {
         let mut child = Command::new(children::python())
             .args(["-m", "robo_eval_env", "worker"])
@@ -55,13 +68,19 @@ impl Worker {
             .spawn()
             .expect("Python starts");
         let answers = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut worker = Self { child, answers, slots, noise: 1 };
+        let names = simulations.iter().map(|simulation| simulation.environment.to_string());
+        let environments = names.cycle().take(slots as usize).collect();
+        let mut worker = Self { child, answers, slots, environments, noise: 1 };
         worker.ask(&[json!({ "op": "open", "simulations": simulations })]);
-        for slot in 0..slots {
-            let simulation = &simulations[slot as usize % simulations.len()];
-            worker.ask(&[json!({ "op": "reset", "slot": slot, "environment": simulation.environment, "seed": slot })]);
-        }
         worker
+    }
+
+    fn reset_all(&mut self, first_seed: u32) {
+        for slot in 0..self.slots {
+            let environment = &self.environments[slot as usize];
+            let request = json!({ "op": "reset", "slot": slot, "environment": environment, "seed": first_seed + slot });
+            self.ask(&[request]);
+        }
     }
 
     fn step_all(&mut self, times: u32) {

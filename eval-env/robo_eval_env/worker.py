@@ -18,7 +18,7 @@ from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Simulation
 
 _LARGEST_U32 = 2**32 - 1
-_HOLD_SECONDS = 0.002
+_HOLD_SECONDS = 0.006
 """How long a finished answer may wait for others: below any latency that matters, above the cost of a write."""
 
 
