@@ -116,6 +116,24 @@ pub struct Entry {
     pub event: TaskEvent,
     /// Weights that become the latest in the same transaction.
     pub publication: Option<Publication>,
+    /// For an attempt that begins: the pool it takes a place of.
+    pub pool: Option<PoolClaim>,
+}
+
+impl Entry {
+    /// A line without weights and pools.
+    pub fn new(task: TaskKey, attempt: u32, event: TaskEvent) -> Self {
+        Self { task, attempt, event, publication: None, pool: None }
+    }
+}
+
+/// A place that an attempt wants in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolClaim {
+    /// The pool's name.
+    pub name: String,
+    /// How many tasks may run in it, over all cycles. Only those of live leases are counted.
+    pub limit: u32,
 }
 
 /// What `weights/publish` puts out. Both documents are canonical JSON and depend only on definition, salt and outcomes.
@@ -137,6 +155,8 @@ pub enum Appended {
     Recorded,
     /// The same thing stood there already: a repeated write, harmless.
     AlreadyRecorded,
+    /// The pool has no place left; nothing was written. Worth another try later.
+    Full,
 }
 
 /// What a heartbeat brings back.
@@ -191,8 +211,25 @@ pub trait Journal: Send + Sync + 'static {
     /// Prolong the lease.
     fn heartbeat(&self, lease: &Lease) -> impl Future<Output = Result<Heartbeat, JournalError>> + Send;
 
-    /// Write one line, the task's new status and its publication in one transaction.
-    fn append(&self, lease: &Lease, entry: &Entry) -> impl Future<Output = Result<Appended, JournalError>> + Send;
+    /// Write lines, the tasks' new statuses and publications in one transaction: all of them or, after an error, none.
+    /// A line whose pool is full is left out and the others are written.
+    fn append_all(
+        &self,
+        lease: &Lease,
+        entries: &[Entry],
+    ) -> impl Future<Output = Result<Vec<Appended>, JournalError>> + Send;
+
+    /// Write one line.
+    fn append(&self, lease: &Lease, entry: &Entry) -> impl Future<Output = Result<Appended, JournalError>> + Send {
+        async move {
+            let appended = self.append_all(lease, std::slice::from_ref(entry)).await?;
+            Ok(appended.into_iter().next().unwrap_or(Appended::AlreadyRecorded))
+        }
+    }
+
+    /// Write down the tasks of a stage whose matrix has become known, before the first one runs. Those that stand there
+    /// already stay as they are.
+    fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Write down all episodes of a task before the first one runs. Those that stand there already stay as they are.
     fn plan_episodes(

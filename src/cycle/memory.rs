@@ -22,13 +22,13 @@ const LEASE: Duration = Duration::seconds(15);
 #[derive(Debug, Clone, Default)]
 pub struct MemoryJournal(Arc<Mutex<Shelf>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shelf {
     cycles: BTreeMap<CycleId, Kept>,
     publications: Vec<(CycleId, Publication)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     record: CycleRecord,
     reason: Option<String>,
@@ -38,11 +38,46 @@ struct Kept {
     episodes: BTreeMap<EpisodeKey, Planned>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Planned {
     task: TaskKey,
     attempt: u32,
     last: Option<Episode>,
+}
+
+impl Shelf {
+    fn append(&mut self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+        let full = entry.pool.as_ref().is_some_and(|pool| self.occupancy(&pool.name) >= pool.limit as usize);
+        let kept = self.cycles.get_mut(&lease.cycle).ok_or(JournalError::Unknown(lease.cycle))?;
+        kept.check(lease)?;
+        let same = |old: &Entry| {
+            (&old.task, old.attempt, old.event.word()) == (&entry.task, entry.attempt, entry.event.word())
+        };
+        if kept.entries.iter().any(same) {
+            return Ok(Appended::AlreadyRecorded);
+        }
+        let task = kept.record.tasks.iter_mut().find(|task| task.key == entry.task);
+        let task = task.ok_or_else(|| storage(format!("there is no task `{}`", entry.task)))?;
+        let next = task.record(entry.attempt, &entry.event)?;
+        if full {
+            return Ok(Appended::Full);
+        }
+        if let Some(publication) = &entry.publication {
+            if self.publications.iter().any(|(cycle, _)| *cycle == lease.cycle) {
+                return Err(storage(format!("cycle `{}` has published already", lease.cycle)));
+            }
+            self.publications.push((lease.cycle, publication.clone()));
+        }
+        *task = next;
+        kept.entries.push(entry.clone());
+        Ok(Appended::Recorded)
+    }
+
+    /// Tasks that run in a pool, of cycles whose lease is live.
+    fn occupancy(&self, pool: &str) -> usize {
+        let live = self.cycles.values().filter(|kept| kept.held.is_some_and(|(_, until)| until > Utc::now()));
+        live.map(|kept| kept.running_in(pool)).sum()
+    }
 }
 
 impl Planned {
@@ -60,6 +95,16 @@ impl Kept {
         } else {
             Err(JournalError::LeaseLost(lease.cycle))
         }
+    }
+
+    fn running_in(&self, pool: &str) -> usize {
+        let in_pool = |task: &&TaskState| {
+            let began =
+                |entry: &&Entry| entry.task == task.key && entry.attempt == task.attempt && entry.pool.is_some();
+            let claim = self.entries.iter().find(began).and_then(|entry| entry.pool.as_ref());
+            task.status == super::TaskStatus::Running && claim.is_some_and(|claim| claim.name == pool)
+        };
+        self.record.tasks.iter().filter(in_pool).count()
     }
 
     /// Whether `lease` was the last one and has been given back: what a repeated farewell finds.
@@ -154,29 +199,24 @@ impl Journal for MemoryJournal {
         })
     }
 
-    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+    async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
         let mut shelf = self.shelf();
-        let shelf = &mut *shelf;
-        let kept = shelf.cycles.get_mut(&lease.cycle).ok_or(JournalError::Unknown(lease.cycle))?;
-        kept.check(lease)?;
-        let same = |old: &Entry| {
-            (&old.task, old.attempt, old.event.word()) == (&entry.task, entry.attempt, entry.event.word())
-        };
-        if kept.entries.iter().any(same) {
-            return Ok(Appended::AlreadyRecorded);
-        }
-        let task = kept.record.tasks.iter_mut().find(|task| task.key == entry.task);
-        let task = task.ok_or_else(|| storage(format!("there is no task `{}`", entry.task)))?;
-        let next = task.record(entry.attempt, &entry.event)?;
-        if let Some(publication) = &entry.publication {
-            if shelf.publications.iter().any(|(cycle, _)| *cycle == lease.cycle) {
-                return Err(storage(format!("cycle `{}` has published already", lease.cycle)));
+        let mut changed = shelf.clone();
+        let appended = entries.iter().map(|entry| changed.append(lease, entry)).collect::<Result<_, _>>()?;
+        *shelf = changed;
+        Ok(appended)
+    }
+
+    async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
+        self.with(lease.cycle, |kept| {
+            kept.check(lease)?;
+            for key in tasks {
+                if !kept.record.tasks.iter().any(|task| task.key == *key) {
+                    kept.record.tasks.push(TaskState::new(key.clone()));
+                }
             }
-            shelf.publications.push((lease.cycle, publication.clone()));
-        }
-        *task = next;
-        kept.entries.push(entry.clone());
-        Ok(Appended::Recorded)
+            Ok(())
+        })
     }
 
     async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {

@@ -116,7 +116,7 @@ impl Dispatcher {
             }
             Err(failure) => TaskEvent::Failed { failure },
         };
-        Entry { task: attempt.task.clone(), attempt: attempt.number, event, publication }
+        Entry { publication, ..Entry::new(attempt.task.clone(), attempt.number, event) }
     }
 
     /// Take an entry that the journal holds now into account.
@@ -166,7 +166,7 @@ impl Dispatcher {
         let stages = self.graph.phase(phase);
         stages.flat_map(|stage| stage.tasks.iter().map(move |task| (stage, task))).find_map(|(stage, task)| {
             let state = self.tasks.get(&task.key)?;
-            let entry = |event, attempt| Entry { task: task.key.clone(), attempt, event, publication: None };
+            let entry = |event, attempt| Entry::new(task.key.clone(), attempt, event);
             match &state.status {
                 TaskStatus::Running if !self.in_flight.contains(&task.key) => {
                     Some(entry(TaskEvent::Lost, state.attempt))

@@ -221,7 +221,7 @@ impl<J: Journal> Run<'_, J> {
         let work = execute(self.scope.clone(), attempt.clone());
         let stop = match attempt.stage.phase {
             Phase::Main => self.stop.clone(),
-            Phase::Finally => CancellationToken::new(),
+            Phase::OnFailure | Phase::Finally => CancellationToken::new(),
         };
         let stage = attempt.stage.clone();
         let handle = self.attempts.spawn(async move {
@@ -244,8 +244,7 @@ impl<J: Journal> Run<'_, J> {
     async fn suspend(&mut self) -> Result<Ending, Error> {
         self.attempts.shutdown().await;
         for (_, attempt) in self.running.drain() {
-            let entry =
-                Entry { task: attempt.task, attempt: attempt.number, event: TaskEvent::Lost, publication: None };
+            let entry = Entry::new(attempt.task, attempt.number, TaskEvent::Lost);
             let _ = self.journal.append(&self.scope.lease, &entry).await?;
         }
         self.journal.release(&self.scope.lease).await?;

@@ -18,7 +18,7 @@ use crate::cycle::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, FailureClass, Heartbeat, Journal,
     JournalError, Lease, MemoryJournal, PendingEpisode, Publication, TaskFailure, TaskKey, TaskStatus,
 };
-use crate::plan::{Definition, Expect, Phase, Retry, Stage, Task};
+use crate::plan::{self, Definition, Expect, Phase, Retry, Stage, Task};
 use crate::stage::{self, Output};
 
 fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
@@ -34,7 +34,20 @@ fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
         when: None,
         with: Map::new(),
         tasks: if cells.is_empty() { vec![task(&"")] } else { cells.iter().map(task).collect() },
-        retry: Retry { max_attempts: 3, initial_interval_ms: 1, backoff: 2.0, max_interval_ms: 2, jitter: 0.0 },
+        expansion: None,
+        max_parallel: None,
+        fail_fast: false,
+        pool: None,
+        queue_timeout_ms: None,
+        retry: Retry {
+            max_attempts: 3,
+            initial_interval_ms: 1,
+            backoff: 2.0,
+            max_interval_ms: 2,
+            jitter: 0.0,
+            on: plan::retryable(),
+            then: plan::Then::Fail,
+        },
         timeout_ms: 60_000,
         expect: Expect::Complete,
     }
@@ -51,6 +64,8 @@ fn definition() -> Definition {
         pipeline: "test".into(),
         inputs: Map::new(),
         environments: vec![],
+        pools: Default::default(),
+        concurrency: None,
         stages: vec![stage("first", &[], &[]), stage("wide", &["first"], &["a", "b", "c"]), last, cleanup],
     }
 }
@@ -337,8 +352,11 @@ impl Journal for Crashing {
     async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
         self.journal.heartbeat(lease).await
     }
-    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
-        self.write(self.journal.append(lease, entry)).await
+    async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
+        self.write(self.journal.append_all(lease, entries)).await
+    }
+    async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
+        self.write(self.journal.expand(lease, tasks)).await
     }
     async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
         self.write(self.journal.plan_episodes(lease, task, keys)).await

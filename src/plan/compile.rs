@@ -21,12 +21,22 @@ use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
 use super::references::{Found, Scope};
-use super::{Definition, Environment, Expect, Retry, Stage, environments, matrix, miners, rules, settings};
+use super::{Definition, Environment, Expect, Retry, Stage, definition, environments, matrix, miners, rules, settings};
 
 const VERSION: u32 = 1;
 const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
-const DEFAULT_RETRY: Retry =
-    Retry { max_attempts: 3, initial_interval_ms: 2_000, backoff: 2.0, max_interval_ms: 60_000, jitter: 0.2 };
+
+fn default_retry() -> Retry {
+    Retry {
+        max_attempts: 3,
+        initial_interval_ms: 2_000,
+        backoff: 2.0,
+        max_interval_ms: 60_000,
+        jitter: 0.2,
+        on: definition::retryable(),
+        then: definition::Then::Fail,
+    }
+}
 
 /// A pipeline that can be run.
 #[derive(Debug, Clone)]
@@ -131,7 +141,7 @@ impl Compiler<'_> {
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
         let in_order = ancestry.order.iter();
-        let stages: Vec<Stage> = in_order.filter_map(|index| self.stage(&drafts, *index, limits[*index])).collect();
+        let stages: Vec<Stage> = in_order.filter_map(|index| self.stage(&drafts, *index, &limits[*index])).collect();
         if found.has_errors() {
             return None;
         }
@@ -142,6 +152,8 @@ impl Compiler<'_> {
             pipeline: self.pipeline.name.value.clone(),
             inputs: self.inputs.values,
             environments: self.environments,
+            pools: Default::default(),
+            concurrency: None,
             stages: main.into_iter().chain(last).collect(),
         })
     }
@@ -264,7 +276,7 @@ impl Compiler<'_> {
         (retry, expect)
     }
 
-    fn stage(&self, drafts: &[Draft<'_>], index: usize, (retry, expect): (Retry, Expect)) -> Option<Stage> {
+    fn stage(&self, drafts: &[Draft<'_>], index: usize, (retry, expect): &(Retry, Expect)) -> Option<Stage> {
         let draft = &drafts[index];
         let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
         depends_on.sort();
@@ -277,15 +289,20 @@ impl Compiler<'_> {
             when: draft.when.clone(),
             with: draft.with.clone(),
             tasks: draft.tasks.clone(),
-            retry,
+            expansion: None,
+            max_parallel: None,
+            fail_fast: false,
+            pool: None,
+            queue_timeout_ms: None,
+            retry: retry.clone(),
             timeout_ms: timeout.map_or(DEFAULT_TIMEOUT_MS, |timeout| timeout.milliseconds()),
-            expect,
+            expect: *expect,
         })
     }
 
     /// The built-in retry, changed by the pipeline's defaults, changed by the stage.
     fn retry(&self, layers: [Option<&Located<RetryWire>>; 2], found: &mut Diagnostics) -> Retry {
-        let mut retry = DEFAULT_RETRY;
+        let mut retry = default_retry();
         for layer in layers.into_iter().flatten() {
             let RetryWire { max_attempts, initial_interval, backoff, max_interval, jitter } = layer.value;
             retry.max_attempts = max_attempts.unwrap_or(retry.max_attempts);

@@ -3,12 +3,12 @@
 //! Serialised into the database when the cycle starts and read back when it resumes; its digest is the cycle's
 //! definition hash. Comments, key order, white space and file paths are gone by now.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::cycle::{EnvironmentId, StageId, TaskKey};
+use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
 use crate::manifest::simulation::Simulation;
 
@@ -24,8 +24,39 @@ pub struct Definition {
     pub inputs: Map<String, Value>,
     /// What is evaluated, sorted by id.
     pub environments: Vec<Environment>,
-    /// Stages in topological order (ties in file order), those of `finally` last.
+    /// Tasks that may run at a time in a named pool, over all cycles of the database.
+    #[serde(default)]
+    pub pools: BTreeMap<String, u32>,
+    /// How many cycles of one kind may be open at a time.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
+    /// Stages in topological order (ties in file order): the main body, `on_failure`, `finally`.
     pub stages: Vec<Stage>,
+}
+
+/// How many cycles of one kind may be open at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// Name that such cycles share, inputs filled in.
+    pub group: String,
+    /// How many may be open.
+    pub limit: u32,
+    /// What happens to one more.
+    pub on_limit: OnLimit,
+}
+
+/// What happens to a cycle when as many as may be are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLimit {
+    /// It waits until another has ended.
+    #[default]
+    Queue,
+    /// It is not started.
+    Skip,
+    /// The oldest is cancelled for it.
+    Replace,
 }
 
 impl Definition {
@@ -125,8 +156,23 @@ pub struct Stage {
     pub when: Option<String>,
     /// Settings: JSON whose texts may hold `${{ }}`.
     pub with: Map<String, Value>,
-    /// Its tasks: one, or one per cell of its matrix.
+    /// Its tasks: one, or one per cell of its matrix. Empty while `expansion` waits for the outputs it is made of.
     pub tasks: Vec<Task>,
+    /// The matrix, when it uses outputs of earlier stages: expanded, and written down, when those are there.
+    #[serde(default)]
+    pub expansion: Option<Expansion>,
+    /// Most of its tasks that run at a time.
+    #[serde(default)]
+    pub max_parallel: Option<u32>,
+    /// Whether the first task that fails for good ends the others.
+    #[serde(default)]
+    pub fail_fast: bool,
+    /// Pool whose limit its tasks share.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Longest that a task may wait for its turn once nothing but limits holds it up, in milliseconds.
+    #[serde(default)]
+    pub queue_timeout_ms: Option<u64>,
     /// Attempts.
     pub retry: Retry,
     /// Longest an attempt may take, in milliseconds.
@@ -141,7 +187,9 @@ pub struct Stage {
 pub enum Phase {
     /// As soon as what it depends on has succeeded.
     Main,
-    /// When nothing of the main body can run any more, however that ended.
+    /// When the main body has failed, after it and before `finally`.
+    OnFailure,
+    /// When nothing else can run any more, however that ended.
     Finally,
 }
 
@@ -155,8 +203,20 @@ pub struct Task {
     pub matrix: Map<String, Value>,
 }
 
+/// A matrix that is known only once earlier stages have ended. Expanding it is a pure function of their outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expansion {
+    /// Each name with its list, or with the text `${{ LIST }}`.
+    pub axes: Map<String, Value>,
+    /// Cells that are added.
+    pub include: Vec<Map<String, Value>>,
+    /// Cells that are left out: those that agree with all values of one of these.
+    pub exclude: Vec<Map<String, Value>>,
+}
+
 /// When a failed task runs again.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// Attempts in all, the first included.
@@ -169,6 +229,28 @@ pub struct Retry {
     pub max_interval_ms: u64,
     /// Share of the wait that is random, 0 to 1.
     pub jitter: f64,
+    /// Failures that are worth another attempt.
+    #[serde(default = "retryable")]
+    pub on: Vec<FailureClass>,
+    /// What happens after the last attempt.
+    #[serde(default)]
+    pub then: Then,
+}
+
+/// What happens after the last attempt of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// The task has failed.
+    #[default]
+    Fail,
+    /// The cycle waits for a person, who resumes or cancels it.
+    Pause,
+}
+
+/// The classes that are tried again when a pipeline does not say: our machinery and time.
+pub fn retryable() -> Vec<FailureClass> {
+    vec![FailureClass::Infra, FailureClass::Timeout]
 }
 
 impl Retry {

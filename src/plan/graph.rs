@@ -74,7 +74,7 @@ impl Graph {
     pub fn topological(&self) -> impl Iterator<Item = &Stage> {
         let phase =
             |wanted| self.order.iter().map(|node| &self.graph[*node]).filter(move |stage| stage.phase == wanted);
-        phase(Phase::Main).chain(phase(Phase::Finally))
+        phase(Phase::Main).chain(phase(Phase::OnFailure)).chain(phase(Phase::Finally))
     }
 
     /// The stages of one phase, in topological order.
@@ -139,7 +139,9 @@ impl Graph {
             // Mermaid takes some lower-case words for its own (`end`), so every name gets a prefix.
             let _ = match stage.phase {
                 Phase::Main => writeln!(text, "  s_{}[\"{}\"]", stage.id, label(stage, "<br/>")),
-                Phase::Finally => writeln!(text, "  s_{}([\"{}\"])", stage.id, label(stage, "<br/>")),
+                Phase::OnFailure | Phase::Finally => {
+                    writeln!(text, "  s_{}([\"{}\"])", stage.id, label(stage, "<br/>"))
+                }
             };
         }
         for (from, to) in self.edges() {

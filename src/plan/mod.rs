@@ -23,7 +23,10 @@ mod settings;
 
 pub use build::{BuildError, check_builds};
 pub use compile::{Compiled, compile};
-pub use definition::{Definition, Environment, Expect, Phase, Retry, Server, Stage, Task};
+pub use definition::{
+    Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
+    retryable,
+};
 pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};

@@ -186,6 +186,9 @@ impl Scope<'_> {
         if self.drafts[target].phase != self.drafts[stage].phase {
             let message = match self.drafts[stage].phase {
                 Phase::Finally => "a stage of `finally` runs however the others ended, so it cannot use their outputs",
+                Phase::OnFailure => {
+                    "a stage of `on_failure` runs when others have failed, so neither uses the outputs of the other"
+                }
                 Phase::Main => "a stage of `finally` runs last, so no other stage can use its outputs",
             };
             return Err((message.into(), None));

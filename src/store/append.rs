@@ -38,6 +38,25 @@ pub(super) async fn append(connection: &mut PgConnection, lease: &Lease, entry: 
     Ok(Appended::Recorded)
 }
 
+/// Add tasks to the plan, in the transaction that `connection` is in.
+pub(super) async fn expand(connection: &mut PgConnection, lease: &Lease, tasks: &[TaskKey]) -> Result<(), Trouble> {
+    lease::fence(connection, lease).await?;
+    let stages: Vec<&str> = tasks.iter().map(|task| task.stage.as_str()).collect();
+    let cells: Vec<&str> = tasks.iter().map(|task| task.cell.as_str()).collect();
+    sqlx::query(
+        "insert into task (cycle_id, stage, cell, position)
+         select $1, stage, cell, place + (select coalesce(max(position), 0) from task where cycle_id = $1)
+         from unnest($2::text[], $3::text[]) with ordinality as expanded (stage, cell, place)
+         on conflict (cycle_id, stage, cell) do nothing",
+    )
+    .bind(lease.cycle.as_uuid())
+    .bind(stages)
+    .bind(cells)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn locked_task(connection: &mut PgConnection, cycle: CycleId, key: &TaskKey) -> Result<TaskState, Trouble> {
     let row: Option<StateRow> = sqlx::query_as(
         "select stage, cell, attempt, failed_attempts, status, output::text, failure::text, reason

@@ -41,10 +41,22 @@ impl Journal for Store {
         Ok(self.persist(work).await?)
     }
 
-    async fn append(&self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+    async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
         let work = || async move {
             let mut transaction = self.begin().await?;
-            let appended = super::append::append(&mut transaction, lease, entry).await?;
+            super::append::expand(&mut transaction, lease, tasks).await?;
+            Ok(transaction.commit().await?)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            let mut appended = Vec::with_capacity(entries.len());
+            for entry in entries {
+                appended.push(super::append::append(&mut transaction, lease, entry).await?);
+            }
             transaction.commit().await?;
             Ok(appended)
         };

@@ -45,7 +45,7 @@ use location::Location;
 const CONNECTIONS: u32 = 8;
 
 /// How long one try waits for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A database that has been opened. Clones share it; the embedded server runs for as long as one of them lives.
 #[derive(Debug, Clone)]

@@ -163,7 +163,7 @@ fn task(stage: &str, cell: &str) -> TaskKey {
 }
 
 fn line(task: TaskKey, attempt: u32, event: TaskEvent) -> Entry {
-    Entry { task, attempt, event, publication: None }
+    Entry::new(task, attempt, event)
 }
 
 fn episode_key(environment: &str, seed_index: u32, hotkey: &str) -> EpisodeKey {

@@ -57,6 +57,7 @@ fn word(result: Result<Appended, JournalError>) -> &'static str {
     match result {
         Ok(Appended::Recorded) => "recorded",
         Ok(Appended::AlreadyRecorded) => "already",
+        Ok(Appended::Full) => "full",
         Err(JournalError::Illegal(_)) => "illegal",
         Err(_) => "other",
     }
