@@ -11,6 +11,7 @@ use super::{
     report,
 };
 use crate::cycle::{Episode, Journal, TaskStatus};
+use crate::scoring;
 use crate::stage::documents::{ScoresDocument, WeightsDocument};
 use crate::store::{CycleSummary, EpisodeCount, Store, TaskRow};
 
@@ -64,11 +65,13 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         None => None,
     };
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
+    let bias = scoring::bias(store.retried_episodes(id).await.map_err(db::failure)?);
     if format == Format::Json {
         let mut document = summary(&cycle);
         document["definition"] = store.load(id).await.map_err(journal_failure)?.definition;
         document["tasks"] = tasks.iter().map(task).collect();
         document["outcomes"] = counts.iter().map(count).collect();
+        document["retried_episodes"] = json!(bias);
         document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
         document["weights_document"] = json!(documents.as_ref().map(|(_, weights)| weights));
         document["weights_digest"] = json!(cycle.weights_digest);
@@ -91,6 +94,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     render::line(format!("\nTasks\n{}", task_table(&tasks)));
     if !counts.is_empty() {
         render::line(format!("\nEpisodes\n{}", outcome_table(&counts)));
+        bias.iter().for_each(|bias| render::line(report::retried(bias)));
     }
     if parts.episodes {
         render::line(format!("\nScored episodes\n{}", episode_table(&episodes)));

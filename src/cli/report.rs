@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::cycle::EnvironmentId;
+use crate::scoring::Bias;
 use crate::stage::documents::{ScoreEntry, ScoresDocument, WeightsDocument};
 
 /// Tables of scores and weights, ready to print.
@@ -89,4 +90,17 @@ pub(super) fn plain(header: impl IntoIterator<Item = String>) -> Table {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.into_iter().collect::<Vec<_>>());
     table
+}
+
+/// Whether episodes that ran again after faults of ours ended differently from the others.
+pub(super) fn retried(bias: &Bias) -> String {
+    let Bias { retried, observed, expected, z } = bias;
+    let verdict = if bias.is_suspicious() {
+        "chance alone rarely does that: look at what those episodes have in common"
+    } else {
+        "no sign that running them again changed the result"
+    };
+    format!(
+        "Ran again: {retried} episodes, {observed} successes where the others suggest {expected:.1} (z {z:.2}): {verdict}."
+    )
 }

@@ -2,11 +2,12 @@
 //!
 //! `docs/scoring.md` has the formulas and the algorithm. The order of work: a [`Table`] of success rates is checked once;
 //! [`pareto()`] compares every two miners and plays the subset game; [`weights()`] turns points into a normalised vector.
-//! [`wilson()`] says how sure a success rate is.
+//! [`wilson()`] says how sure a success rate is, [`bias()`] whether episodes that ran again differ from the others.
 //!
 //! Nothing here reads a clock, a file, the environment or a random number. Sums run in ascending uid, `exp` is that of the
 //! `libm` crate and everything else is an IEEE operation, so no platform's mathematics library can change a digit.
 
+mod bias;
 mod hitting;
 mod margin;
 mod pareto;
@@ -20,6 +21,7 @@ mod brute_force;
 #[cfg(test)]
 mod properties;
 
+pub use bias::{Bias, Stratum, bias};
 pub use hitting::TooHard;
 pub use pareto::{Pareto, SubsetWeighting, pareto};
 pub use relation::Rule;

@@ -8,12 +8,14 @@
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
+//! | `bias.rs` | episodes that ran again beside the others |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
 
 mod admin;
 mod append;
+mod bias;
 mod cycle;
 pub mod embedded;
 mod episode;

@@ -116,6 +116,25 @@ fn a_worker_the_server_and_the_database_die_and_nobody_pays_for_it() {
     assert!(again > 0, "no episode was lost: {episodes:?}");
     let shown = place.json(&["cycle", "show", "--format", "json"]);
     assert!(shown["outcomes"].as_array().unwrap().iter().all(|count| count["outcome"] != "infra_fault"), "{shown}");
+    let bias = serde_json::to_value(robo::scoring::bias(strata(&episodes))).unwrap();
+    assert_eq!(shown["retried_episodes"], bias, "{episodes:?}");
+}
+
+/// Episodes by miner and environment, those that ran again apart.
+fn strata(episodes: &[Value]) -> Vec<robo::scoring::Stratum> {
+    let mut strata = BTreeMap::new();
+    for episode in episodes {
+        let key = (episode["environment"].to_string(), episode["hotkey"].to_string());
+        let none = robo::scoring::Stratum { retried: 0, retried_successes: 0, once: 0, once_successes: 0 };
+        let stratum = strata.entry(key).or_insert(none);
+        let won = u64::from(episode["report"]["outcome"]["outcome"] == "success");
+        if episode["attempt"].as_u64() > Some(1) {
+            (stratum.retried, stratum.retried_successes) = (stratum.retried + 1, stratum.retried_successes + won);
+        } else {
+            (stratum.once, stratum.once_successes) = (stratum.once + 1, stratum.once_successes + won);
+        }
+    }
+    strata.into_values().collect()
 }
 
 #[test]
