@@ -25,6 +25,7 @@ mod journal;
 mod lease;
 mod location;
 mod publication;
+mod reopen;
 mod retry;
 mod status;
 
