@@ -3,8 +3,9 @@
 //! It decides what a manifest may say; `stage/` decides what happens. The schema and docs/pipelines.md follow it.
 
 /// What kind of value a setting or an output is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ValueType")]
 pub enum Type {
     /// A text.
     String,
@@ -48,6 +49,19 @@ impl Type {
             Self::Pareto => "pareto",
             Self::Weights => "weights",
             Self::Any => "any",
+        }
+    }
+
+    /// Whether a value is of this type, as far as a single value shows it.
+    pub fn fits(self, value: &serde_json::Value) -> bool {
+        match self {
+            Self::String | Self::Environment => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::Object | Self::Scores | Self::Pareto | Self::Weights => value.is_object(),
+            Self::List | Self::Miners => value.is_array(),
+            Self::Any => true,
         }
     }
 
@@ -130,6 +144,8 @@ pub struct Kind {
     pub settings: &'static [Setting],
     /// What later stages can read.
     pub outputs: &'static [Output],
+    /// Whether a stage of this kind says itself what else it gives: `outputs: {name: {type: ...}}`.
+    pub declares_outputs: bool,
 }
 
 impl Kind {
@@ -190,6 +206,7 @@ pub static KINDS: &[Kind] = &[
             ),
         ],
         outputs: &[output("miners", Type::Miners, "the miners by uid"), output("count", Type::Integer, "how many")],
+        declares_outputs: false,
     },
     Kind {
         name: "environments/provision",
@@ -200,6 +217,7 @@ pub static KINDS: &[Kind] = &[
             output("python", Type::String, "version of the Python that simulates"),
             output("packages", Type::Object, "versions of the packages that decide results"),
         ],
+        declares_outputs: false,
     },
     Kind {
         name: "episodes/run",
@@ -228,12 +246,14 @@ pub static KINDS: &[Kind] = &[
             output("planned", Type::Integer, "episodes planned"),
             output("scored", Type::Integer, "episodes that count"),
         ],
+        declares_outputs: false,
     },
     Kind {
         name: "scores/aggregate",
         doc: "turns the episodes of the stages before it into success rates with Wilson intervals",
         settings: &[MINERS],
         outputs: &[output("scores", Type::Scores, "success rates per miner and environment")],
+        declares_outputs: false,
     },
     Kind {
         name: "scores/pareto",
@@ -256,6 +276,7 @@ pub static KINDS: &[Kind] = &[
             ),
         ],
         outputs: &[output("pareto", Type::Pareto, "the frontier and the points")],
+        declares_outputs: false,
     },
     Kind {
         name: "scores/weights",
@@ -285,18 +306,21 @@ pub static KINDS: &[Kind] = &[
             ),
         ],
         outputs: &[output("weights", Type::Weights, "the vector")],
+        declares_outputs: false,
     },
     Kind {
         name: "weights/publish",
         doc: "makes the vector the latest one, in one transaction with the end of the cycle",
         settings: &[SCORES, PARETO, setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector")],
         outputs: &[output("digest", Type::String, "SHA-256 of the published document")],
+        declares_outputs: false,
     },
     Kind {
         name: "environments/teardown",
         doc: "stops every environment server of the cycle",
         settings: &[],
         outputs: &[],
+        declares_outputs: false,
     },
 ];
 
