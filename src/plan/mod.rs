@@ -4,6 +4,7 @@
 //! [`truth`] give the engine the values of what could not be known before the start.
 
 mod build;
+mod codeless;
 mod compile;
 mod definition;
 mod draft;
@@ -14,6 +15,7 @@ mod graph_of_drafts;
 mod inputs;
 pub mod kinds;
 mod lint;
+mod mapping;
 mod matrix;
 mod miners;
 mod references;
@@ -22,6 +24,7 @@ pub mod schema;
 mod settings;
 
 pub use build::{BuildError, check_builds};
+pub use codeless::program_digest;
 pub use compile::{Compiled, compile};
 pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
@@ -31,4 +34,5 @@ pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
 pub use lint::lint;
+pub use mapping::{Mapping, MappingError};
 pub use miners::DEMO_POLICIES;

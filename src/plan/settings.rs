@@ -8,6 +8,7 @@ use crate::manifest::{Diagnostic, Diagnostics, suggest};
 use super::expression;
 use super::graph_of_drafts::Ancestry;
 use super::kinds::{Absent, Kind, Rule, Setting, Type};
+use super::mapping;
 use super::references::Scope;
 
 /// Resolve the settings of a stage.
@@ -56,6 +57,10 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn written(&self, node: NodeId) -> Result<Value, Vec<Diagnostic>> {
         let value = self.scope.document.value(node);
+        if let (Type::Expression, Value::String(text)) = (self.setting.kind, &value) {
+            // Without its braces, so that the engine leaves it to the stage.
+            return Ok(mapping::bare(text).into());
+        }
         let found = self.scope.check(self.index, node)?;
         if let Some(given) = found.kind.filter(|given| !self.setting.kind.accepts(*given)) {
             let (name, wanted) = (self.setting.name, self.setting.kind.word());
@@ -168,7 +173,7 @@ impl Resolver<'_> {
             Type::Integer => value.is_i64() || value.is_u64(),
             Type::Number => value.is_number(),
             Type::Boolean => value.is_boolean(),
-            Type::String | Type::Environment => value.is_string(),
+            Type::String | Type::Environment | Type::Expression => value.is_string(),
             Type::Object => value.is_object(),
             Type::List | Type::Miners => value.is_array(),
             Type::Any => true,

@@ -8,6 +8,7 @@
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
+//! | `query.rs` | an operator's own question about a cycle |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -23,6 +24,7 @@ mod journal;
 mod lease;
 mod location;
 mod publication;
+mod query;
 mod retry;
 mod status;
 
