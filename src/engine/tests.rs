@@ -33,6 +33,7 @@ fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
         depends_on: needs.iter().map(|id| id.parse().unwrap()).collect(),
         when: None,
         with: Map::new(),
+        outputs: Default::default(),
         tasks: if cells.is_empty() { vec![task(&"")] } else { cells.iter().map(task).collect() },
         expansion: None,
         max_parallel: None,

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::located::{Entries, Located, Raw};
 use super::units::Span;
+use crate::plan::OutputType;
 
 /// A pipeline: one graph of stages, its inputs and its schedule.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -156,6 +157,9 @@ pub(crate) struct Stage {
     /// Settings of its kind.
     #[serde(default)]
     pub(crate) with: Entries<Raw>,
+    /// What it gives to later stages, for kinds that leave this to the pipeline.
+    #[serde(default)]
+    pub(crate) outputs: Entries<OutputWire>,
     /// When a failed task runs again.
     #[serde(default)]
     pub(crate) retry: Option<Located<RetryWire>>,
@@ -166,6 +170,19 @@ pub(crate) struct Stage {
     #[serde(default)]
     pub(crate) expect: Option<Located<ExpectWire>>,
     /// What it is for.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for whoever reads the manifest")]
+    pub(crate) description: Option<String>,
+}
+
+/// A value that a stage gives to later ones.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputWire {
+    /// What kind of value.
+    #[serde(rename = "type")]
+    pub(crate) kind: OutputType,
+    /// What it is.
     #[serde(default)]
     #[expect(dead_code, reason = "for whoever reads the manifest")]
     pub(crate) description: Option<String>,

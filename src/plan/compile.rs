@@ -293,6 +293,7 @@ impl Compiler<'_> {
             depends_on,
             when: draft.when.clone(),
             with: draft.with.clone(),
+            outputs: draft.wire.outputs.0.iter().map(|(name, output)| (name.value.clone(), output.kind)).collect(),
             tasks: draft.tasks.clone(),
             expansion: None,
             max_parallel: None,

@@ -12,6 +12,8 @@ use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
 use crate::manifest::simulation::Simulation;
 
+use super::kinds::Type as OutputType;
+
 /// A pipeline with its inputs bound, its environments and matrices expanded, in the order it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +83,9 @@ impl Definition {
 
     /// Episodes that a stage will run, when that is known before the start: miners x tasks x episodes of each.
     pub fn planned_episodes(&self, stage: &Stage) -> Option<u64> {
+        if stage.expansion.is_some() {
+            return None;
+        }
         let episodes = stage.with.get("episodes")?.as_u64()?;
         let miners = self.known_miners(stage.with.get("miners")?)?;
         Some(episodes.saturating_mul(miners as u64).saturating_mul(stage.tasks.len() as u64))
@@ -156,6 +161,9 @@ pub struct Stage {
     pub when: Option<String>,
     /// Settings: JSON whose texts may hold `${{ }}`.
     pub with: Map<String, Value>,
+    /// Outputs that the pipeline declares, for kinds that leave it to the pipeline.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, OutputType>,
     /// Its tasks: one, or one per cell of its matrix. Empty while `expansion` waits for the outputs it is made of.
     pub tasks: Vec<Task>,
     /// The matrix, when it uses outputs of earlier stages: expanded, and written down, when those are there.

@@ -9,7 +9,7 @@ use crate::manifest::located::{Entries, Located};
 use crate::manifest::pipeline::{Pipeline, Stage};
 use crate::manifest::{Diagnostics, suggest};
 
-use super::kinds::{KINDS, Kind};
+use super::kinds::{KINDS, Kind, Type};
 use super::{Phase, Task};
 
 /// The most stages a pipeline may have.
@@ -36,6 +36,13 @@ impl Draft<'_> {
     /// Names of its matrix.
     pub(super) fn axes(&self) -> impl Iterator<Item = &str> {
         self.wire.matrix.names()
+    }
+
+    /// What later stages can read of one task: what its kind gives and what the pipeline declares.
+    pub(super) fn outputs(&self) -> Vec<(&str, Type)> {
+        let fixed = self.kind.into_iter().flat_map(|kind| kind.outputs).map(|output| (output.name, output.kind));
+        let declared = self.wire.outputs.0.iter().map(|(name, output)| (name.value.as_str(), output.kind));
+        fixed.chain(declared.filter(|_| self.kind.is_some_and(|kind| kind.declares_outputs))).collect()
     }
 
     /// The node of a setting, or of the stage's name when the setting is not written.
@@ -113,8 +120,27 @@ fn collect<'a>(
                 None => problem.help(format!("expected {}", alternatives(&names))),
             });
         }
+        check_outputs(document, wire, kind, found);
         let (at, with, tasks) = (name.at, Map::new(), Vec::new());
         drafts.push(Draft { id, at, phase, wire, kind, depends_on: Vec::new(), when: None, with, tasks });
+    }
+}
+
+/// Declared outputs need a kind that takes them, and names that expressions can use.
+fn check_outputs(document: &Document, wire: &Stage, kind: Option<&'static Kind>, found: &mut Diagnostics) {
+    let Some(kind) = kind else { return };
+    for (name, _) in &wire.outputs.0 {
+        let problem = |message: String| document.error(name.at, message);
+        if !kind.declares_outputs {
+            found.push(problem(format!("`{}` says itself what it gives: it takes no `outputs`", kind.name)));
+            return;
+        }
+        if let Some(given) = kind.output(&name.value) {
+            found.push(problem(format!("`{}` gives `{}` already: {}", kind.name, given.name, given.doc)));
+        } else if name.value.parse::<StageId>().is_err() {
+            let message = format!("`{}` is not an output name (a-z, 0-9 and _, starting with a letter)", name.value);
+            found.push(problem(message));
+        }
     }
 }
 

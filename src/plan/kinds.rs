@@ -7,8 +7,9 @@ mod codeless;
 use serde_json::{Map, Value};
 
 /// What kind of value a setting or an output is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ValueType")]
 pub enum Type {
     /// A text.
     String,
@@ -33,6 +34,7 @@ pub enum Type {
     /// The normalised vector.
     Weights,
     /// An expression that the stage evaluates itself, once per element. It is checked like any other.
+    #[serde(skip)]
     Expression,
     /// Anything.
     Any,
@@ -55,6 +57,19 @@ impl Type {
             Self::Weights => "weights",
             Self::Expression => "expression",
             Self::Any => "any",
+        }
+    }
+
+    /// Whether a value is of this type, as far as a single value shows it.
+    pub fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::String | Self::Environment | Self::Expression => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::Object | Self::Scores | Self::Pareto | Self::Weights => value.is_object(),
+            Self::List | Self::Miners => value.is_array(),
+            Self::Any => true,
         }
     }
 

@@ -9,6 +9,7 @@ mod compile;
 mod definition;
 mod draft;
 mod environments;
+mod expand;
 mod expression;
 mod graph;
 mod graph_of_drafts;
@@ -30,9 +31,11 @@ pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
     retryable,
 };
+pub use expand::{ExpansionError, expand};
 pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
+pub use kinds::Type as OutputType;
 pub use lint::lint;
 pub use mapping::{Mapping, MappingError};
 pub use miners::DEMO_POLICIES;

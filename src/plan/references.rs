@@ -227,7 +227,8 @@ impl Scope<'_> {
         let found = |kind| Found { kind: Some(kind), stages: vec![target], ..Found::default() };
         // An unknown kind is reported by itself; what it gives is not known then.
         let Some(kind) = self.drafts[target].kind else { return Ok(found(Type::Any)) };
-        let outputs: Vec<&str> = kind.outputs.iter().map(|output| output.name).collect();
+        let given = self.drafts[target].outputs();
+        let outputs: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
         let Some(field) = field else {
             let all = outputs.iter().map(|output| format!("stages.{id}.{output}")).collect::<Vec<_>>().join(", ");
             return Err((
@@ -235,11 +236,16 @@ impl Scope<'_> {
                 Some(format!("there are: {all}")).filter(|_| !all.is_empty()),
             ));
         };
-        match kind.output(field) {
+        match given.iter().find(|(name, _)| *name == field) {
+            None if kind.declares_outputs => {
+                let (message, help) = unknown(format!("stage `{id}` has no output `{field}`"), field, &outputs);
+                let declare = || format!("declare it: `outputs: {{ {field}: {{ type: any }} }}`");
+                Err((message, help.or_else(|| Some(declare()))))
+            }
             None => Err(unknown(format!("`{}` has no output `{field}`", kind.name), field, &outputs)),
             Some(_) if deeper => Ok(found(Type::Any)),
             Some(_) if self.drafts[target].axes().next().is_some() => Ok(found(Type::List)),
-            Some(output) => Ok(found(output.kind)),
+            Some((_, kind)) => Ok(found(*kind)),
         }
     }
 

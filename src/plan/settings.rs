@@ -147,9 +147,9 @@ impl Resolver<'_> {
         let drafts = stages.iter().map(|stage| &self.scope.drafts[*stage]);
         // A stage with a matrix gives a list of such values, which is something else.
         let single = drafts.filter(|draft| draft.axes().next().is_none());
-        let outputs = single.filter_map(|draft| Some((draft, draft.kind?))).flat_map(|(draft, kind)| {
-            let fitting = kind.outputs.iter().filter(|output| output.kind == self.setting.kind);
-            fitting.map(move |output| format!("stages.{}.{}", draft.id, output.name))
+        let outputs = single.flat_map(|draft| {
+            let fitting = draft.outputs().into_iter().filter(|(_, kind)| *kind == self.setting.kind);
+            fitting.map(move |(name, _)| format!("stages.{}.{name}", draft.id))
         });
         outputs.collect()
     }
@@ -169,20 +169,11 @@ impl Resolver<'_> {
     }
 
     fn conforms(&self, value: &Value) -> Result<(), (String, Option<String>)> {
-        let fits = match self.setting.kind {
-            Type::Integer => value.is_i64() || value.is_u64(),
-            Type::Number => value.is_number(),
-            Type::Boolean => value.is_boolean(),
-            Type::String | Type::Environment | Type::Expression => value.is_string(),
-            Type::Object => value.is_object(),
-            Type::List | Type::Miners => value.is_array(),
-            Type::Any => true,
-            Type::Scores | Type::Pareto | Type::Weights => {
-                let help = format!("write `${{{{ stages.ID.{} }}}}`, or leave it out", self.setting.name);
-                return Err(("comes from another stage".into(), Some(help)));
-            }
-        };
-        if !fits {
+        if matches!(self.setting.kind, Type::Scores | Type::Pareto | Type::Weights) {
+            let help = format!("write `${{{{ stages.ID.{} }}}}`, or leave it out", self.setting.name);
+            return Err(("comes from another stage".into(), Some(help)));
+        }
+        if !self.setting.kind.fits(value) {
             return Err((format!("takes {}, found {}", self.setting.kind.word(), expression::kind_of(value)), None));
         }
         if self.setting.kind == Type::Environment {
