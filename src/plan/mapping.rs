@@ -65,7 +65,7 @@ impl Mapping {
         let items = elements(items)?;
         let engine = expression::engine();
         // Converted once: outputs of earlier stages may be large.
-        let base = minijinja::Value::from_serialize(context);
+        let base = minijinja::Value::from(Serde(context));
         let mut values = Vec::new();
         let mut bytes = 0;
         for (index, item) in items.iter().enumerate() {
@@ -146,7 +146,7 @@ mod tests {
         let condition = text(map("1", Some("item"), json!([3])));
         assert!(condition.contains("`where` of element 0: a condition is true or false, this is a number"), "{condition}");
         assert!(text(map("1", None, json!(3))).contains("a number, and not a list"));
-        assert!(text(map("'x' * 50", None, json!([0; 10]))).contains("more than 200 bytes"));
+        assert!(text(map("'x' * 50", None, json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))).contains("more than 200 bytes"));
         assert!(text(map("1", None, Value::Array(vec![Value::Null; 100_001]))).contains("100001 elements"));
         assert!(text(map("1 / item", None, json!([0]))).contains("element 0"));
     }
