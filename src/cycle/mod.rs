@@ -6,6 +6,7 @@ mod episode;
 mod id;
 mod journal;
 mod memory;
+mod rows;
 mod seed;
 mod task;
 
@@ -16,5 +17,6 @@ pub use journal::{
     Publication, TaskState,
 };
 pub use memory::MemoryJournal;
+pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{ChildStdin, ChildStdout, Command},
     task::JoinHandle,
     time::timeout,
@@ -30,6 +30,8 @@ use super::process::{die_with_parent, on_lasting_thread};
 const TAIL_LINES: usize = 50;
 /// Characters of a line that are kept.
 const LINE_LENGTH: usize = 1000;
+/// Bytes that are read as one line.
+const LONGEST_LINE: u64 = 64 * 1024;
 
 /// Why a child is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,14 @@ pub enum ChildError {
         problem: String,
         /// The end of its standard error.
         last_words: LastWords,
+    },
+    /// It said more than was asked for.
+    #[error("{name} wrote more than {most} bytes to its standard output")]
+    TooMuch {
+        /// What was started.
+        name: String,
+        /// Most that was asked for.
+        most: usize,
     },
     /// The system does not say how it is.
     #[error("cannot wait for {name}")]
@@ -122,6 +132,20 @@ impl Program {
         for variable in variables {
             self.command.env_remove(variable);
         }
+        self
+    }
+
+    /// Without any variable of our environment. Call it before those of its own are set.
+    #[must_use]
+    pub fn with_clean_env(mut self) -> Self {
+        self.command.env_clear();
+        self
+    }
+
+    /// In this working directory.
+    #[must_use]
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.current_dir(directory);
         self
     }
 
@@ -205,6 +229,45 @@ impl Child {
             },
         };
         Err(ChildError::NotListening { name: self.name.clone(), problem, last_words: self.last_words() })
+    }
+
+    /// Give it `input`, close its standard input, and wait for its end: how it ended, what it wrote, its last words.
+    ///
+    /// What it leaves running is killed with its group. Giving up drops the child, which kills it, too.
+    ///
+    /// # Errors
+    /// [`ChildError::TooMuch`] as soon as it has written more than `most` bytes; [`ChildError::Wait`].
+    pub async fn converse(mut self, input: &[u8], most: usize) -> Result<(ExitStatus, Vec<u8>, LastWords), ChildError> {
+        let (stdin, stdout) = (self.stdin.take(), self.stdout.take());
+        let write = async move {
+            if let Some(mut stdin) = stdin {
+                // A program need not read what it is given.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let read = async move {
+            let mut bytes = Vec::new();
+            if let Some(stdout) = stdout {
+                let _ = stdout.take(most as u64 + 1).read_to_end(&mut bytes).await;
+            }
+            bytes
+        };
+        let talk = async { tokio::join!(write, read).1 };
+        tokio::pin!(talk);
+        let (status, bytes) = tokio::select! {
+            bytes = &mut talk => {
+                if bytes.len() > most {
+                    return Err(ChildError::TooMuch { name: self.name.clone(), most });
+                }
+                (self.wait().await?, bytes)
+            }
+            // Its group is gone now. Only a process that left the group can still hold the pipe, and it is not waited for.
+            status = self.wait() => (status?, timeout(Duration::from_secs(5), talk).await.unwrap_or_default()),
+        };
+        if bytes.len() > most {
+            return Err(ChildError::TooMuch { name: self.name.clone(), most });
+        }
+        Ok((status, bytes, self.last_words()))
     }
 
     /// The error for a child that ended although nobody stopped it.
@@ -317,7 +380,8 @@ async fn listen(stream: impl AsyncRead + Unpin, name: String, tail: Tail) {
 /// One line without its end, whatever bytes it is made of.
 async fn read_line(stream: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
-    match stream.read_until(b'\n', &mut bytes).await {
+    // A line without an end must not fill our memory: it is read in pieces.
+    match (&mut *stream).take(LONGEST_LINE).read_until(b'\n', &mut bytes).await {
         Ok(0) | Err(_) => None,
         Ok(_) => Some(String::from_utf8_lossy(&bytes).trim_end().chars().take(LINE_LENGTH).collect()),
     }
@@ -374,6 +438,21 @@ mod tests {
         drop(child);
         let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut { reader }, &mut [0])).await.unwrap();
         assert_eq!(end.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_conversation_ends_with_all_it_said() {
+        let hello = vec![b'x'; 1 << 20];
+        let child = shell("cat; echo bye >&2; exit 7").start().await.unwrap();
+        let (status, said, last) = child.converse(&hello, 1 << 20).await.unwrap();
+        assert_eq!((status.code(), said == hello, last.0), (Some(7), true, vec!["bye".to_owned()]));
+        let child = shell("cat; cat").start().await.unwrap();
+        let error = child.converse(&hello, (1 << 20) - 1).await.unwrap_err();
+        assert!(matches!(error, ChildError::TooMuch { most: 1_048_575, .. }), "{error}");
+        // Neither reading nor closing is asked of it, and what it starts in the background does not hold us up.
+        let child = shell("sleep 1000 & echo done").start().await.unwrap();
+        let (status, said, _) = child.converse(&hello, 10).await.unwrap();
+        assert!(status.success() && said == b"done\n");
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
 use super::references::{Found, Scope};
-use super::{Definition, Environment, Expect, Retry, Stage, definition, environments, matrix, miners, rules, settings};
+use super::{Definition, Environment, Expect, Retry, Stage, codeless, definition, environments, matrix, miners, rules, settings};
 
 const VERSION: u32 = 1;
 const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
@@ -168,10 +168,12 @@ impl Compiler<'_> {
         for index in 0..drafts.len() {
             let wire = drafts[index].wire;
             let scope = self.scope(ids, drafts);
-            let mut texts: Vec<_> = wire.with.0.iter().map(|(_, raw)| raw.0).collect();
-            texts.extend(wire.when.map(|raw| raw.0));
-            for node in texts {
-                match scope.check(index, node) {
+            let settings = wire.with.0.iter();
+            let mut checked: Vec<_> =
+                settings.map(|(name, raw)| (raw.0, scope.check_setting(index, &name.value, raw.0))).collect();
+            checked.extend(wire.when.map(|raw| (raw.0, scope.check(index, raw.0))));
+            for (node, result) in checked {
+                match result {
                     Ok(Found { stages, .. }) => inferred.extend(stages.into_iter().map(|stage| (index, stage, node))),
                     Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
                 }
@@ -219,6 +221,9 @@ impl Compiler<'_> {
             let when = self.condition(&scope, index, found);
             let Some(kind) = drafts[index].kind else { continue };
             let mut with = settings::resolve(&scope, index, kind, ancestry, found);
+            if kind.name == "container/run" {
+                codeless::pin_program(&scope, index, &mut with, self.root, found);
+            }
             if kind.name == "file/miners" {
                 let at = |name: &str| drafts[index].setting_at(name);
                 miners::resolve(self.document, &mut with, &at, self.root, found);

@@ -33,11 +33,11 @@ pub struct ExpressionError {
 }
 
 impl ExpressionError {
-    fn new(expression: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(expression: &str, message: impl Into<String>) -> Self {
         Self { expression: expression.trim().to_owned(), message: message.into(), help: None }
     }
 
-    fn from_engine(expression: &str, error: &minijinja::Error) -> Self {
+    pub(super) fn from_engine(expression: &str, error: &minijinja::Error) -> Self {
         let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         let message = match error.kind() {
             ErrorKind::OutOfFuel => "the expression takes too many steps".to_owned(),
@@ -209,10 +209,15 @@ pub(super) fn evaluate(expression: &str, context: &Value) -> Result<Value, Expre
     let wrong = |error: minijinja::Error| ExpressionError::from_engine(expression, &error);
     let compiled = compile(&engine, expression)?;
     let value = compiled.eval(minijinja::Value::from(Serde(context))).map_err(wrong)?;
+    json_of(expression, &value)
+}
+
+/// What an expression has come to, as JSON.
+pub(super) fn json_of(expression: &str, value: &minijinja::Value) -> Result<Value, ExpressionError> {
     if value.is_undefined() {
         return Err(ExpressionError::new(expression, "something in the expression has no value"));
     }
-    let json = serde_json::to_value(&value)
+    let json = serde_json::to_value(value)
         .map_err(|error| ExpressionError::new(expression, format!("the result cannot be written as JSON: {error}")))?;
     // JSON has no infinities: they arrive as null.
     if value.is_number() && json.is_null() {
@@ -233,7 +238,7 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn compile<'e>(engine: &'e Environment<'e>, expression: &'e str) -> Result<Expression<'e, 'e>, ExpressionError> {
+pub(super) fn compile<'e>(engine: &'e Environment<'e>, expression: &'e str) -> Result<Expression<'e, 'e>, ExpressionError> {
     if expression.len() > LONGEST_EXPRESSION {
         let start: String = expression.chars().take(60).collect();
         let message = format!("the expression is longer than {LONGEST_EXPRESSION} bytes");
@@ -242,7 +247,7 @@ fn compile<'e>(engine: &'e Environment<'e>, expression: &'e str) -> Result<Expre
     engine.compile_expression(expression).map_err(|error| ExpressionError::from_engine(expression, &error))
 }
 
-fn engine<'s>() -> Environment<'s> {
+pub(super) fn engine<'s>() -> Environment<'s> {
     let mut engine = Environment::empty();
     engine.set_undefined_behavior(UndefinedBehavior::Strict);
     engine.set_fuel(Some(FUEL));

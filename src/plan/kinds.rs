@@ -2,6 +2,10 @@
 //!
 //! It decides what a manifest may say; `stage/` decides what happens. The schema and docs/pipelines.md follow it.
 
+mod codeless;
+
+use serde_json::{Map, Value};
+
 /// What kind of value a setting or an output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +33,9 @@ pub enum Type {
     Pareto,
     /// The normalised vector.
     Weights,
+    /// An expression that the stage evaluates itself, once per element. It is checked like any other.
+    #[serde(skip)]
+    Expression,
     /// Anything.
     Any,
 }
@@ -48,14 +55,15 @@ impl Type {
             Self::Scores => "scores",
             Self::Pareto => "pareto",
             Self::Weights => "weights",
+            Self::Expression => "expression",
             Self::Any => "any",
         }
     }
 
     /// Whether a value is of this type, as far as a single value shows it.
-    pub fn fits(self, value: &serde_json::Value) -> bool {
+    pub fn fits(self, value: &Value) -> bool {
         match self {
-            Self::String | Self::Environment => value.is_string(),
+            Self::String | Self::Environment | Self::Expression => value.is_string(),
             Self::Integer => value.is_i64() || value.is_u64(),
             Self::Number => value.is_number(),
             Self::Boolean => value.is_boolean(),
@@ -133,6 +141,17 @@ pub struct Output {
     pub doc: &'static str,
 }
 
+/// Whether running a stage again gives the same output and changes nothing in the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purity {
+    /// Yes: the output is a function of the settings, the outputs of the stages before it and the cycle's episodes.
+    Pure,
+    /// No: it starts, plays, publishes or sends something.
+    Effects,
+    /// As its setting `pure` says.
+    Declared,
+}
+
 /// A stage kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Kind {
@@ -144,11 +163,22 @@ pub struct Kind {
     pub settings: &'static [Setting],
     /// What later stages can read.
     pub outputs: &'static [Output],
-    /// Whether a stage of this kind says itself what else it gives: `outputs: {name: {type: ...}}`.
+    /// Whether the stage itself says in `outputs` what later stages can read.
     pub declares_outputs: bool,
+    /// Whether running it again gives the same.
+    pub purity: Purity,
 }
 
 impl Kind {
+    /// Whether a stage of this kind with these settings gives the same output whenever it is run again.
+    pub fn is_pure(&self, with: &Map<String, Value>) -> bool {
+        match self.purity {
+            Purity::Pure => true,
+            Purity::Effects => false,
+            Purity::Declared => with.get("pure").and_then(Value::as_bool).unwrap_or(false),
+        }
+    }
+
     /// The kind of that name.
     pub fn find(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
@@ -207,6 +237,7 @@ pub static KINDS: &[Kind] = &[
         ],
         outputs: &[output("miners", Type::Miners, "the miners by uid"), output("count", Type::Integer, "how many")],
         declares_outputs: false,
+        purity: Purity::Pure,
     },
     Kind {
         name: "environments/provision",
@@ -218,6 +249,7 @@ pub static KINDS: &[Kind] = &[
             output("packages", Type::Object, "versions of the packages that decide results"),
         ],
         declares_outputs: false,
+        purity: Purity::Effects,
     },
     Kind {
         name: "episodes/run",
@@ -247,6 +279,7 @@ pub static KINDS: &[Kind] = &[
             output("scored", Type::Integer, "episodes that count"),
         ],
         declares_outputs: false,
+        purity: Purity::Effects,
     },
     Kind {
         name: "scores/aggregate",
@@ -254,6 +287,7 @@ pub static KINDS: &[Kind] = &[
         settings: &[MINERS],
         outputs: &[output("scores", Type::Scores, "success rates per miner and environment")],
         declares_outputs: false,
+        purity: Purity::Pure,
     },
     Kind {
         name: "scores/pareto",
@@ -277,6 +311,7 @@ pub static KINDS: &[Kind] = &[
         ],
         outputs: &[output("pareto", Type::Pareto, "the frontier and the points")],
         declares_outputs: false,
+        purity: Purity::Pure,
     },
     Kind {
         name: "scores/weights",
@@ -307,20 +342,27 @@ pub static KINDS: &[Kind] = &[
         ],
         outputs: &[output("weights", Type::Weights, "the vector")],
         declares_outputs: false,
+        purity: Purity::Pure,
     },
+    codeless::CONTAINER_RUN,
+    codeless::SQL_QUERY,
+    codeless::EXPR_MAP,
     Kind {
         name: "weights/publish",
         doc: "makes the vector the latest one, in one transaction with the end of the cycle",
         settings: &[SCORES, PARETO, setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector")],
         outputs: &[output("digest", Type::String, "SHA-256 of the published document")],
         declares_outputs: false,
+        purity: Purity::Effects,
     },
+    codeless::WEBHOOK_SEND,
     Kind {
         name: "environments/teardown",
         doc: "stops every environment server of the cycle",
         settings: &[],
         outputs: &[],
         declares_outputs: false,
+        purity: Purity::Effects,
     },
 ];
 
@@ -330,7 +372,12 @@ pub fn reference() -> String {
 }
 
 fn of_kind(kind: &Kind) -> String {
-    let mut text = format!("### `{}`\n\n{}.\n", kind.name, capital(kind.doc));
+    let purity = match kind.purity {
+        Purity::Pure => " Pure.",
+        Purity::Effects => "",
+        Purity::Declared => " Pure if its setting `pure` says so.",
+    };
+    let mut text = format!("### `{}`\n\n{}.{purity}\n", kind.name, capital(kind.doc));
     if !kind.settings.is_empty() {
         text.push_str("\n| setting | type | default | meaning |\n|---|---|---|---|\n");
     }
@@ -356,6 +403,9 @@ fn of_kind(kind: &Kind) -> String {
     }
     for output in kind.outputs {
         text.push_str(&["| `", output.name, "` | ", output.kind.word(), " | ", output.doc, " |\n"].concat());
+    }
+    if kind.declares_outputs {
+        text.push_str("\nIts outputs are those that the stage declares under `outputs`.\n");
     }
     text
 }

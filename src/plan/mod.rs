@@ -4,6 +4,7 @@
 //! [`truth`] give the engine the values of what could not be known before the start.
 
 mod build;
+mod codeless;
 mod compile;
 mod definition;
 mod draft;
@@ -15,6 +16,7 @@ mod graph_of_drafts;
 mod inputs;
 pub mod kinds;
 mod lint;
+mod mapping;
 mod matrix;
 mod miners;
 mod references;
@@ -23,6 +25,7 @@ pub mod schema;
 mod settings;
 
 pub use build::{BuildError, check_builds};
+pub use codeless::program_digest;
 pub use compile::{Compiled, compile};
 pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
@@ -34,4 +37,5 @@ pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
 pub use kinds::Type as OutputType;
 pub use lint::lint;
+pub use mapping::{Mapping, MappingError};
 pub use miners::DEMO_POLICIES;

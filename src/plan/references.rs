@@ -10,6 +10,7 @@ use super::draft::Draft;
 use super::expression::{self, ExpressionError, Part};
 use super::inputs::Inputs;
 use super::kinds::Type;
+use super::mapping;
 
 /// Fields of `cycle` and their types.
 const CYCLE: [(&str, Type); 4] =
@@ -107,6 +108,36 @@ impl Scope<'_> {
                             }
                         }
                     }
+                }
+            }
+        }
+        if problems.is_empty() { Ok(found) } else { Err(problems) }
+    }
+
+    /// Check the setting of that name: one that is an expression by itself also knows the element it is evaluated for.
+    pub(super) fn check_setting(&self, stage: usize, name: &str, node: NodeId) -> Result<Found, Vec<Diagnostic>> {
+        let setting = self.drafts[stage].kind.and_then(|kind| kind.setting(name));
+        match (setting, self.document.text(node)) {
+            (Some(setting), Some(text)) if setting.kind == Type::Expression => {
+                self.check_element(stage, node, mapping::bare(text))
+            }
+            _ => self.check(stage, node),
+        }
+    }
+
+    fn check_element(&self, stage: usize, node: NodeId, expression: &str) -> Result<Found, Vec<Diagnostic>> {
+        let names = expression::references(expression).map_err(|error| vec![self.wrong(node, &error)])?;
+        let mut found = Found::default();
+        let mut problems = Vec::new();
+        for name in names.iter().filter(|name| !mapping::is_of_element(name)) {
+            match self.reference(stage, name) {
+                Ok(one) => found.join(one),
+                Err((message, help)) => {
+                    let problem = self.document.error_within(node, name, message);
+                    problems.push(match help {
+                        Some(help) => problem.help(help),
+                        None => problem,
+                    });
                 }
             }
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::manifest::Diagnostics;
 
+use super::codeless;
 use super::expression;
 use super::graph_of_drafts::Ancestry;
 use super::references::Scope;
@@ -15,6 +16,7 @@ pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnost
     environments_run_once(scope, found);
     one_publication(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
+    codeless::check(scope, found);
 }
 
 /// An episode is (cycle, environment, seed index, miner): two tasks over one environment would share their episodes.

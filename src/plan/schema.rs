@@ -41,7 +41,7 @@ fn condition(kind: &Kind) -> Value {
 fn of_setting(setting: &Setting) -> Value {
     let expression = json!({ "type": "string", "pattern": r"\$\{\{" });
     let mut literal = match setting.kind {
-        Type::String | Type::Environment => json!({ "type": "string" }),
+        Type::String | Type::Environment | Type::Expression => json!({ "type": "string" }),
         Type::Integer => json!({ "type": "integer" }),
         Type::Number => json!({ "type": "number" }),
         Type::Boolean => json!({ "type": "boolean" }),

@@ -8,6 +8,7 @@ use crate::manifest::{Diagnostic, Diagnostics, suggest};
 use super::expression;
 use super::graph_of_drafts::Ancestry;
 use super::kinds::{Absent, Kind, Rule, Setting, Type};
+use super::mapping;
 use super::references::Scope;
 
 /// Resolve the settings of a stage.
@@ -56,6 +57,10 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn written(&self, node: NodeId) -> Result<Value, Vec<Diagnostic>> {
         let value = self.scope.document.value(node);
+        if let (Type::Expression, Value::String(text)) = (self.setting.kind, &value) {
+            // Without its braces, so that the engine leaves it to the stage.
+            return Ok(mapping::bare(text).into());
+        }
         let found = self.scope.check(self.index, node)?;
         if let Some(given) = found.kind.filter(|given| !self.setting.kind.accepts(*given)) {
             let (name, wanted) = (self.setting.name, self.setting.kind.word());

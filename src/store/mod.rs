@@ -9,6 +9,7 @@
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
+//! | `query.rs` | an operator's own question about a cycle |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -26,6 +27,7 @@ mod lease;
 mod location;
 mod publication;
 mod reopen;
+mod query;
 mod retry;
 mod status;
 

@@ -1,0 +1,89 @@
+//! What must hold for the kinds that run an operator's own program, query, expression or call, beyond the types of their
+//! settings; and the digest that pins a program to the cycle.
+
+use std::{fs, io, path::Path};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::manifest::{Diagnostic, Diagnostics};
+
+use super::draft::Draft;
+use super::references::Scope;
+
+/// Check every stage of those kinds.
+pub(super) fn check(scope: &Scope<'_>, found: &mut Diagnostics) {
+    for draft in scope.drafts {
+        let problem = match draft.kind.map(|kind| kind.name) {
+            Some("container/run") => container(scope, draft),
+            Some("webhook/send") => webhook(scope, draft),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            found.push(problem);
+        }
+    }
+}
+
+fn container(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
+    let problem = |name: &str, message: &str| scope.document.error(draft.setting_at(name), message);
+    if draft.with.get("runtime").is_some_and(|runtime| runtime == "docker") {
+        let problem = problem("runtime", "this version of robo cannot run containers yet");
+        return Some(problem.help("`runtime: process` runs a `command` on this machine"));
+    }
+    if draft.with.contains_key("image") {
+        let problem = problem("image", "an `image` needs `runtime: docker`, which this version of robo does not have yet");
+        return Some(problem.help("leave it out: `runtime: process` runs a `command` on this machine"));
+    }
+    let texts = |value: &Value| value.as_array().is_some_and(|words| words.iter().all(Value::is_string));
+    match draft.with.get("command") {
+        None => Some(problem("command", "`runtime: process` needs a `command`")),
+        Some(Value::Array(words)) if words.is_empty() => Some(problem("command", "the `command` is empty")),
+        Some(command) if command.is_array() && !texts(command) => {
+            Some(problem("command", "a `command` is a list of texts").help("write numbers in quotes"))
+        }
+        Some(_) => match draft.with.get("env") {
+            Some(Value::Object(variables)) if !variables.values().all(Value::is_string) => {
+                Some(problem("env", "the values of `env` are texts").help("write numbers in quotes"))
+            }
+            _ => None,
+        },
+    }
+}
+
+fn webhook(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
+    let written = |name: &str| draft.wire.with.0.iter().any(|(setting, _)| setting.value == name);
+    match (written("payload"), written("text")) {
+        (false, false) => Some(scope.document.error(draft.at, "`webhook/send` needs `payload` or `text`")),
+        (true, true) => {
+            Some(scope.document.error(draft.setting_at("text"), "`webhook/send` takes `payload` or `text`, not both"))
+        }
+        _ => None,
+    }
+}
+
+/// Write the digest of a program that lies below the root into the settings: what runs is part of the definition.
+pub(super) fn pin_program(
+    scope: &Scope<'_>,
+    index: usize,
+    with: &mut Map<String, Value>,
+    root: &Path,
+    found: &mut Diagnostics,
+) {
+    match program_digest(with.get("command").unwrap_or(&Value::Null), root) {
+        None => {}
+        Some(Ok(digest)) => drop(with.insert("digest".into(), digest.into())),
+        Some(Err(error)) => {
+            let at = scope.drafts[index].setting_at("command");
+            let problem = scope.document.error(at, format!("the program cannot be read: {error}"));
+            found.push(problem.help("a program with a `/` in it is a file below the pipeline's root"));
+        }
+    }
+}
+
+/// SHA-256, in hex, of the program that a command starts; none if it is not a file below the root.
+pub fn program_digest(command: &Value, root: &Path) -> Option<io::Result<String>> {
+    let program = command.get(0)?.as_str()?;
+    let is_ours = program.contains('/') && !program.starts_with('/') && !program.contains("${{");
+    is_ours.then(|| Ok(hex::encode(Sha256::digest(fs::read(root.join(program))?))))
+}
