@@ -21,12 +21,14 @@
 //! | L2 | [`stage`] | one file per stage kind |
 //! | L3 | [`engine`] | decides what runs next, runs it, survives crashes |
 //! | L4 | [`api`] | HTTP reads for validators |
+//! | L4 | [`backend`] | starts cycles by the clock and runs what nobody runs |
 //! | L5 | [`cli`] | one file per verb |
 //!
 //! Reading order: README, this page, `pipelines/quickstart.yaml`, [`manifest`], [`plan`], [`cycle`], `engine/dispatcher.rs`,
 //! `stage/episodes.rs`, `store/journal.rs`.
 
 pub mod api;
+pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod cycle;

@@ -13,12 +13,12 @@ use super::{
     render::{self, Format},
     report,
 };
+use crate::backend::{self, Error, Steering};
 use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
-use crate::runtime::{self, DemoMiners};
-use crate::stage::{self, Context, Invocation, Servers, documents};
+use crate::stage::documents;
 use crate::store;
 
 /// Tasks in flight at a time when nobody says otherwise.
@@ -44,43 +44,12 @@ impl Default for Options {
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
-    let store = Arc::clone(&desk.store);
-    let record = crate::cycle::Journal::load(&*store, cycle).await.map_err(journal_failure)?;
     let board = Arc::new(Board::new());
-    let servers = {
-        let board = Arc::clone(&board);
-        let progress = Progress::new(move |text| board.say(text));
-        let runtime = runtime::Process::with_defaults(desk.data_dir.clone(), progress)?;
-        Arc::new(Servers::new(Arc::new(runtime), DemoMiners::with_defaults()?, record.root.into()))
-    };
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
-    let control = {
-        let board = Arc::clone(&board);
-        Control { suspend, observer: Arc::new(move |entry| board.entry(entry)), parallelism: options.parallel.into() }
-    };
-    let watcher: Arc<dyn Fn(stage::EpisodeProgress) + Send + Sync> = {
-        let board = Arc::clone(&board);
-        Arc::new(move |progress| board.episodes(&progress))
-    };
-    let execute = |scope: engine::Scope, attempt: engine::Attempt| {
-        let context = Context {
-            journal: Arc::clone(&store),
-            lease: scope.lease,
-            definition: scope.definition,
-            record: scope.record,
-            servers: Arc::clone(&servers),
-            watcher: Arc::clone(&watcher),
-        };
-        async move {
-            let settings = attempt.settings()?;
-            let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
-            stage::run(&context, invocation).await
-        }
-    };
-    let ending = engine::run(&store, cycle, execute, control).await;
+    let steering = steering(&board, suspend, options);
+    let ending = backend::run_cycle(&desk.store, &desk.data_dir, cycle, steering).await;
     board.end();
-    servers.stop().await;
     // Until here a second signal must be heard: stopping what runs may take its time.
     signals.abort();
     match ending {
@@ -91,14 +60,14 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
             Ok(Exit::Cancelled)
         }
         Ok(Ending::Paused(failure)) => Err(paused(desk, cycle, &failure)),
-        Err(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_)))) => {
+        Err(Error::Engine(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_))))) => {
             Err(journal_failure(error)
                 .hint(format!("see how far it is with: {}", desk.command(&format!("cycle show {cycle}")))))
         }
-        Err(engine::Error::Journal(error)) => {
+        Err(Error::Engine(engine::Error::Journal(error))) => {
             Err(journal_failure(error).hint(format!("go on with: {}", desk.command(&format!("cycle resume {cycle}")))))
         }
-        Err(engine::Error::Build(error)) => Err(build_failure(error)),
+        Err(Error::Engine(engine::Error::Build(error))) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
     }
 }
@@ -108,6 +77,19 @@ fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
     let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
     Failure::new(Exit::Failed, anyhow::anyhow!("cycle {cycle} is paused: {failure}"))
         .hint(format!("when the cause is gone, go on with: {resume}; or give it up with: {cancel}"))
+}
+
+fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -> Steering {
+    let (entries, episodes, progress) = (Arc::clone(board), Arc::clone(board), Arc::clone(board));
+    Steering {
+        control: Control {
+            suspend,
+            observer: Arc::new(move |entry| entries.entry(entry)),
+            parallelism: options.parallel.into(),
+        },
+        watcher: Arc::new(move |progress| episodes.episodes(&progress)),
+        progress: Progress::new(move |text| progress.say(text)),
+    }
 }
 
 /// The simulator's sources are not those that the cycle began with.

@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 6] = [
     &["store", "miner", "rollout", "runtime"],
     &["envserver", "stage"],
     &["engine"],
-    &["api"],
+    &["api", "backend"],
     &["cli", "main"],
 ];
 
