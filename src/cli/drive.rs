@@ -6,9 +6,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chaos::WRITES,
     cycle_show, db,
     desk::Desk,
     exit::{Exit, Failure, Result},
+    mortal::{DieAt, Mortal},
     progress::Board,
     render::{self, Format},
     report,
@@ -34,11 +36,15 @@ pub(super) struct Options {
     /// How to show the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
+
+    /// Testing aid of `robo chaos`: end with SIGKILL before or after a journal write, as `12:before`; `never` counts them
+    #[arg(long, value_name = "N:SIDE", hide = true)]
+    pub(super) die_at: Option<DieAt>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL, format: Format::default() }
+        Self { parallel: PARALLEL, format: Format::default(), die_at: None }
     }
 }
 
@@ -47,12 +53,16 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
     let store = Arc::clone(&desk.store);
     let record = crate::cycle::Journal::load(&*store, cycle).await.map_err(journal_failure)?;
     let board = Arc::new(Board::new());
+    sweep(&store).await;
+    let ledger = Arc::new(store.ledger());
     let servers = {
         let board = Arc::clone(&board);
         let progress = Progress::new(move |text| board.say(text));
-        let runtime = runtime::Process::with_defaults(desk.data_dir.clone(), progress)?;
-        Arc::new(Servers::new(Arc::new(runtime), DemoMiners::with_defaults()?, record.root.into()))
+        let runtime = runtime::Process::with_defaults(desk.data_dir.clone(), progress)?.with_ledger(ledger.clone());
+        let miners = DemoMiners::with_defaults()?.with_ledger(ledger.clone());
+        Arc::new(Servers::new(Arc::new(runtime), miners, record.root.into()))
     };
+    let journal = Arc::new(Mortal::new(Arc::clone(&store), options.die_at));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
     let control = {
@@ -64,8 +74,9 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         Arc::new(move |progress| board.episodes(&progress))
     };
     let execute = |scope: engine::Scope, attempt: engine::Attempt| {
+        let (ledger, lease) = (Arc::clone(&ledger), scope.lease);
         let context = Context {
-            journal: Arc::clone(&store),
+            journal: Arc::clone(&journal),
             lease: scope.lease,
             definition: scope.definition,
             record: scope.record,
@@ -73,14 +84,20 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
             watcher: Arc::clone(&watcher),
         };
         async move {
+            // Before anything of this lease starts, what older ones have left on this machine ends.
+            ledger.take_over(lease).await?;
             let settings = attempt.settings()?;
             let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
             stage::run(&context, invocation).await
         }
     };
-    let ending = engine::run(&store, cycle, execute, control).await;
+    let ending = engine::run(&journal, cycle, execute, control).await;
     board.end();
     servers.stop().await;
+    ledger.close().await;
+    if let Some(writes) = journal.asked_to_count() {
+        render::note(format!("{WRITES}{writes}"));
+    }
     // Until here a second signal must be heard: stopping what runs may take its time.
     signals.abort();
     match ending {
@@ -99,6 +116,13 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         }
         Err(engine::Error::Build(error)) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
+    }
+}
+
+/// End what cycles of this machine have left behind. A database that is away now is waited for by what comes next.
+async fn sweep(store: &store::Store) {
+    if let Err(error) = store.reap().await {
+        tracing::warn!(%error, "what earlier cycles may have left running could not be looked for");
     }
 }
 

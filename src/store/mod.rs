@@ -8,6 +8,7 @@
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
+//! | `ledger.rs` | what cycles have started and what may outlive them |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -21,6 +22,7 @@ mod error;
 mod holder;
 mod journal;
 mod lease;
+mod ledger;
 mod location;
 mod publication;
 mod retry;
@@ -36,6 +38,7 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use ledger::{CycleLedger, Reaped};
 pub use publication::PublicationRow;
 pub use status::{Contents, DatabaseStatus};
 
