@@ -40,18 +40,21 @@ impl From<JournalError> for Error {
 ///
 /// # Errors
 /// [`Error`] when the lease cannot be had or was lost, when the database stayed away, or when nothing can be started here.
-pub async fn run_cycle(
+pub async fn run_cycle<J: Journal>(
+    journal: &Arc<J>,
     store: &Arc<Store>,
     data_dir: &Path,
-    cycle: CycleId,
-    steering: Steering,
+    (cycle, steering): (CycleId, Steering),
 ) -> Result<Ending, Error> {
-    let record = store.load(cycle).await?;
-    let runtime = runtime::Process::with_defaults(data_dir.to_owned(), steering.progress)?;
-    let servers = Arc::new(Servers::new(Arc::new(runtime), DemoMiners::with_defaults()?, record.root.into()));
+    let record = journal.load(cycle).await?;
+    let ledger = Arc::new(store.ledger());
+    let runtime = runtime::Process::with_defaults(data_dir.to_owned(), steering.progress)?.with_ledger(ledger.clone());
+    let miners = DemoMiners::with_defaults()?.with_ledger(ledger.clone());
+    let servers = Arc::new(Servers::new(Arc::new(runtime), miners, record.root.into()));
     let execute = |scope: engine::Scope, attempt: engine::Attempt| {
+        let (ledger, lease) = (Arc::clone(&ledger), scope.lease);
         let context = Context {
-            journal: Arc::clone(store),
+            journal: Arc::clone(journal),
             lease: scope.lease,
             definition: scope.definition,
             record: scope.record,
@@ -59,12 +62,15 @@ pub async fn run_cycle(
             watcher: Arc::clone(&steering.watcher),
         };
         async move {
+            // Before anything of this lease starts, what older ones have left on this machine ends.
+            ledger.take_over(lease).await?;
             let settings = attempt.settings()?;
             let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
             stage::run(&context, invocation).await
         }
     };
-    let ending = engine::run(store, cycle, execute, steering.control).await;
+    let ending = engine::run(journal, cycle, execute, steering.control).await;
     servers.stop().await;
+    ledger.close().await;
     Ok(ending?)
 }

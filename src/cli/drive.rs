@@ -6,9 +6,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chaos::WRITES,
     cycle_show, db,
     desk::Desk,
     exit::{Exit, Failure, Result},
+    mortal::{DieAt, Mortal},
     progress::Board,
     render::{self, Format},
     report,
@@ -34,22 +36,31 @@ pub(super) struct Options {
     /// How to show the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
+
+    /// Testing aid of `robo chaos`: end with SIGKILL before or after a journal write, as `12:before`; `never` counts them
+    #[arg(long, value_name = "N:SIDE", hide = true)]
+    pub(super) die_at: Option<DieAt>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL, format: Format::default() }
+        Self { parallel: PARALLEL, format: Format::default(), die_at: None }
     }
 }
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
     let board = Arc::new(Board::new());
+    sweep(&desk.store).await;
+    let journal = Arc::new(Mortal::new(Arc::clone(&desk.store), options.die_at));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
     let steering = steering(&board, suspend, options);
-    let ending = backend::run_cycle(&desk.store, &desk.data_dir, cycle, steering).await;
+    let ending = backend::run_cycle(&journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
     board.end();
+    if let Some(writes) = journal.asked_to_count() {
+        render::note(format!("{WRITES}{writes}"));
+    }
     // Until here a second signal must be heard: stopping what runs may take its time.
     signals.abort();
     match ending {
@@ -89,6 +100,13 @@ fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -
         },
         watcher: Arc::new(move |progress| episodes.episodes(&progress)),
         progress: Progress::new(move |text| progress.say(text)),
+    }
+}
+
+/// End what cycles of this machine have left behind. A database that is away now is waited for by what comes next.
+async fn sweep(store: &store::Store) {
+    if let Err(error) = store.reap().await {
+        tracing::warn!(%error, "what earlier cycles may have left running could not be looked for");
     }
 }
 

@@ -5,6 +5,7 @@ mod lifetime;
 mod render;
 
 mod backend;
+mod chaos;
 mod completions;
 mod cycle;
 mod cycle_show;
@@ -16,6 +17,7 @@ mod env_server;
 mod graph;
 mod inputs;
 mod lint;
+mod mortal;
 mod plan;
 mod progress;
 mod report;
@@ -70,6 +72,8 @@ enum Verb {
     Score(score::Args),
     /// Create, initialise, inspect and reset the database
     Db(db::Args),
+    /// Kill a cycle at its journal writes, resume it, and demand the same bytes
+    Chaos(chaos::Args),
     /// Serve weights and scores over HTTP
     Backend(backend::Args),
     /// Run an environment server (started by robo itself)
@@ -124,6 +128,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,
+        Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
         Verb::EnvServer(args) => env_server::run(args).await,
         Verb::DemoMiner(args) => demo_miner::run(args).await,

@@ -105,6 +105,11 @@ impl Program {
         Self { name: name.into(), command: Command::new(path.as_ref()) }
     }
 
+    /// The name that messages use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// With one more argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {

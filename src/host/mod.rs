@@ -1,12 +1,15 @@
-//! This machine: the data directory, child processes, pinned downloads.
+//! This machine: the data directory, child processes and who they are, pinned downloads.
 //!
 //! Level 0 in spirit: it knows nothing of cycles, and every other module may use it.
 
 pub mod child;
 mod data_dir;
 pub mod download;
+mod identity;
+pub mod ledger;
 pub mod process;
 mod progress;
 
 pub use data_dir::{DataDirError, data_dir};
+pub use identity::{Identity, State};
 pub use progress::Progress;

@@ -32,7 +32,8 @@ fn container(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
         return Some(problem.help("`runtime: process` runs a `command` on this machine"));
     }
     if draft.with.contains_key("image") {
-        let problem = problem("image", "an `image` needs `runtime: docker`, which this version of robo does not have yet");
+        let problem =
+            problem("image", "an `image` needs `runtime: docker`, which this version of robo does not have yet");
         return Some(problem.help("leave it out: `runtime: process` runs a `command` on this machine"));
     }
     let texts = |value: &Value| value.as_array().is_some_and(|words| words.iter().all(Value::is_string));

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -11,8 +12,12 @@ use futures::future::join_all;
 use super::{
     Error,
     process::{GRACE, START, current_program, health},
+    recorded::Recorded,
 };
-use crate::host::child::{Child, Program};
+use crate::host::{
+    child::Program,
+    ledger::{Ledger, NoLedger},
+};
 
 /// What an endpoint of a demonstration miner begins with.
 const SCHEME: &str = "demo:";
@@ -23,25 +28,26 @@ type Slot = Arc<tokio::sync::Mutex<Option<Demo>>>;
 #[derive(Debug, Clone)]
 pub struct DemoMiners {
     program: PathBuf,
+    ledger: Arc<dyn Ledger>,
     slots: Arc<std::sync::Mutex<HashMap<String, Slot>>>,
 }
 
 #[derive(Debug)]
 struct Demo {
-    child: Child,
+    recorded: Recorded,
     url: String,
 }
 
 impl Demo {
     async fn is_well(&mut self) -> bool {
-        matches!(self.child.has_ended(), Ok(None)) && health(&self.url, None).await.is_ok()
+        matches!(self.recorded.child.has_ended(), Ok(None)) && health(&self.url, None).await.is_ok()
     }
 }
 
 impl DemoMiners {
     /// No miners yet; they will be started from `program`, a `robo`.
     pub fn new(program: PathBuf) -> Self {
-        Self { program, slots: Arc::default() }
+        Self { program, ledger: Arc::new(NoLedger), slots: Arc::default() }
     }
 
     /// The same, started from the running program.
@@ -50,6 +56,12 @@ impl DemoMiners {
     /// [`Error::Executable`].
     pub fn with_defaults() -> Result<Self, Error> {
         Ok(Self::new(current_program()?))
+    }
+
+    /// The same, with every process written into `ledger`.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, ..self }
     }
 
     /// The address behind an endpoint: for `demo:POLICY` that of a process, started if it does not run; any other
@@ -68,6 +80,9 @@ impl DemoMiners {
             }
             tracing::warn!(policy, "the demonstration miner `{policy}` has ended; starting another");
         }
+        if let Some(broken) = slot.take() {
+            broken.recorded.stop(Duration::ZERO).await;
+        }
         Ok(slot.insert(self.start(policy).await?).url.clone())
     }
 
@@ -77,7 +92,7 @@ impl DemoMiners {
             self.slots.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, slot)| slot).collect();
         join_all(slots.into_iter().map(|slot| async move {
             if let Some(demo) = slot.lock().await.take() {
-                demo.child.stop(GRACE).await;
+                demo.recorded.stop(GRACE).await;
             }
         }))
         .await;
@@ -85,11 +100,10 @@ impl DemoMiners {
 
     async fn start(&self, policy: &str) -> Result<Demo, Error> {
         let name = format!("the demonstration miner `{policy}`");
-        let mut child = Program::new(name, &self.program)
-            .args(["demo-miner", "--policy", policy, "--port", "0", "--until-eof"])
-            .start()
-            .await?;
-        let listening = child.listening(START).await?;
-        Ok(Demo { child, url: format!("http://{listening}") })
+        let program =
+            Program::new(name, &self.program).args(["demo-miner", "--policy", policy, "--port", "0", "--until-eof"]);
+        let mut recorded = Recorded::start(program, &self.ledger).await?;
+        let listening = recorded.child.listening(START).await?;
+        Ok(Demo { recorded, url: format!("http://{listening}") })
     }
 }

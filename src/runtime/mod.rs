@@ -9,6 +9,7 @@ mod interpreter;
 mod pip;
 mod process;
 pub mod python;
+mod recorded;
 mod servers;
 
 use std::path::PathBuf;
@@ -19,7 +20,13 @@ pub use demo::DemoMiners;
 pub use process::Process;
 pub use servers::Servers;
 
-use crate::{host::child::ChildError, plan};
+use crate::{
+    host::{
+        child::ChildError,
+        ledger::{LedgerError, RecordError},
+    },
+    plan,
+};
 
 /// What is to be started.
 #[derive(Debug, Clone)]
@@ -76,6 +83,9 @@ pub enum Error {
     /// A process of ours did not come up, or has ended.
     #[error(transparent)]
     Child(#[from] ChildError),
+    /// It could not be written into the ledger, and was ended again.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// It runs but does not answer.
     #[error("{name} at {url} does not answer: {problem}")]
     Silent {
@@ -91,13 +101,22 @@ pub enum Error {
     Executable(#[source] std::io::Error),
 }
 
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Child(error) => error.into(),
+            RecordError::Ledger(error) => error.into(),
+        }
+    }
+}
+
 impl Error {
     /// Whether the operator has to change something before another attempt can help.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NoPackage { .. } => true,
             Self::Python(error) => error.is_permanent(),
-            Self::Child(_) | Self::Silent { .. } | Self::Executable(_) => false,
+            Self::Child(_) | Self::Ledger(_) | Self::Silent { .. } | Self::Executable(_) => false,
         }
     }
 
@@ -120,7 +139,7 @@ impl Error {
         match self {
             Self::Python(error) => error.remedy(),
             Self::NoPackage { .. } => Some("correct `build.context` in the environment's manifest".into()),
-            Self::Child(_) | Self::Silent { .. } | Self::Executable(_) => None,
+            Self::Child(_) | Self::Ledger(_) | Self::Silent { .. } | Self::Executable(_) => None,
         }
     }
 }

@@ -5,16 +5,18 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use rand::RngExt;
 
-use super::{Address, Error, Order, Running, Runtime, interpreter, python::Environments};
+use super::{Address, Error, Order, Running, Runtime, interpreter, python::Environments, recorded::Recorded};
 use crate::host::{
     Progress,
-    child::{Child, Program},
+    child::Program,
+    ledger::{Ledger, NoLedger},
 };
 
 /// How long a server of ours may take to say where it listens.
@@ -29,12 +31,13 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 pub struct Process {
     environments: Environments,
     program: PathBuf,
+    ledger: Arc<dyn Ledger>,
 }
 
 impl Process {
     /// Servers started from `program`, a `robo`, with their environments in `environments`.
     pub fn new(environments: Environments, program: PathBuf) -> Self {
-        Self { environments, program }
+        Self { environments, program, ledger: Arc::new(NoLedger) }
     }
 
     /// The same with the usual choices: the running program, and the interpreter that `ROBO_PYTHON` names.
@@ -46,6 +49,12 @@ impl Process {
         Ok(Self::new(environments, current_program()?))
     }
 
+    /// The same, with every server written into `ledger`.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger, ..self }
+    }
+
     async fn start_server(&self, order: &Order) -> Result<Server, Error> {
         let package = order.root.join(&order.server.context);
         if !package.is_dir() {
@@ -53,7 +62,7 @@ impl Process {
         }
         let environment = self.environments.prepare(&order.root.join(&order.server.requirements)).await?;
         let token = hex::encode(rand::rng().random::<[u8; 32]>());
-        let mut child = Program::new("the environment server", &self.program)
+        let program = Program::new("the environment server", &self.program)
             .without_env(interpreter::FOREIGN)
             .env("PYTHONNOUSERSITE", "1")
             .env("ROBO_ENV_SERVER_TOKEN", &token)
@@ -62,17 +71,16 @@ impl Process {
             .arg(&environment.python)
             .arg("--package")
             .arg(&package)
-            .args(["--listen", "127.0.0.1:0", "--until-eof"])
-            .start()
-            .await?;
-        let listening = child.listening(START).await?;
-        let process = child.id().unwrap_or_default();
+            .args(["--listen", "127.0.0.1:0", "--until-eof"]);
+        let mut recorded = Recorded::start(program, &self.ledger).await?;
+        let listening = recorded.child.listening(START).await?;
+        let process = recorded.child.id().unwrap_or_default();
         let address = Address {
             url: format!("http://{listening}"),
             token,
             description: format!("process {process} (Python {}) at {listening}", environment.version),
         };
-        let mut server = Server { child, address };
+        let mut server = Server { recorded, address };
         server.check_health().await?;
         Ok(server)
     }
@@ -85,15 +93,15 @@ impl Runtime for Process {
 }
 
 struct Server {
-    child: Child,
+    recorded: Recorded,
     address: Address,
 }
 
 impl Server {
     async fn check_health(&mut self) -> Result<(), Error> {
         let answer = health(&self.address.url, Some(&self.address.token)).await;
-        if let Some(status) = self.child.has_ended()? {
-            return Err(self.child.ended(status).into());
+        if let Some(status) = self.recorded.child.has_ended()? {
+            return Err(self.recorded.child.ended(status).into());
         }
         answer.map_err(|problem| Error::Silent {
             name: "the environment server".into(),
@@ -113,7 +121,7 @@ impl Running for Server {
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
-        Box::pin(self.child.stop(GRACE))
+        Box::pin(self.recorded.stop(GRACE))
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
+//! | `ledger.rs` | what cycles have started and what may outlive them |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -24,10 +25,11 @@ mod error;
 mod holder;
 mod journal;
 mod lease;
+mod ledger;
 mod location;
 mod publication;
-mod reopen;
 mod query;
+mod reopen;
 mod retry;
 mod status;
 
@@ -41,6 +43,7 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use ledger::{CycleLedger, Reaped};
 pub use publication::PublicationRow;
 pub use status::{Contents, DatabaseStatus};
 

@@ -122,7 +122,9 @@ async fn read(connection: &mut PgConnection, question: &Question) -> Result<Vec<
         if rows.len() == question.max_rows {
             return Err(RowsError::TooManyRows(question.max_rows));
         }
-        rows.push(serde_json::from_str(&text).map_err(|error| RowsError::Failed(format!("a row is no JSON: {error}")))?);
+        rows.push(
+            serde_json::from_str(&text).map_err(|error| RowsError::Failed(format!("a row is no JSON: {error}")))?,
+        );
     }
     Ok(rows)
 }
