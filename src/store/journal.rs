@@ -53,10 +53,7 @@ impl Journal for Store {
     async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
         let work = || async move {
             let mut transaction = self.begin().await?;
-            let mut appended = Vec::with_capacity(entries.len());
-            for entry in entries {
-                appended.push(super::append::append(&mut transaction, lease, entry).await?);
-            }
+            let appended = super::append::append_all(&mut transaction, lease, entries).await?;
             transaction.commit().await?;
             Ok(appended)
         };

@@ -5,7 +5,7 @@
 //!
 //! | file | what it asks |
 //! |---|---|
-//! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
+//! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `pool.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
 //! | `status.rs` | the whole database at a glance |
@@ -22,6 +22,7 @@ mod holder;
 mod journal;
 mod lease;
 mod location;
+mod pool;
 mod publication;
 mod retry;
 mod status;

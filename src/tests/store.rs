@@ -13,7 +13,10 @@ use sqlx::Executor;
 
 use super::support::database::{TestDatabase, Version};
 
+mod batches;
 mod on_postgres;
+
+use batches::*;
 
 /// A journal under test, with what a test must do beside the contract.
 trait Subject {
@@ -144,6 +147,11 @@ contract! {
     reports_come_back_exactly_and_in_order
     what_was_never_planned_is_not_recorded
     episodes_are_fenced_too
+    lines_of_many_tasks_are_one_write
+    one_line_that_does_not_fit_takes_all_down
+    a_batch_of_no_lines_is_nothing
+    a_pool_takes_as_many_as_it_may_and_frees_every_way
+    a_pool_counts_all_cycles_and_only_live_leases
 }
 
 fn new_cycle() -> NewCycle {
