@@ -4,8 +4,8 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::cycle::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, TaskKey,
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, EnvironmentId, Episode, EpisodeKey, EpisodeTally, Heartbeat,
+    Journal, JournalError, Lease, PendingEpisode, TaskKey,
 };
 
 use super::{Store, cycle, episode, error::Trouble, lease};
@@ -85,6 +85,10 @@ impl Journal for Store {
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
         Ok(self.persist(|| async move { Ok(episode::scored(&self.pool, cycle).await?) }).await?)
+    }
+
+    async fn tally(&self, cycle: CycleId, environment: &EnvironmentId) -> Result<EpisodeTally, JournalError> {
+        Ok(self.persist(|| async move { Ok(episode::tally(&self.pool, cycle, environment).await?) }).await?)
     }
 
     async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {

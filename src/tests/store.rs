@@ -436,6 +436,8 @@ async fn pending_episodes_come_in_order_and_only_of_their_task<S: Subject>(subje
     let pending = journal.pending_episodes(cycle, &a).await.unwrap();
     assert_eq!(pending.into_iter().map(|episode| episode.key).collect::<Vec<_>>(), expected);
     assert_eq!(journal.pending_episodes(cycle, &b).await.unwrap().len(), 1500);
+    let scored = async |environment: &str| journal.tally(cycle, &environment.parse().unwrap()).await.unwrap().scored;
+    assert_eq!([scored("m/a").await, scored("m/b").await, scored("m/c").await], [1, 0, 0]);
 }
 
 async fn the_first_scored_outcome_is_final<S: Subject>(subject: &S) {
@@ -469,6 +471,8 @@ async fn our_own_faults_are_counted_and_run_again<S: Subject>(subject: &S) {
     assert_eq!(journal.record_episode(&lease, &ended).await.unwrap(), Appended::Recorded);
     assert!(journal.pending_episodes(cycle, &of).await.unwrap().is_empty());
     assert_eq!(journal.scored_episodes(cycle).await.unwrap(), [ended]);
+    let tally = journal.tally(cycle, &key.environment).await.unwrap();
+    assert_eq!((tally.scored, tally.successes), (1, 1));
 }
 
 async fn reports_come_back_exactly_and_in_order<S: Subject>(subject: &S) {
