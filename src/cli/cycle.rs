@@ -12,7 +12,7 @@ use super::{
     render::{self, Format},
 };
 use crate::config::Database;
-use crate::cycle::{CycleStatus, Journal};
+use crate::cycle::{CycleStatus, Journal, TaskKey, TaskState, TaskStatus};
 use crate::engine;
 use crate::plan::{self, Definition};
 use crate::store::CancelAnswer;
@@ -102,6 +102,11 @@ async fn resume(desk: &Desk, name: &str, options: &drive::Options) -> Result {
         .map_err(|error| engine::Error::Definition(cycle, error))
         .map_err(|error| Failure::new(Exit::Mismatch, error).hint("resume it with the version that started it"))?;
     plan::check_builds(&definition, Path::new(&record.root)).map_err(drive::build_failure)?;
+    let waits = |task: &&TaskState| matches!(task.status, TaskStatus::Paused { .. });
+    let paused: Vec<TaskKey> = record.tasks.iter().filter(waits).map(|task| task.key.clone()).collect();
+    if !paused.is_empty() {
+        desk.store.reopen(cycle, &paused).await.map_err(drive::journal_failure)?;
+    }
     drive(desk, cycle, options).await
 }
 

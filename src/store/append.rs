@@ -26,15 +26,19 @@ pub(super) async fn append_all(
     }
     let pools: BTreeSet<&str> = entries.iter().filter_map(|entry| Some(entry.pool.as_ref()?.name.as_str())).collect();
     pool::lock(connection, &pools).await?;
-    let tasks = locked_tasks(connection, lease, entries).await?;
+    let tasks = locked_tasks(connection, lease.cycle, Some(lease), entries.iter().map(|entry| &entry.task)).await?;
+    if tasks.is_empty() {
+        // Either the lease is lost or there are no such tasks.
+        lease::fence(connection, lease).await?;
+    }
     let occupancy = pool::occupancy(connection, lease.cycle, &pools).await?;
     let mut batch = Batch { tasks, occupancy, answers: vec![], lines: vec![], doubts: vec![] };
     for entry in entries {
         batch.take(lease.cycle, entry);
     }
     let Batch { tasks, answers, lines, doubts, .. } = batch;
-    refuse_unless_recorded(connection, lease.cycle, doubts).await?;
-    write(connection, lease, &lines, tasks.into_values().filter(|task| task.is_changed).collect()).await?;
+    refuse_unless_recorded(connection, lease, doubts).await?;
+    write(connection, (lease.cycle, lease.epoch), &lines, tasks.into_values()).await?;
     for document in lines.iter().filter_map(|entry| entry.publication.as_ref()) {
         publication::insert(connection, lease.cycle, document).await?;
     }
@@ -42,8 +46,8 @@ pub(super) async fn append_all(
 }
 
 /// A task whose row is locked.
-struct Locked {
-    state: TaskState,
+pub(super) struct Locked {
+    pub(super) state: TaskState,
     /// The pool it takes a place of.
     pool: Option<String>,
     is_changed: bool,
@@ -76,8 +80,9 @@ impl<'a> Batch<'a> {
             Some(Err(illegal)) => JournalError::from(illegal).into(),
             None => Error::NotPlanned(format!("the task `{}` of cycle `{cycle}`", entry.task)).into(),
         };
-        // A line that has been written is illegal ever after: attempts only grow, and ends are final. So only lines that do
-        // not fit can be repetitions. If one turns out to be none, nothing of the batch is written and no answer counts.
+        // A line that has been written is illegal for as long as the lease lasts: attempts only grow, and ends are final
+        // until somebody reopens the task under another epoch. So only lines that do not fit can be repetitions. If one
+        // turns out to be none, nothing of the batch is written and no answer counts.
         if !self.lines.iter().any(|line| name(line) == name(entry)) {
             self.doubts.push((entry, trouble));
         }
@@ -95,19 +100,25 @@ impl Locked {
         if entry.pool.as_ref().is_some_and(|claim| occupancy.is_full(claim)) {
             return Ok(Appended::Full);
         }
-        if let Some(pool) = self.pool.take() {
-            occupancy.leave(&pool);
+        if let Some(pool) = &self.pool {
+            occupancy.leave(pool);
         }
-        if next.status == TaskStatus::Running {
+        self.change(next);
+        if self.state.status == TaskStatus::Running {
             self.begins = true;
             self.pool = entry.pool.as_ref().map(|claim| claim.name.clone());
             if let Some(pool) = &self.pool {
                 occupancy.enter(pool);
             }
         }
-        self.state = next;
-        self.is_changed = true;
         Ok(Appended::Recorded)
+    }
+
+    /// What it becomes; it takes no place of a pool any more.
+    pub(super) fn change(&mut self, next: TaskState) {
+        self.state = next;
+        self.pool = None;
+        self.is_changed = true;
     }
 }
 
@@ -116,34 +127,32 @@ fn name(entry: &Entry) -> (&str, &str, i64, &str) {
     (entry.task.stage.as_str(), &entry.task.cell, entry.attempt.into(), entry.event.word())
 }
 
-/// The fence and the locks in one question: the tasks of these lines, if the lease is still good.
-async fn locked_tasks(
+/// The tasks of these keys, their rows locked, and the cycle held against a new owner: under a lease only if it is still good,
+/// which makes fence and locks one question.
+pub(super) async fn locked_tasks(
     connection: &mut PgConnection,
-    lease: &Lease,
-    entries: &[Entry],
+    cycle: CycleId,
+    lease: Option<&Lease>,
+    keys: impl Iterator<Item = &TaskKey>,
 ) -> Result<HashMap<TaskKey, Locked>, Trouble> {
-    let keys: BTreeSet<&TaskKey> = entries.iter().map(|entry| &entry.task).collect();
+    let keys: BTreeSet<&TaskKey> = keys.collect();
     let rows: Vec<LockedRow> = sqlx::query_as(
         "select task.stage, task.cell, task.attempt, task.failed_attempts, task.status, task.output::text,
                 task.failure::text, task.reason, task.pool
          from unnest($4::text[], $5::text[]) as wanted (stage, cell)
          join task on task.cycle_id = $1 and task.stage = wanted.stage and task.cell = wanted.cell
          join cycle on cycle.cycle_id = $1
-         where cycle.owner = $2 and cycle.epoch = $3 and cycle.status = 'open'
+         where $2::uuid is null or (cycle.owner = $2 and cycle.epoch = $3 and cycle.status = 'open')
          order by task.stage, task.cell
          for update of task for share of cycle",
     )
-    .bind(lease.cycle.as_uuid())
-    .bind(lease.owner)
-    .bind(lease.epoch)
+    .bind(cycle.as_uuid())
+    .bind(lease.map(|lease| lease.owner))
+    .bind(lease.map(|lease| lease.epoch))
     .bind(keys.iter().map(|key| key.stage.as_str()).collect::<Vec<_>>())
     .bind(keys.iter().map(|key| key.cell.as_str()).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
+    .fetch_all(connection)
     .await?;
-    if rows.is_empty() {
-        // Either the lease is lost or there are no such tasks.
-        lease::fence(connection, lease).await?;
-    }
     let tasks = rows.into_iter().map(|row| {
         let state = row.state.state()?;
         Ok((state.key.clone(), Locked { state, pool: row.pool, is_changed: false, begins: false }))
@@ -151,10 +160,10 @@ async fn locked_tasks(
     tasks.collect()
 }
 
-/// Fail with the first line that does not fit and has not been written before.
+/// Fail with the first line that does not fit and has not been written before under this lease.
 async fn refuse_unless_recorded(
     connection: &mut PgConnection,
-    cycle: CycleId,
+    lease: &Lease,
     doubts: Vec<(&Entry, Trouble)>,
 ) -> Result<(), Trouble> {
     if doubts.is_empty() {
@@ -165,13 +174,14 @@ async fn refuse_unless_recorded(
         "select stage, cell, attempt::bigint, kind
          from task_event join unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) as line (stage, cell, attempt, kind)
               using (stage, cell, attempt, kind)
-         where cycle_id = $1",
+         where cycle_id = $1 and epoch = $6",
     )
-    .bind(cycle.as_uuid())
+    .bind(lease.cycle.as_uuid())
     .bind(names.iter().map(|name| name.0).collect::<Vec<_>>())
     .bind(names.iter().map(|name| name.1).collect::<Vec<_>>())
     .bind(names.iter().map(|name| name.2).collect::<Vec<_>>())
     .bind(names.iter().map(|name| name.3).collect::<Vec<_>>())
+    .bind(lease.epoch)
     .fetch_all(connection)
     .await?;
     let recorded: HashSet<_> =
@@ -182,16 +192,17 @@ async fn refuse_unless_recorded(
     }
 }
 
-/// Write the events and the tasks' new rows, in one statement.
-async fn write(
+/// Write the events and the new rows of the tasks that have changed, in one statement.
+pub(super) async fn write(
     connection: &mut PgConnection,
-    lease: &Lease,
+    (cycle, epoch): (CycleId, i64),
     lines: &[&Entry],
-    tasks: Vec<Locked>,
+    tasks: impl Iterator<Item = Locked>,
 ) -> Result<(), Trouble> {
     if lines.is_empty() {
         return Ok(());
     }
+    let tasks: Vec<Locked> = tasks.filter(|task| task.is_changed).collect();
     let payloads: Vec<String> = lines.iter().map(|entry| json(&entry.event)).collect::<Result<_, _>>()?;
     let columns: Vec<StatusColumns> =
         tasks.iter().map(|task| StatusColumns::new(&task.state.status)).collect::<Result<_, _>>()?;
@@ -212,8 +223,8 @@ async fn write(
               as changed (stage, cell, status, attempt, failed_attempts, output, failure, reason, pool, begins, ends)
          where task.cycle_id = $1 and task.stage = changed.stage and task.cell = changed.cell",
     )
-    .bind(lease.cycle.as_uuid())
-    .bind(lease.epoch)
+    .bind(cycle.as_uuid())
+    .bind(epoch)
     .bind(lines.iter().map(|entry| entry.task.stage.as_str()).collect::<Vec<_>>())
     .bind(lines.iter().map(|entry| entry.task.cell.as_str()).collect::<Vec<_>>())
     .bind(lines.iter().map(|entry| i64::from(entry.attempt)).collect::<Vec<_>>())
@@ -249,7 +260,9 @@ impl StatusColumns {
         Ok(match status {
             TaskStatus::Pending | TaskStatus::Running | TaskStatus::Cancelled => none,
             TaskStatus::Succeeded { output } => Self { output: Some(json(output)?), ..none },
-            TaskStatus::Failed { failure } => Self { failure: Some(json(failure)?), ..none },
+            TaskStatus::Failed { failure } | TaskStatus::Paused { failure } => {
+                Self { failure: Some(json(failure)?), ..none }
+            }
             TaskStatus::Skipped { reason } => Self { reason: Some(storable(reason)), ..none },
         })
     }
@@ -304,9 +317,9 @@ impl StateRow {
             ("succeeded", Some(output), None, None) => {
                 TaskStatus::Succeeded { output: serde_json::from_str(output).map_err(|_| unreadable())? }
             }
-            ("failed", None, Some(failure), None) => {
+            (word @ ("failed" | "paused"), None, Some(failure), None) => {
                 let failure: TaskFailure = serde_json::from_str(failure).map_err(|_| unreadable())?;
-                TaskStatus::Failed { failure }
+                if word == "failed" { TaskStatus::Failed { failure } } else { TaskStatus::Paused { failure } }
             }
             ("skipped", None, None, Some(reason)) => TaskStatus::Skipped { reason: reason.clone() },
             _ => return Err(unreadable()),

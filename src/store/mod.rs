@@ -24,6 +24,7 @@ mod lease;
 mod location;
 mod pool;
 mod publication;
+mod reopen;
 mod retry;
 mod status;
 

@@ -15,8 +15,18 @@ use super::support::database::{TestDatabase, Version};
 
 mod batches;
 mod on_postgres;
+mod pools;
 
-use batches::*;
+use batches::{
+    a_batch_is_written_whole_or_not_at_all, a_paused_task_waits_for_a_person,
+    reopening_opens_the_cycle_under_a_new_epoch, tasks_that_become_known_come_after_the_others_and_once,
+    what_has_not_succeeded_can_be_reopened_and_nothing_else,
+};
+use pools::{
+    a_batch_of_no_lines_is_nothing, a_pool_counts_all_cycles_and_only_live_leases,
+    a_pool_takes_as_many_as_it_may_and_frees_every_way, lines_of_many_tasks_are_one_write,
+    one_line_that_does_not_fit_takes_all_down,
+};
 
 /// A journal under test, with what a test must do beside the contract.
 trait Subject {
@@ -47,6 +57,7 @@ impl Subject for OnMemory {
             block: new.block,
             status: CycleStatus::Open,
             cancel_requested: false,
+            paused: false,
             created_at: chrono::Utc::now(),
             tasks: vec![],
         };
@@ -147,6 +158,11 @@ contract! {
     reports_come_back_exactly_and_in_order
     what_was_never_planned_is_not_recorded
     episodes_are_fenced_too
+    a_batch_is_written_whole_or_not_at_all
+    tasks_that_become_known_come_after_the_others_and_once
+    a_paused_task_waits_for_a_person
+    what_has_not_succeeded_can_be_reopened_and_nothing_else
+    reopening_opens_the_cycle_under_a_new_epoch
     lines_of_many_tasks_are_one_write
     one_line_that_does_not_fit_takes_all_down
     a_batch_of_no_lines_is_nothing

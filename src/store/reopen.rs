@@ -1,0 +1,60 @@
+//! What a person does to a cycle that nobody runs: paused tasks go on, tasks that have not succeeded run again.
+//!
+//! The triggers allow exactly what is written here; whatever has succeeded stays out of reach.
+
+use sqlx::PgConnection;
+
+use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, Lease, TaskEvent, TaskKey, TaskStatus};
+
+use super::{
+    Error,
+    append::{locked_tasks, write},
+    error::Trouble,
+    lease,
+};
+
+/// Remember that the cycle, whose lease has just been given back, waits for a person.
+pub(super) async fn mark_paused(connection: &mut PgConnection, lease: &Lease) -> Result<(), Trouble> {
+    sqlx::query(
+        "update cycle set paused_at = coalesce(paused_at, clock_timestamp()) where cycle_id = $1 and epoch = $2",
+    )
+    .bind(lease.cycle.as_uuid())
+    .bind(lease.epoch)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Reopen tasks, and with them their cycle, in the transaction that `connection` is in.
+pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), Trouble> {
+    let status = lease::hold_for_a_person(connection, cycle).await?;
+    if status == CycleStatus::Completed.word() {
+        return Err(JournalError::Completed(cycle).into());
+    }
+    // A new epoch voids the lease of whoever may have fallen asleep over the cycle.
+    let epoch: i64 = sqlx::query_scalar(
+        "update cycle
+         set status = 'open', reason = null, cancel_requested = false, finished_at = null, paused_at = null,
+             owner = null, lease_until = null, holder = null, epoch = epoch + 1
+         where cycle_id = $1
+         returning epoch",
+    )
+    .bind(cycle.as_uuid())
+    .fetch_one(&mut *connection)
+    .await?;
+    let mut locked = locked_tasks(connection, cycle, None, tasks.iter()).await?;
+    let mut lines = Vec::new();
+    for key in tasks {
+        let task =
+            locked.get_mut(key).ok_or_else(|| Error::NotPlanned(format!("the task `{key}` of cycle `{cycle}`")))?;
+        let event = match (&task.state.status, task.state.status.reopening()) {
+            (TaskStatus::Succeeded { .. }, _) => TaskEvent::Reopened,
+            (_, Some(event)) => event,
+            (_, None) => continue,
+        };
+        let next = task.state.record(task.state.attempt, &event).map_err(JournalError::from)?;
+        lines.push(Entry::new(key.clone(), next.attempt, event));
+        task.change(next);
+    }
+    write(connection, (cycle, epoch), &lines.iter().collect::<Vec<_>>(), locked.into_values()).await
+}
