@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CycleId, Episode, EpisodeKey, IllegalTransition, Salt, TaskEvent, TaskKey, TaskStatus};
+use super::{
+    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, TaskEvent, TaskKey, TaskStatus,
+};
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +182,25 @@ pub struct PendingEpisode {
     pub attempt: u32,
 }
 
+/// Scored episodes, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EpisodeTally {
+    /// Those with a scored outcome.
+    pub scored: usize,
+    /// Successes among them.
+    pub successes: usize,
+}
+
+impl EpisodeTally {
+    /// Count these, which must be scored.
+    fn of<'a>(episodes: impl Iterator<Item = &'a Episode>) -> Self {
+        episodes.fold(Self::default(), |tally, episode| Self {
+            scored: tally.scored + 1,
+            successes: tally.successes + usize::from(episode.report.outcome == Outcome::Success),
+        })
+    }
+}
+
 /// Why the journal could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -263,6 +284,18 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Episodes of a cycle with a scored outcome, ordered by environment, seed index, hotkey.
     fn scored_episodes(&self, cycle: CycleId) -> impl Future<Output = Result<Vec<Episode>, JournalError>> + Send;
+
+    /// How far the episodes of an environment have come, without reading them one by one.
+    fn tally(
+        &self,
+        cycle: CycleId,
+        environment: &EnvironmentId,
+    ) -> impl Future<Output = Result<EpisodeTally, JournalError>> + Send {
+        async move {
+            let scored = self.scored_episodes(cycle).await?;
+            Ok(EpisodeTally::of(scored.iter().filter(|episode| episode.key.environment == *environment)))
+        }
+    }
 
     /// End the cycle and give the lease back.
     fn finish(

@@ -13,8 +13,8 @@ mod task;
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
 pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
 pub use journal::{
-    Appended, CycleRecord, CycleStatus, Entry, Heartbeat, Journal, JournalError, Lease, PendingEpisode, PoolClaim,
-    Publication, TaskState,
+    Appended, CycleRecord, CycleStatus, Entry, EpisodeTally, Heartbeat, Journal, JournalError, Lease, PendingEpisode,
+    PoolClaim, Publication, TaskState,
 };
 pub use memory::MemoryJournal;
 pub use rows::{Question, Rows, RowsError};

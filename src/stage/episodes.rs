@@ -80,16 +80,12 @@ fn fan_out(settings: &Settings) -> Vec<EpisodeKey> {
 
 /// Where the task stands: earlier attempts may have finished episodes.
 async fn progress<J: Journal>(context: &Context<J>, settings: &Settings) -> Result<EpisodeProgress, Error> {
-    let scored = context.journal.scored_episodes(context.lease.cycle).await?;
-    let here = scored.iter().filter(|episode| episode.key.environment == settings.environment);
-    let (count, successes) = here.fold((0, 0), |(count, successes), episode| {
-        (count + 1, successes + usize::from(episode.report.outcome == Outcome::Success))
-    });
+    let tally = context.journal.tally(context.lease.cycle, &settings.environment).await?;
     Ok(EpisodeProgress {
         environment: settings.environment.clone(),
         planned: settings.episodes as usize * settings.miners.len(),
-        scored: count,
-        successes,
+        scored: tally.scored,
+        successes: tally.successes,
         infra_faults: 0,
         steps: 0,
     })

@@ -1,10 +1,11 @@
 //! Episodes: planned before the first one runs, each with one outcome that never changes.
 
+use futures::{StreamExt, TryStreamExt};
 use sqlx::{PgConnection, PgPool};
 
 use crate::cycle::{
-    Appended, CycleId, Episode, EpisodeKey, EpisodeReport, InvalidId, LatencySummary, Lease, Outcome, PendingEpisode,
-    TaskKey,
+    Appended, CycleId, EnvironmentId, Episode, EpisodeKey, EpisodeReport, EpisodeTally, InvalidId, LatencySummary,
+    Lease, Outcome, PendingEpisode, TaskKey,
 };
 
 use super::{Error, Store, append::storable, error::Trouble, lease};
@@ -48,21 +49,27 @@ pub(super) async fn record(
     lease: &Lease,
     episode: &Episode,
 ) -> Result<Appended, Trouble> {
-    lease::fence(connection, lease).await?;
+    // The fence and the lock in one question.
     let row: Option<(i32, Option<String>)> = sqlx::query_as(
-        "select attempt, outcome from episode
-         where cycle_id = $1 and environment = $2 and seed_index = $3 and hotkey = $4 for update",
+        "select episode.attempt, episode.outcome
+         from episode join cycle using (cycle_id)
+         where cycle_id = $1 and environment = $2 and seed_index = $3 and hotkey = $4
+               and cycle.owner = $5 and cycle.epoch = $6 and cycle.status = 'open'
+         for update of episode for share of cycle",
     )
     .bind(lease.cycle.as_uuid())
     .bind(episode.key.environment.as_str())
     .bind(i64::from(episode.key.seed_index))
     .bind(episode.key.hotkey.as_str())
+    .bind(lease.owner)
+    .bind(lease.epoch)
     .fetch_optional(&mut *connection)
     .await?;
-    let (attempts, outcome) = row.ok_or_else(|| {
+    let Some((attempts, outcome)) = row else {
+        lease::fence(connection, lease).await?;
         let EpisodeKey { environment, seed_index, hotkey } = &episode.key;
-        Error::NotPlanned(format!("the episode {seed_index} of `{hotkey}` in `{environment}`"))
-    })?;
+        return Err(Error::NotPlanned(format!("the episode {seed_index} of `{hotkey}` in `{environment}`")).into());
+    };
     let is_final = outcome.is_some_and(|word| word != "infra_fault");
     let is_late = !episode.report.outcome.is_scored() && i64::from(episode.attempt) <= i64::from(attempts);
     if is_final || is_late {
@@ -165,7 +172,8 @@ struct ScoredRow {
 
 /// Episodes with a scored outcome. The order is part of the contract; the primary key gives it.
 pub(super) async fn scored(pool: &PgPool, cycle: CycleId) -> Result<Vec<Episode>, Error> {
-    let rows: Vec<ScoredRow> = sqlx::query_as(
+    // Row by row: hundreds of thousands of them would not be wanted in memory twice.
+    let rows = sqlx::query_as(
         "select environment, seed_index, hotkey, attempt, outcome, reason, detail, steps, return, trajectory_hash,
                 latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms
          from episode
@@ -173,9 +181,8 @@ pub(super) async fn scored(pool: &PgPool, cycle: CycleId) -> Result<Vec<Episode>
          order by environment, seed_index, hotkey",
     )
     .bind(cycle.as_uuid())
-    .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(ScoredRow::episode).collect()
+    .fetch(pool);
+    rows.map(|row| ScoredRow::episode(row?)).try_collect().await
 }
 
 impl ScoredRow {
@@ -196,6 +203,20 @@ impl ScoredRow {
         let key = key(&self.environment, self.seed_index, &self.hotkey)?;
         Ok(Episode { key, attempt: number(self.attempt.into())?, report })
     }
+}
+
+/// How far the episodes of an environment have come.
+pub(super) async fn tally(pool: &PgPool, cycle: CycleId, environment: &EnvironmentId) -> Result<EpisodeTally, Error> {
+    let (scored, successes): (i64, i64) = sqlx::query_as(
+        "select count(*), count(*) filter (where outcome = 'success')
+         from episode where cycle_id = $1 and environment = $2 and outcome <> 'infra_fault'",
+    )
+    .bind(cycle.as_uuid())
+    .bind(environment.as_str())
+    .fetch_one(pool)
+    .await?;
+    let count = |value: i64| usize::try_from(value).unwrap_or_default();
+    Ok(EpisodeTally { scored: count(scored), successes: count(successes) })
 }
 
 type CountRow = (String, i32, String, Option<String>, Option<String>, i64);
@@ -244,6 +265,12 @@ fn key(environment: &str, seed_index: i32, hotkey: &str) -> Result<EpisodeKey, E
 }
 
 fn outcome(word: &str, reason: Option<&str>) -> Result<Outcome, Error> {
+    // Nearly all of many rows say one of these.
+    match (word, reason) {
+        ("success", None) => return Ok(Outcome::Success),
+        ("failure", None) => return Ok(Outcome::Failure),
+        _ => {}
+    }
     Outcome::from_words(word, reason).ok_or_else(|| Error::Corrupt(format!("an outcome `{word}` that nobody knows")))
 }
 

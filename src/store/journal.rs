@@ -4,8 +4,8 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::cycle::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, TaskKey,
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, EnvironmentId, Episode, EpisodeKey, EpisodeTally, Heartbeat,
+    Journal, JournalError, Lease, PendingEpisode, TaskKey,
 };
 
 use super::{Store, cycle, episode, error::Trouble, lease};
@@ -53,10 +53,7 @@ impl Journal for Store {
     async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
         let work = || async move {
             let mut transaction = self.begin().await?;
-            let mut appended = Vec::with_capacity(entries.len());
-            for entry in entries {
-                appended.push(super::append::append(&mut transaction, lease, entry).await?);
-            }
+            let appended = super::append::append_all(&mut transaction, lease, entries).await?;
             transaction.commit().await?;
             Ok(appended)
         };
@@ -88,6 +85,10 @@ impl Journal for Store {
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
         Ok(self.persist(|| async move { Ok(episode::scored(&self.pool, cycle).await?) }).await?)
+    }
+
+    async fn tally(&self, cycle: CycleId, environment: &EnvironmentId) -> Result<EpisodeTally, JournalError> {
+        Ok(self.persist(|| async move { Ok(episode::tally(&self.pool, cycle, environment).await?) }).await?)
     }
 
     async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {

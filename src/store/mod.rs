@@ -5,7 +5,7 @@
 //!
 //! | file | what it asks |
 //! |---|---|
-//! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
+//! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `pool.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
@@ -27,6 +27,7 @@ mod journal;
 mod lease;
 mod ledger;
 mod location;
+mod pool;
 mod publication;
 mod query;
 mod reopen;

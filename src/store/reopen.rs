@@ -4,10 +4,11 @@
 
 use sqlx::PgConnection;
 
-use crate::cycle::{CycleId, CycleStatus, JournalError, Lease, TaskEvent, TaskKey, TaskStatus};
+use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, Lease, TaskEvent, TaskKey, TaskStatus};
 
 use super::{
-    append::{json, locked_task, write_task},
+    Error,
+    append::{locked_tasks, write},
     error::Trouble,
     lease,
 };
@@ -41,36 +42,19 @@ pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks:
     .bind(cycle.as_uuid())
     .fetch_one(&mut *connection)
     .await?;
+    let mut locked = locked_tasks(connection, cycle, None, tasks.iter()).await?;
+    let mut lines = Vec::new();
     for key in tasks {
-        reopen_task(connection, (cycle, epoch), key).await?;
+        let task =
+            locked.get_mut(key).ok_or_else(|| Error::NotPlanned(format!("the task `{key}` of cycle `{cycle}`")))?;
+        let event = match (&task.state.status, task.state.status.reopening()) {
+            (TaskStatus::Succeeded { .. }, _) => TaskEvent::Reopened,
+            (_, Some(event)) => event,
+            (_, None) => continue,
+        };
+        let next = task.state.record(task.state.attempt, &event).map_err(JournalError::from)?;
+        lines.push(Entry::new(key.clone(), next.attempt, event));
+        task.change(next);
     }
-    Ok(())
-}
-
-async fn reopen_task(
-    connection: &mut PgConnection,
-    (cycle, epoch): (CycleId, i64),
-    key: &TaskKey,
-) -> Result<(), Trouble> {
-    let task = locked_task(connection, cycle, key).await?;
-    let event = match (&task.status, task.status.reopening()) {
-        (TaskStatus::Succeeded { .. }, _) => TaskEvent::Reopened,
-        (_, Some(event)) => event,
-        (_, None) => return Ok(()),
-    };
-    let next = task.record(task.attempt, &event).map_err(JournalError::from)?;
-    sqlx::query(
-        "insert into task_event (cycle_id, stage, cell, attempt, kind, epoch, payload)
-         values ($1, $2, $3, $4, $5, $6, $7::text::json)",
-    )
-    .bind(cycle.as_uuid())
-    .bind(key.stage.as_str())
-    .bind(&key.cell)
-    .bind(i64::from(next.attempt))
-    .bind(event.word())
-    .bind(epoch)
-    .bind(json(&event)?)
-    .execute(&mut *connection)
-    .await?;
-    write_task(connection, cycle, &next).await
+    write(connection, (cycle, epoch), &lines.iter().collect::<Vec<_>>(), locked.into_values()).await
 }

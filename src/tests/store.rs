@@ -15,11 +15,17 @@ use super::support::database::{TestDatabase, Version};
 
 mod batches;
 mod on_postgres;
+mod pools;
 
 use batches::{
     a_batch_is_written_whole_or_not_at_all, a_paused_task_waits_for_a_person,
     reopening_opens_the_cycle_under_a_new_epoch, tasks_that_become_known_come_after_the_others_and_once,
     what_has_not_succeeded_can_be_reopened_and_nothing_else,
+};
+use pools::{
+    a_batch_of_no_lines_is_nothing, a_pool_counts_all_cycles_and_only_live_leases,
+    a_pool_takes_as_many_as_it_may_and_frees_every_way, lines_of_many_tasks_are_one_write,
+    one_line_that_does_not_fit_takes_all_down,
 };
 
 /// A journal under test, with what a test must do beside the contract.
@@ -157,6 +163,11 @@ contract! {
     a_paused_task_waits_for_a_person
     what_has_not_succeeded_can_be_reopened_and_nothing_else
     reopening_opens_the_cycle_under_a_new_epoch
+    lines_of_many_tasks_are_one_write
+    one_line_that_does_not_fit_takes_all_down
+    a_batch_of_no_lines_is_nothing
+    a_pool_takes_as_many_as_it_may_and_frees_every_way
+    a_pool_counts_all_cycles_and_only_live_leases
 }
 
 fn new_cycle() -> NewCycle {
@@ -441,6 +452,8 @@ async fn pending_episodes_come_in_order_and_only_of_their_task<S: Subject>(subje
     let pending = journal.pending_episodes(cycle, &a).await.unwrap();
     assert_eq!(pending.into_iter().map(|episode| episode.key).collect::<Vec<_>>(), expected);
     assert_eq!(journal.pending_episodes(cycle, &b).await.unwrap().len(), 1500);
+    let scored = async |environment: &str| journal.tally(cycle, &environment.parse().unwrap()).await.unwrap().scored;
+    assert_eq!([scored("m/a").await, scored("m/b").await, scored("m/c").await], [1, 0, 0]);
 }
 
 async fn the_first_scored_outcome_is_final<S: Subject>(subject: &S) {
@@ -474,6 +487,8 @@ async fn our_own_faults_are_counted_and_run_again<S: Subject>(subject: &S) {
     assert_eq!(journal.record_episode(&lease, &ended).await.unwrap(), Appended::Recorded);
     assert!(journal.pending_episodes(cycle, &of).await.unwrap().is_empty());
     assert_eq!(journal.scored_episodes(cycle).await.unwrap(), [ended]);
+    let tally = journal.tally(cycle, &key.environment).await.unwrap();
+    assert_eq!((tally.scored, tally.successes), (1, 1));
 }
 
 async fn reports_come_back_exactly_and_in_order<S: Subject>(subject: &S) {

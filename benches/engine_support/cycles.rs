@@ -1,0 +1,105 @@
+//! Cycles whose stages do nothing, run by the real engine on the real journal.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use robo::{
+    cycle::{CycleStatus, TaskKey},
+    engine::{self, Control, Ending},
+    plan::{self, Definition, Expect, Phase, Retry, Stage, Task, Then},
+    stage::Output,
+    store::{NewCycle, Store},
+};
+use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
+
+/// As many tasks in flight as a machine that only waits for others can have.
+const PARALLELISM: usize = 256;
+
+/// Stages that each wait for the one before.
+pub(crate) fn chain(length: usize) -> Definition {
+    let id = |place: usize| format!("stage_{place}");
+    let stages = (0..length).map(|place| match place.checked_sub(1) {
+        None => stage(&id(place), &[], 0),
+        Some(before) => stage(&id(place), &[id(before).as_str()], 0),
+    });
+    definition(stages.collect())
+}
+
+/// One stage of many tasks.
+pub(crate) fn fan_out(width: usize) -> Definition {
+    definition(vec![stage("wide", &[], width)])
+}
+
+/// Run the cycle from its creation to its end, and say how long that took.
+pub(crate) async fn run(store: &Store, definition: &Definition) -> Duration {
+    let journal = Arc::new(store.clone());
+    let control = Control { suspend: CancellationToken::new(), observer: Arc::new(|_| ()), parallelism: PARALLELISM };
+    let new = new_cycle(definition);
+    let started = Instant::now();
+    let cycle = store.create_cycle(&new).await.expect("the cycle is created");
+    let execute = |_, _| async { Ok(Output::from(json!({}))) };
+    let ending = engine::run(&journal, cycle, execute, control).await.expect("the cycle runs");
+    assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
+    started.elapsed()
+}
+
+/// A cycle of that definition, not yet created.
+pub(crate) fn new_cycle(definition: &Definition) -> NewCycle {
+    NewCycle {
+        pipeline: definition.pipeline.clone(),
+        definition: definition.to_json(),
+        definition_hash: definition.hash(),
+        root: "/".into(),
+        salt: "5a".repeat(32).parse().expect("it is a salt"),
+        block: None,
+        tasks: definition.stages.iter().flat_map(|stage| &stage.tasks).map(|task| task.key.clone()).collect(),
+    }
+}
+
+pub(crate) fn definition(stages: Vec<Stage>) -> Definition {
+    Definition {
+        version: 1,
+        pipeline: "bench".into(),
+        inputs: Map::new(),
+        environments: vec![],
+        pools: Default::default(),
+        concurrency: None,
+        stages,
+    }
+}
+
+/// A stage of no-ops: one task, or as many as it is `wide`.
+pub(crate) fn stage(id: &str, needs: &[&str], wide: usize) -> Stage {
+    let id: robo::cycle::StageId = id.parse().expect("it is a stage's name");
+    let task = |cell: String| Task { key: TaskKey { stage: id.clone(), cell }, matrix: Map::new() };
+    let tasks =
+        if wide == 0 { vec![task(String::new())] } else { (0..wide).map(|k| task(format!("cell-{k}"))).collect() };
+    Stage {
+        uses: "bench/no-op".into(),
+        phase: Phase::Main,
+        depends_on: needs.iter().map(|id| id.parse().expect("it is a stage's name")).collect(),
+        when: None,
+        with: Map::new(),
+        tasks,
+        expansion: None,
+        max_parallel: None,
+        fail_fast: false,
+        pool: None,
+        queue_timeout_ms: None,
+        retry: Retry {
+            max_attempts: 1,
+            initial_interval_ms: 1,
+            backoff: 1.0,
+            max_interval_ms: 1,
+            jitter: 0.0,
+            on: plan::retryable(),
+            then: Then::Fail,
+        },
+        timeout_ms: 60_000,
+        expect: Expect::Complete,
+        id,
+    }
+}
