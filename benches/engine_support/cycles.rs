@@ -84,6 +84,7 @@ pub(crate) fn stage(id: &str, needs: &[&str], wide: usize) -> Stage {
         when: None,
         with: Map::new(),
         tasks,
+        outputs: Default::default(),
         expansion: None,
         max_parallel: None,
         fail_fast: false,
