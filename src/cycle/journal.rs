@@ -312,8 +312,8 @@ pub trait Journal: Send + Sync + 'static {
     fn pause(&self, lease: &Lease) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// What a person does before a cycle that nobody holds is run again: paused tasks are resumed, tasks that failed, were
-    /// skipped or cancelled are reopened, all with no failed attempts; a cycle that failed or was cancelled is open again,
-    /// under a new epoch and with no wish to stop. Tasks that are pending stay so.
+    /// skipped or cancelled are reopened, all with no failed attempts; a cycle that failed or was cancelled is open again
+    /// with no wish to stop. All of it under a new epoch. Tasks that are pending stay so.
     ///
     /// # Errors
     /// [`JournalError::Completed`], [`JournalError::Leased`], and [`JournalError::Illegal`] for a task that has succeeded;

@@ -156,8 +156,10 @@ impl Kept {
         self.epoch += 1;
         self.held = None;
         self.reason = None;
-        self.record =
-            CycleRecord { status: CycleStatus::Open, cancel_requested: false, paused: false, ..self.record.clone() };
+        // Whoever gives up an open cycle means it; a person who opens an ended one again means the opposite.
+        self.record.cancel_requested &= self.record.status == CycleStatus::Open;
+        self.record.status = CycleStatus::Open;
+        self.record.paused = false;
         for (place, next, event) in lines {
             self.written.insert((next.key.clone(), next.attempt, event.word(), self.epoch));
             self.entries.push(Entry::new(next.key.clone(), next.attempt, event));

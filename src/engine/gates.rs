@@ -147,14 +147,24 @@ impl Dispatcher {
         let begun: HashSet<StageId> = self.board.recorded.keys().filter(is_cell).map(|key| key.stage.clone()).collect();
         for stage in 0..self.board.stages.len() {
             let node = &self.board.stages[stage];
+            let stand_in = stand_in(&node.stage);
+            let over = self.board.recorded.get(&stand_in.key).map(|state| &state.status);
+            let is_over = matches!(over, Some(TaskStatus::Failed { .. } | TaskStatus::Cancelled));
+            if !node.known && is_over && !begun.contains(&node.stage.id) {
+                self.board.adopt(stage, &[stand_in]);
+                continue;
+            }
             let needs_are_met = node.needs.iter().all(|needed| self.board.stages[*needed].has_succeeded());
-            if node.known || !needs_are_met || !begun.contains(&node.stage.id) {
+            // An empty matrix has left no trace, and others may stand on it.
+            let may_have_begun = begun.contains(&node.stage.id) || node.stage.phase == Phase::Main;
+            if node.known || !needs_are_met || !may_have_begun {
                 continue;
             }
             let context = self.context(stage);
             if let Ok(tasks) = expand(&node.stage, &context)
                 && tasks.iter().all(|task| self.board.recorded.contains_key(&task.key))
             {
+                self.retire_stand_in(stage, &tasks);
                 self.board.adopt(stage, &tasks);
             }
         }

@@ -12,6 +12,8 @@ mod gates;
 mod limits;
 mod run;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use attempt::Attempt;

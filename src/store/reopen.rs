@@ -34,7 +34,7 @@ pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks:
     // A new epoch voids the lease of whoever may have fallen asleep over the cycle.
     let epoch: i64 = sqlx::query_scalar(
         "update cycle
-         set status = 'open', reason = null, cancel_requested = false, finished_at = null, paused_at = null,
+         set status = 'open', reason = null, cancel_requested = cancel_requested and status = 'open', finished_at = null, paused_at = null,
              owner = null, lease_until = null, holder = null, epoch = epoch + 1
          where cycle_id = $1
          returning epoch",
