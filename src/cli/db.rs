@@ -79,6 +79,10 @@ pub(super) fn failure(error: store::Error) -> Failure {
             Exit::DatabaseUnreachable,
             "the disk of the database is full: make room there, then do the same again; nothing that was finished is lost",
         ),
+        error if error.absence().is_some() => (
+            Exit::DatabaseUnreachable,
+            "it was tried again for half a minute; see to the database, then do the same again: nothing that was finished is lost",
+        ),
         E::Url(_) => (Exit::Usage, "example: --database-url postgresql://robo@localhost:5432/robo"),
         E::Unreachable { .. } => (
             Exit::DatabaseUnreachable,

@@ -17,7 +17,7 @@ use super::{
     frame::{Ending, Request, View},
     latency,
     slots::Lease,
-    worker::{CallError, Fate, Worker},
+    worker::{CallError, Fate, Part, Worker},
 };
 
 /// What the episodes of a request have in common.
@@ -50,6 +50,19 @@ struct Tally {
 enum Broken {
     Miner(Fault),
     Infra(InfraFault, String),
+    /// The worker is gone, and this is what the episode had to do with it.
+    Gone(Part, InfraFault, String),
+}
+
+/// What came of playing an episode.
+#[derive(Debug)]
+pub(super) enum Played {
+    /// It has ended.
+    Ended(EpisodeReport),
+    /// Its worker died, and it may have been the reason. The report is for the case that it was.
+    Suspect(EpisodeReport),
+    /// Its worker died while the episode was with its miner: it has nothing to do with that.
+    Disturbed,
 }
 
 impl From<Fault> for Broken {
@@ -62,9 +75,12 @@ impl From<CallError> for Broken {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Refused(refusal) => Self::Infra(InfraFault::SimulatorError, refusal.message),
-            CallError::Gone(Fate::Hung) => Self::Infra(InfraFault::SimulatorTimeout, Fate::Hung.describe().to_owned()),
-            CallError::Gone(fate) => {
-                Self::Infra(InfraFault::ServerLost, format!("the simulator's worker is gone: {}", fate.describe()))
+            CallError::Gone(Fate::Hung, part) => {
+                Self::Gone(part, InfraFault::SimulatorTimeout, Fate::Hung.describe().to_owned())
+            }
+            CallError::Gone(fate, part) => {
+                let detail = format!("the simulator's worker is gone: {}", fate.describe());
+                Self::Gone(part, InfraFault::ServerLost, detail)
             }
         }
     }
@@ -72,12 +88,21 @@ impl From<CallError> for Broken {
 
 impl Episode {
     /// Play it to its end.
-    pub(super) async fn play(self, mut lease: Lease) -> EpisodeReport {
+    pub(super) async fn play(self, mut lease: Lease) -> Played {
         let started = Instant::now();
         let mut tally = Tally::default();
         let result = self.drive(&mut lease, &mut tally).await;
         drop(lease);
-        tally.report(result, started.elapsed())
+        let part = match &result {
+            Err(Broken::Gone(part, ..)) => *part,
+            _ => Part::Culprit,
+        };
+        let report = tally.report(result, started.elapsed());
+        match part {
+            Part::Culprit => Played::Ended(report),
+            Part::Suspect => Played::Suspect(report),
+            Part::Bystander => Played::Disturbed,
+        }
     }
 
     async fn drive(&self, lease: &mut Lease, tally: &mut Tally) -> Result<Ending, Broken> {
@@ -153,7 +178,9 @@ impl Tally {
                 (Outcome::InfraFault(InfraFault::SimulatorError), Some(detail), None)
             }
             Err(Broken::Miner(fault)) => (Outcome::MinerFault(fault.reason), Some(fault.detail), None),
-            Err(Broken::Infra(fault, detail)) => (Outcome::InfraFault(fault), Some(plain_text(&detail)), None),
+            Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => {
+                (Outcome::InfraFault(fault), Some(plain_text(&detail)), None)
+            }
         };
         EpisodeReport {
             outcome,

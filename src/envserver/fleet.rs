@@ -14,7 +14,7 @@ use super::{
     frame::{OpenAnswer, Refusal, Request},
     slots::Slots,
     spawner::Spawner,
-    worker::{CallError, Fate, Worker, worker},
+    worker::{CallError, Fate, Part, Worker, worker},
 };
 
 /// A worker that dies sooner than this did not help.
@@ -96,13 +96,13 @@ impl Recipe {
         let request = Request::Open { simulations: &self.open.simulations };
         let answer = tokio::select! {
             answer = worker.call::<OpenAnswer>(&request) => answer,
-            fate = &mut life => Err(CallError::Gone(fate)),
+            fate = &mut life => Err(CallError::Gone(fate, Part::Culprit)),
         };
         match answer {
             Ok(answer) => Ok(Started { worker, life, opened: answer.into() }),
             Err(CallError::Refused(Refusal { kind, message })) => Err(OpenError::Refused { kind, message }),
-            Err(CallError::Gone(Fate::Died(how))) => Err(OpenError::Died(how)),
-            Err(CallError::Gone(Fate::Hung | Fate::Dismissed)) => {
+            Err(CallError::Gone(Fate::Died(how), _)) => Err(OpenError::Died(how)),
+            Err(CallError::Gone(Fate::Hung | Fate::Dismissed, _)) => {
                 Err(OpenError::Died("it did not answer in time".to_owned()))
             }
         }

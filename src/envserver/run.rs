@@ -1,9 +1,13 @@
 //! One `POST /episodes`: starts its episodes as places and miners allow, reports each the moment it ends.
 //!
 //! Owns the tasks of its episodes: when the reader of the answer goes away, they go as well.
+//!
+//! When a worker dies, an episode that kills workers must not cost others a try. Those that were with their miners start
+//! again. Of several that the worker owed an answer one may be the killer: each of these is played again with no other
+//! episode of this request beside it, and only one that takes a worker along once more is reported as lost.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -21,7 +25,7 @@ use crate::miner::{Endpoint, InvalidEndpoint};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
 use super::{
-    episode::{Episode, Stage, lost},
+    episode::{Episode, Played, Stage, lost},
     scheduler::{Scheduler, Start},
     slots::{Lease, Slots},
 };
@@ -41,8 +45,12 @@ pub(super) struct Run {
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
-    playing: JoinSet<EpisodeReport>,
+    playing: JoinSet<Played>,
     started: HashMap<Id, Start>,
+    /// To be played alone. The scheduler counts them as in flight.
+    suspects: VecDeque<Start>,
+    /// The suspect that is being played.
+    alone: Option<Id>,
 }
 
 impl Run {
@@ -65,6 +73,8 @@ impl Run {
             lines,
             playing: JoinSet::new(),
             started: HashMap::new(),
+            suspects: VecDeque::new(),
+            alone: None,
         }
     }
 
@@ -92,11 +102,11 @@ impl Run {
                     }
                 }
                 Some(ended) = self.playing.join_next_with_id() => self.ended(ended).await?,
-                lease = &mut place, if self.scheduler.can_start() => {
+                lease = &mut place, if self.can_start() => {
                     place.set(slots.acquire());
                     match lease {
                         Ok(lease) => self.start(lease).await?,
-                        Err(_) => self.give_up().await?,
+                        Err(_) => self.give_up(),
                     }
                 }
                 _ = progress.tick() => {
@@ -129,8 +139,18 @@ impl Run {
         warming
     }
 
+    /// Suspects wait until everything else has ended, and nothing starts beside one.
+    fn can_start(&self) -> bool {
+        match (self.alone, self.suspects.is_empty()) {
+            (Some(_), _) => false,
+            (None, true) => self.scheduler.can_start(),
+            (None, false) => self.playing.is_empty(),
+        }
+    }
+
     async fn start(&mut self, lease: Lease) -> Result<(), Gone> {
-        let Some(start) = self.scheduler.start() else { return Ok(()) };
+        let suspect = self.suspects.pop_front();
+        let Some(start) = suspect.or_else(|| self.scheduler.start()) else { return Ok(()) };
         self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
         let episode = Episode {
             stage: self.stage.clone(),
@@ -138,27 +158,48 @@ impl Run {
             endpoint: self.endpoints[start.miner].clone(),
         };
         let task = self.playing.spawn(episode.play(lease));
+        self.alone = suspect.map(|_| task.id());
         self.started.insert(task.id(), start);
         Ok(())
     }
 
-    async fn ended(&mut self, ended: Result<(Id, EpisodeReport), tokio::task::JoinError>) -> Result<(), Gone> {
-        let (id, report) = match ended {
+    async fn ended(&mut self, ended: Result<(Id, Played), tokio::task::JoinError>) -> Result<(), Gone> {
+        let (id, played) = match ended {
             Ok(ended) => ended,
-            Err(error) => (error.id(), lost("the environment server failed inside")),
+            Err(error) => (error.id(), Played::Ended(lost("the environment server failed inside"))),
         };
         let Some(start) = self.started.remove(&id) else { return Ok(()) };
-        self.scheduler.ended(start.miner);
-        self.report(start.episode, report).await
+        let was_alone = self.alone == Some(id);
+        if was_alone {
+            self.alone = None;
+        }
+        match played {
+            Played::Suspect(_) if !was_alone => {
+                self.suspects.push_back(start);
+                self.take_back(start).await
+            }
+            Played::Disturbed => {
+                self.scheduler.put_back(start);
+                self.take_back(start).await
+            }
+            Played::Ended(report) | Played::Suspect(report) => {
+                self.scheduler.ended(start.miner);
+                self.report(start.episode, report).await
+            }
+        }
     }
 
-    /// No worker is left: what has not started cannot run here.
-    async fn give_up(&mut self) -> Result<(), Gone> {
-        let waiting: Vec<usize> = self.scheduler.give_up().collect();
-        for episode in waiting {
-            self.report(episode, lost("the simulator's workers are gone and do not come back")).await?;
+    /// No worker is left: what has not ended cannot run here, and has lost nothing.
+    fn give_up(&mut self) {
+        self.scheduler.give_up();
+        for suspect in self.suspects.drain(..) {
+            self.scheduler.ended(suspect.miner);
         }
-        Ok(())
+    }
+
+    /// Say that an episode is as if it had not begun.
+    async fn take_back(&self, start: Start) -> Result<(), Gone> {
+        self.say(&ServerMessage::Returned { order: self.orders[start.episode].order }).await
     }
 
     async fn report(&self, episode: usize, report: EpisodeReport) -> Result<(), Gone> {

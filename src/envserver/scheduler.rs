@@ -80,14 +80,20 @@ impl Scheduler {
         self.queues[miner].in_flight -= 1;
     }
 
+    /// An episode has not ended and is to be started again, before all others of its miner.
+    pub(super) fn put_back(&mut self, start: Start) {
+        self.ended(start.miner);
+        self.queues[start.miner].waiting.push_front(start.episode);
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub(super) fn is_done(&self) -> bool {
         self.queues.iter().all(|queue| queue.waiting.is_empty() && queue.in_flight == 0)
     }
 
     /// Give up what has not started.
-    pub(super) fn give_up(&mut self) -> impl Iterator<Item = usize> {
-        self.queues.iter_mut().flat_map(|queue| queue.waiting.drain(..))
+    pub(super) fn give_up(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.waiting.clear());
     }
 
     fn candidate(&self) -> Option<usize> {
@@ -133,6 +139,17 @@ mod tests {
         }
         scheduler.ended(1);
         assert_eq!(drain(&mut scheduler), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_put_back_starts_again_before_the_others() {
+        let mut scheduler = all_warm("aab", 1);
+        assert_eq!(drain(&mut scheduler), [0, 2]);
+        scheduler.put_back(Start { miner: 0, episode: 0 });
+        assert_eq!(drain(&mut scheduler), [0]);
+        scheduler.ended(0);
+        scheduler.ended(1);
+        assert_eq!(drain(&mut scheduler), [1]);
     }
 
     #[test]

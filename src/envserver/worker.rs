@@ -51,14 +51,27 @@ impl Fate {
     }
 }
 
+/// What a request had to do with the end of its worker, which handles one request after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The worker owed this answer and no other.
+    Culprit,
+    /// It owed several answers: one of them was the last it worked on.
+    Suspect,
+    /// The request never reached it.
+    Bystander,
+}
+
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum CallError {
     /// The worker refused; it goes on.
     Refused(Refusal),
     /// The worker is gone.
-    Gone(Fate),
+    Gone(Fate, Part),
 }
+
+type Reply = oneshot::Sender<Result<Bytes, Part>>;
 
 /// A handle to a worker. Cheap to clone; when the last is gone, the worker is dismissed.
 #[derive(Debug, Clone)]
@@ -71,14 +84,15 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) frame: Vec<u8>,
-    reply: oneshot::Sender<Bytes>,
+    reply: Reply,
 }
 
 impl Worker {
     /// Ask and wait for the answer.
     pub(super) async fn call<A: Answer>(&self, request: &Request<'_>) -> Result<A, CallError> {
-        let gone = || CallError::Gone(self.fate.get().cloned().unwrap_or(Fate::Dismissed));
-        let frame = self.send(request).ok_or_else(gone)?.await.map_err(|_| gone())?;
+        let gone = |part| CallError::Gone(self.fate.get().cloned().unwrap_or(Fate::Dismissed), part);
+        let answer = self.send(request).ok_or_else(|| gone(Part::Bystander))?;
+        let frame = answer.await.unwrap_or(Err(Part::Bystander)).map_err(gone)?;
         let mut answer: A = rmp_serde::from_slice(&frame).map_err(|error| {
             let message = format!("the worker's answer is not of the protocol: {error}");
             CallError::Refused(Refusal { kind: "bad_answer".to_owned(), message })
@@ -107,7 +121,7 @@ impl Worker {
         (Self { requests, fate: Arc::default() }, asked)
     }
 
-    fn send(&self, request: &Request<'_>) -> Option<oneshot::Receiver<Bytes>> {
+    fn send(&self, request: &Request<'_>) -> Option<oneshot::Receiver<Result<Bytes, Part>>> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Outgoing { frame: request.to_frame(), reply }).ok()?;
         Some(answer)
@@ -156,6 +170,11 @@ impl Life {
         let _ = child.kill().await;
         // Before those who wait are let go, so that they find it.
         let _ = fate.set(ended.clone());
+        pending.release();
+        requests.close();
+        while let Ok(outgoing) = requests.try_recv() {
+            let _ = outgoing.reply.send(Err(Part::Bystander));
+        }
         ended
     }
 }
@@ -166,7 +185,7 @@ struct Pending(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(Instant, oneshot::Sender<Bytes>)>,
+    waiting: VecDeque<(Instant, Reply)>,
     last_answer: Option<Instant>,
 }
 
@@ -185,7 +204,17 @@ impl Pending {
         }
     }
 
-    fn answered(&self) -> Option<oneshot::Sender<Bytes>> {
+    /// Let everybody go who waits for an answer that will not come.
+    fn release(&self) {
+        let mut queue = self.lock();
+        let part = if queue.waiting.len() == 1 { Part::Culprit } else { Part::Suspect };
+        for (_, reply) in queue.waiting.drain(..) {
+            // Whoever asked may have given up.
+            let _ = reply.send(Err(part));
+        }
+    }
+
+    fn answered(&self) -> Option<Reply> {
         let mut queue = self.lock();
         queue.last_answer = Some(Instant::now());
         queue.waiting.pop_front().map(|(_, reply)| reply)
@@ -226,7 +255,7 @@ async fn read(stdout: impl AsyncRead + Unpin, pending: &Pending) -> Fate {
         match frames.next().await {
             Some(Ok(frame)) => match pending.answered() {
                 // Whoever asked may have given up.
-                Some(reply) => drop(reply.send(frame.freeze())),
+                Some(reply) => drop(reply.send(Ok(frame.freeze()))),
                 None => return Fate::Died("it answered without being asked".to_owned()),
             },
             Some(Err(error)) => return Fate::Died(format!("its output cannot be read: {error}")),

@@ -115,9 +115,16 @@ pub enum Fate {
     Unknown,
 }
 
-/// Whether anything of a resource of this machine may still run.
-pub fn is_gone(resource: &Resource) -> bool {
-    process(resource).is_some_and(|process| process.state() == State::Dead && marked(resource.id).is_empty())
+/// Whether nothing of a resource of this machine runs any more.
+pub async fn is_gone(resource: &Resource) -> bool {
+    let Some(process) = process(resource) else { return false };
+    let is_gone = || process.state() == State::Dead && marked(resource.id).is_empty();
+    if !is_gone() {
+        return false;
+    }
+    // A process shows no mark in the moment in which it becomes another program.
+    tokio::time::sleep(LOOK).await;
+    is_gone()
 }
 
 /// End a resource of this machine: the process, its group, and every process that carries its mark, wherever those have
@@ -126,12 +133,17 @@ pub async fn end(resource: &Resource) -> Fate {
     let Some(process) = process(resource).filter(|process| process.state() != State::Unknown) else {
         return Fate::Unknown;
     };
-    let mut fate = Fate::Gone;
+    let (mut fate, mut seen_gone) = (Fate::Gone, false);
     for _ in 0..LOOKS {
-        if !kill_once(&process, resource.id) {
+        let is_gone = !kill_once(&process, resource.id);
+        // Seen twice: a process shows no mark in the moment in which it becomes another program.
+        if is_gone && seen_gone {
             return fate;
         }
-        fate = Fate::Killed;
+        if !is_gone {
+            fate = Fate::Killed;
+        }
+        seen_gone = is_gone;
         tokio::time::sleep(LOOK).await;
     }
     Fate::Survives
@@ -221,16 +233,17 @@ mod tests {
     async fn what_a_resource_has_started_ends_with_it_even_in_a_group_of_its_own() {
         let ledger = Memory::default();
         // `setsid` takes the grandchild out of the group; its parent ends, so that nobody is above it.
-        let (mut child, id) = start(shell("setsid sleep 1000 & echo $!"), &ledger).await.unwrap();
+        let (mut child, id) =
+            start(shell("setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null &"), &ledger).await.unwrap();
         let grandchild: u32 = child.next_line().await.unwrap().parse().unwrap();
         assert!(child.wait().await.unwrap().success());
         let resource = ledger.0.lock().unwrap().first().cloned().unwrap();
         assert_eq!((resource.id, resource.name.as_str()), (id, "the test program"));
         let grandchild = Identity::of(grandchild).expect("it has left the group that was killed");
-        assert!(!is_gone(&resource));
+        assert!(!is_gone(&resource).await);
         assert_eq!(end(&resource).await, Fate::Killed);
         assert_eq!(grandchild.state(), State::Dead);
-        assert!(is_gone(&resource));
+        assert!(is_gone(&resource).await);
         assert_eq!(end(&resource).await, Fate::Gone);
     }
 

@@ -67,6 +67,12 @@ pub enum ServerMessage {
         /// The number it was ordered under.
         order: u32,
     },
+    /// An episode that had begun lost its worker through no fault of its own: it is as if it had not begun. It begins again
+    /// unless the answer ends before.
+    Returned {
+        /// The number it was ordered under.
+        order: u32,
+    },
     /// An episode has ended.
     Episode {
         /// The number it was ordered under.
@@ -79,6 +85,7 @@ pub enum ServerMessage {
         /// Simulator steps of this request so far, unfinished episodes included.
         steps: u64,
     },
-    /// All ordered episodes have been reported. A stream that stops without it was cut.
+    /// No more will come: every ordered episode was reported, or no worker is left for the others. A stream that stops
+    /// without it was cut.
     End,
 }

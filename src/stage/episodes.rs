@@ -139,6 +139,9 @@ impl<J: Journal> Work<'_, J> {
                 Ok(ServerMessage::Started { order }) => {
                     begun.insert(order);
                 }
+                Ok(ServerMessage::Returned { order }) => {
+                    begun.remove(&order);
+                }
                 Ok(ServerMessage::Episode { order, report }) => {
                     if let Some(episode) = open.remove(&order) {
                         self.record(episode, report).await?;
@@ -155,7 +158,9 @@ impl<J: Journal> Work<'_, J> {
                 }
             }
         }
-        let cut = cut.unwrap_or_else(|| "the environment server ended without reporting this episode".into());
+        let cut = cut.unwrap_or_else(|| {
+            "the environment server ended without running the episode: its simulators died too often".into()
+        });
         if open.len() == asked && begun.is_empty() {
             // Not one step forward: without a limit on such rounds they would go on for ever.
             return Err(TaskFailure { class: FailureClass::Infra, message: cut }.into());

@@ -109,25 +109,39 @@ impl Error {
         }
     }
 
-    /// Whether the same thing may work a moment later: the connection was lost, the server is starting or overloaded,
-    /// or another transaction was in the way.
+    /// Whether the same thing may work a moment later: the connection was lost, the server is starting, overloaded or
+    /// read-only, or another transaction was in the way.
     pub(super) fn is_transient(&self) -> bool {
+        self.absence().is_some()
+    }
+
+    /// For a failure that may pass by itself: what the database does, in words that go on from "the database".
+    pub fn absence(&self) -> Option<&'static str> {
         match self {
-            Self::Timeout => true,
-            Self::Query(error) => is_transient(error),
-            _ => false,
+            Self::Timeout => Some("does not answer"),
+            Self::Query(error) => absence(error),
+            _ => None,
         }
     }
 }
 
-pub(super) fn is_transient(error: &sqlx::Error) -> bool {
+fn absence(error: &sqlx::Error) -> Option<&'static str> {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // Connection exceptions, servers that stop, start or are full, and transactions that lost to others.
-            code.starts_with("08") || ["57P01", "57P02", "57P03", "53300", "40001", "40P01"].contains(&code.as_ref())
-        }),
-        _ => false,
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Some("has closed the connection or cannot be reached"),
+        sqlx::Error::PoolTimedOut => Some("gives no connection"),
+        sqlx::Error::Database(error) => match error.code()?.as_ref() {
+            code if code.starts_with("08") => Some("has lost the connection"),
+            "57P01" | "57P02" => Some("has closed the connection"),
+            // Ours: a transaction that stood still for longer than `store::IDLE_IN_TRANSACTION`.
+            "25P03" => Some("has closed a connection on which nothing came for too long"),
+            "57P03" => Some("is starting or stopping"),
+            "53300" => Some("has no connection left for us"),
+            // A standby that is being promoted, or an operator at work.
+            "25006" => Some("takes no writes: it is read-only"),
+            "40001" | "40P01" => Some("had another transaction in the way"),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

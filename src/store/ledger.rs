@@ -4,7 +4,7 @@
 //! Decides from rows and leases; how a resource is ended is the business of [`crate::host::ledger`]. It never touches what
 //! runs on another machine.
 
-use std::{collections::HashSet, sync::OnceLock};
+use std::sync::OnceLock;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -81,6 +81,17 @@ impl Owned {
     }
 }
 
+/// Those of which nothing runs any more.
+async fn gone_of(rows: impl Iterator<Item = &Row>) -> Vec<Uuid> {
+    let mut gone = Vec::new();
+    for row in rows {
+        if ledger::is_gone(&row.resource()).await {
+            gone.push(row.resource_id);
+        }
+    }
+    gone
+}
+
 impl Store {
     /// The ledger of a cycle that is about to be taken up.
     pub fn ledger(&self) -> CycleLedger {
@@ -110,8 +121,7 @@ impl Store {
             })
             .await?;
         let (needed, orphans): (Vec<Owned>, Vec<Owned>) = found.into_iter().partition(Owned::is_needed);
-        let gone: Vec<Uuid> =
-            needed.iter().map(|owned| owned.row.resource()).filter(ledger::is_gone).map(|it| it.id).collect();
+        let gone = gone_of(needed.iter().map(|owned| &owned.row)).await;
         let mut reaped = self.end_all(orphans.into_iter().map(|owned| owned.row)).await?;
         reaped.forgotten += gone.len();
         self.forget(&gone).await?;
@@ -228,8 +238,7 @@ impl CycleLedger {
         .bind(lease.epoch)
         .fetch_all(&self.store.pool)
         .await?;
-        let gone: HashSet<Uuid> = rows.iter().map(Row::resource).filter(ledger::is_gone).map(|it| it.id).collect();
-        self.store.forget(&gone.into_iter().collect::<Vec<_>>()).await
+        self.store.forget(&gone_of(rows.iter()).await).await
     }
 }
 

@@ -56,6 +56,11 @@ const CONNECTIONS: u32 = 8;
 /// How long one try waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long the server waits inside a transaction of ours for the next statement. A process that is stopped there holds the
+/// row of its cycle, and nobody could take the cycle over. Shorter than a lease, longer than any pause of a process that
+/// lives; who was only slow tries again.
+const IDLE_IN_TRANSACTION: &str = "set idle_in_transaction_session_timeout = '5s'";
+
 /// A database that has been opened. Clones share it; the embedded server runs for as long as one of them lives.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -105,6 +110,12 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query(IDLE_IN_TRANSACTION).execute(connection).await?;
+                    Ok(())
+                })
+            })
             .connect_lazy_with(location.options().clone());
         Ok(Self { pool, location: Arc::new(location) })
     }

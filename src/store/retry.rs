@@ -17,6 +17,13 @@ const ONE_TRY: Duration = Duration::from_secs(20);
 /// The first and the longest wait between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Say that it works again, to whoever was told that it does not. Losing to another transaction is no absence.
+fn report_return(since: Instant) {
+    if since.elapsed() > WAITS.1 {
+        tracing::warn!("the database works again after {:.1} s; nothing was lost", since.elapsed().as_secs_f64());
+    }
+}
+
 impl Store {
     /// Run `work` until it succeeds, fails for good, or the database has been away for too long.
     pub(super) async fn persist<T, F>(&self, work: impl Fn() -> F + Send) -> Result<T, Trouble>
@@ -26,16 +33,24 @@ impl Store {
     {
         let deadline = Instant::now() + PATIENCE;
         let mut wait = WAITS.0;
+        let mut was_away = None;
         loop {
             let result = timeout(ONE_TRY, work()).await.unwrap_or(Err(Trouble::Store(Error::Timeout)));
             let error = match result {
                 Err(Trouble::Store(error)) if error.is_transient() => error,
-                other => return other,
+                other => {
+                    if let (Some(since), Ok(_)) = (was_away, &other) {
+                        report_return(since);
+                    }
+                    return other;
+                }
             };
             if Instant::now() + wait > deadline {
                 return Err(error.into());
             }
-            tracing::warn!(error = &error as &dyn std::error::Error, "the database is away; trying again");
+            was_away.get_or_insert_with(Instant::now);
+            let what = error.absence().unwrap_or_default();
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database {what}; trying again");
             // Not polling for anybody: the pause leaves room for a server that is starting.
             sleep(wait).await;
             wait = (wait * 2).min(WAITS.1);

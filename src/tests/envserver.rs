@@ -120,8 +120,15 @@ fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterato
     }
 }
 
-/// Reports by miner and seed, once the stream has said that it is complete.
+/// Reports by miner and seed of all that was ordered.
 async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u32), EpisodeReport> {
+    let reports = run_what_can_be(server, request).await;
+    assert_eq!(reports.len(), request.episodes.len());
+    reports
+}
+
+/// Reports by miner and seed, once the stream has said that there will be no more.
+async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u32), EpisodeReport> {
     let mut reports = BTreeMap::new();
     let mut messages = std::pin::pin!(client(server).episodes(request).await.unwrap());
     let mut ended = false;
@@ -131,12 +138,11 @@ async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u
                 let order = &request.episodes[order as usize];
                 assert!(reports.insert((order.hotkey.to_string(), order.seed), report).is_none());
             }
-            ServerMessage::Started { .. } | ServerMessage::Progress { .. } => {}
+            ServerMessage::Started { .. } | ServerMessage::Returned { .. } | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
         }
     }
     assert!(ended);
-    assert_eq!(reports.len(), request.episodes.len());
     reports
 }
 
@@ -261,6 +267,32 @@ async fn worker_fault(how: &str, fault: InfraFault) {
 }
 
 #[tokio::test]
+async fn an_episode_that_kills_its_worker_costs_nobody_else_a_try() {
+    killer_among_others("crash", InfraFault::ServerLost).await;
+}
+
+#[tokio::test]
+async fn an_episode_that_hangs_its_worker_costs_nobody_else_a_try() {
+    killer_among_others("hang", InfraFault::SimulatorTimeout).await;
+}
+
+/// Everything in flight on the one worker at the same time, and the killer in the middle.
+async fn killer_among_others(how: &str, fault: InfraFault) {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &["--worker-timeout", "500ms"]);
+    open(&server, vec![faulty(how)], 1, 16).await;
+    let miner = Serving::demo_miner("noop", &[]);
+    let miners = ["a", "b"].map(|name| (name, miner.url()));
+    let mut request = request(&format!("faulty/{how}"), &miners, 0..8);
+    request.episodes[7].seed = 13;
+    let reports = run(&server, &request).await;
+    for ((hotkey, seed), report) in reports {
+        let expected = if seed == 13 { Outcome::InfraFault(fault) } else { Outcome::Success };
+        assert_eq!(report.outcome, expected, "{hotkey} {seed}: {:?}", report.detail);
+    }
+}
+
+#[tokio::test]
 async fn workers_that_always_die_end_the_request() {
     let package = faulty_package();
     let server = Serving::env_server(package.path(), &[]);
@@ -268,7 +300,8 @@ async fn workers_that_always_die_end_the_request() {
     let miner = Serving::demo_miner("noop", &[]);
     let miners: Vec<(String, String)> = (0..8).map(|n| (format!("m{n}"), miner.url())).collect();
     let miners: Vec<(&str, String)> = miners.iter().map(|(name, url)| (name.as_str(), url.clone())).collect();
-    let reports = run(&server, &request("faulty/crash", &miners, [13])).await;
+    let reports = run_what_can_be(&server, &request("faulty/crash", &miners, [13])).await;
+    assert_eq!(reports.len(), 5, "who has not run when the last worker is given up has lost nothing");
     for report in reports.values() {
         assert_eq!(report.outcome, Outcome::InfraFault(InfraFault::ServerLost));
     }

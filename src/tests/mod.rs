@@ -3,20 +3,25 @@
 mod api;
 mod architecture;
 mod bad_input;
+mod chaos;
 mod children;
 mod command_line;
 mod cycle;
+mod database_faults;
 mod embedded;
 mod envserver;
 mod examples;
 mod faults;
 mod host;
+mod ledger;
+mod lessons_durability;
 mod manifest;
 mod miner;
 mod runtime;
 mod score;
 mod store;
 mod support;
+mod two_backends;
 
 /// The TLS provider that `main` installs.
 fn install_tls() {

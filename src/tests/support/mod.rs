@@ -1,4 +1,5 @@
 //! What tests of several areas share.
 
 pub(crate) mod database;
+pub(crate) mod own_server;
 pub(crate) mod program;

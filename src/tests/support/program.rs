@@ -20,6 +20,8 @@ use tempfile::TempDir;
 /// A place to run the program in. Simulators' Python environments are shared by all tests, everything else is its own.
 pub(crate) struct Place {
     pub(crate) data: TempDir,
+    /// A database to use in place of the embedded one of the data directory.
+    database_url: Option<String>,
 }
 
 impl Place {
@@ -30,7 +32,12 @@ impl Place {
         let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
         fs::create_dir_all(&python).unwrap();
         std::os::unix::fs::symlink(&python, data.path().join("python")).unwrap();
-        Self { data }
+        Self { data, database_url: None }
+    }
+
+    /// One whose cycles are in a database that the test has.
+    pub(crate) fn with_database(url: &str) -> Self {
+        Self { database_url: Some(url.to_owned()), ..Self::new() }
     }
 
     /// The program with these arguments, run from the repository.
@@ -42,6 +49,7 @@ impl Place {
             .env("ROBO_DATA_DIR", self.data.path())
             .env_remove("ROBO_BACKEND_DATABASE_URL")
             .env_remove("RUST_LOG")
+            .envs(self.database_url.iter().map(|url| ("ROBO_BACKEND_DATABASE_URL", url)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -182,6 +190,12 @@ impl Running {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// Kill the program alone and wait for its end.
+    pub(crate) fn kill_alone(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Kill the program and everything it has started, at once and without a word.
     pub(crate) fn kill_everything(mut self) {
         let parents = parents();
@@ -220,7 +234,7 @@ impl Running {
 }
 
 /// Every process with its parent.
-fn parents() -> BTreeMap<i32, i32> {
+pub(crate) fn parents() -> BTreeMap<i32, i32> {
     let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers
         .filter_map(|pid: i32| {

@@ -1,0 +1,116 @@
+//! `robo chaos`: the kill matrix on real processes, and that it finds what is not the same.
+
+use serde_json::Value;
+use sqlx::Executor;
+
+use crate::support::{
+    database::{TestDatabase, Version},
+    program::{Place, Ran, pipeline, turn, workspace},
+};
+
+/// `robo chaos` in a database of its own.
+async fn chaos(database: &TestDatabase, arguments: Vec<String>) -> Ran {
+    let url = database.url().to_owned();
+    let run = move || {
+        let place = Place::with_database(&url);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        place.run(&[&["chaos"], &arguments[..]].concat())
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn said(ran: &Ran, code: i32) -> Value {
+    assert_eq!(ran.code, code, "{}", ran.stderr);
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
+}
+
+#[tokio::test]
+async fn killed_at_every_persisted_transition_a_cycle_ends_with_the_same_bytes() {
+    let database = TestDatabase::new(Version::Default).await;
+    let ran = chaos(&database, words("--format json")).await;
+    let found = said(&ran, 0);
+    let writes = found["journal_writes"].as_u64().unwrap();
+    // The lease, start and end of seven tasks, the skipped one, the end.
+    assert_eq!(writes, 17, "{found}");
+    for count in ["points", "killed", "resumed", "identical"] {
+        assert_eq!(found[count].as_u64(), Some(2 * writes), "{count}: {found}");
+    }
+    let mut connection = database.connection().await;
+    let (cycles, open): (i64, i64) =
+        sqlx::query_as("select count(*), count(*) filter (where status <> 'completed') from cycle")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!((cycles, open), (2 * writes as i64 + 1, 0));
+    // Now the database holds results, which chaos must not mix with its own.
+    let ran = chaos(&database, vec![]).await;
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("name an empty database"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_result_that_differs_is_found_and_named() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    // The fourth cycle's vector is not what it should be.
+    let mut connection = database.connection().await;
+    for sql in [
+        "create function spoil() returns trigger language plpgsql as
+         'begin new.weights := new.weights || '' ''; return new; end'",
+        "create trigger spoil before insert on publication for each row when (new.sequence = 4) execute function spoil()",
+    ] {
+        connection.execute(sql).await.unwrap();
+    }
+    store.close().await;
+    let ran = chaos(&database, words("--points 5 --seed 7 --format json")).await;
+    let found = said(&ran, 6);
+    assert_eq!((&found["points"], &found["identical"]), (&5.into(), &4.into()), "{found}");
+    assert_eq!(found["different"][0]["in"], serde_json::json!(["the published weights"]));
+    assert!(ran.stderr.contains("1 of 5 resumed cycles differ"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--seed 7"), "the run can be repeated: {}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_pipeline_that_never_completes_is_told_from_one_that_differs() {
+    let database = TestDatabase::new(Version::Default).await;
+    let folder = workspace(|text| text.replace("endpoint: \"demo:random\"", "endpoint: \"demo:random\", uid_: 1"));
+    let ran = chaos(&database, vec![pipeline(&folder)]).await;
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    let mut connection = database.connection().await;
+    let store = database.store().await;
+    connection
+        .execute(
+            "create function refuse_end() returns trigger language plpgsql as
+             'begin raise exception ''no''; end';
+             create trigger refuse_end before update on cycle for each row when (new.status = 'completed')
+             execute function refuse_end()",
+        )
+        .await
+        .unwrap();
+    store.close().await;
+    let ran = chaos(&database, words("--points 1")).await;
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not complete even when nothing disturbs it"), "{}", ran.stderr);
+}
+
+/// Real episodes: simulators, miners and their servers die with the process, at points that a printed seed chooses.
+#[test]
+fn killed_at_random_points_a_real_pipeline_ends_with_the_same_bytes() {
+    let _turn = turn();
+    let folder = workspace(str::to_owned);
+    let mut arguments = vec![pipeline(&folder)];
+    let seed = rand::random::<u32>();
+    arguments.extend(words(&format!("-i episodes_per_env=1 --points 3 --seed {seed} --format json")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let found = runtime.block_on(async {
+        let database = TestDatabase::new(Version::Default).await;
+        said(&chaos(&database, arguments).await, 0)
+    });
+    assert_eq!((&found["points"], &found["identical"]), (&3.into(), &3.into()), "--seed {seed}: {found}");
+    // Start and end of every task, and 16 episodes in 4 environments that were planned.
+    assert!(found["journal_writes"].as_u64() > Some(40), "{found}");
+}

@@ -1,0 +1,329 @@
+//! A database that restarts, stands still, takes no writes or takes its time, under a journal that is written to without a
+//! pause: whatever was acknowledged is there, once, and the lease is still ours.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    io::Write,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use robo::{
+    config,
+    cycle::{
+        Appended, CycleId, Episode, EpisodeKey, EpisodeReport, Journal, JournalError, Lease, Outcome, Salt, TaskKey,
+    },
+    host::Progress,
+    store::{NewCycle, Store},
+};
+use serde_json::json;
+
+use crate::{
+    faults::{Result, arguments, ended, nothing_runs, until_they_play},
+    support::{
+        own_server::{OwnServer, Proxy},
+        program::{Place, pipeline, turn, workspace},
+    },
+};
+
+/// More episodes than any fault leaves time for.
+const EPISODES: u32 = 50_000;
+/// Writers at a time.
+const WRITERS: usize = 6;
+/// Writes before the fault, and after it.
+const CALM: usize = 50;
+
+/// A cycle whose episodes are being recorded.
+pub(crate) struct Writing {
+    pub(crate) store: Store,
+    pub(crate) cycle: CycleId,
+    pub(crate) lease: Lease,
+    next: Cell<u32>,
+    acknowledged: RefCell<BTreeSet<u32>>,
+    stop: Cell<Option<usize>>,
+}
+
+impl Writing {
+    pub(crate) async fn begin(config: &config::Database) -> Self {
+        let store = Store::open(config, &Progress::silent()).await.unwrap();
+        let new = NewCycle {
+            pipeline: "faults".into(),
+            definition: json!({}),
+            definition_hash: "00".repeat(32),
+            root: "/".into(),
+            salt: Salt::random(),
+            block: None,
+            tasks: vec![task()],
+        };
+        let cycle = store.create_cycle(&new).await.unwrap();
+        let lease = store.acquire(cycle).await.unwrap();
+        let keys: Vec<EpisodeKey> = (0..EPISODES).map(key).collect();
+        store.plan_episodes(&lease, &task(), &keys).await.unwrap();
+        let (next, acknowledged, stop) = (Cell::new(0), RefCell::default(), Cell::new(None));
+        Self { store, cycle, lease, next, acknowledged, stop }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.borrow().len()
+    }
+
+    async fn until(&self, count: usize) {
+        while self.count() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn write(&self) {
+        while self.stop.get().is_none_or(|stop| self.count() < stop) {
+            let index = self.next.replace(self.next.get() + 1);
+            let answer = self.store.record_episode(&self.lease, &episode(index)).await.unwrap();
+            assert_ne!(answer, Appended::Full);
+            self.acknowledged.borrow_mut().insert(index);
+        }
+    }
+
+    async fn beat(&self) {
+        while self.stop.get().is_none_or(|stop| self.count() < stop) {
+            self.store.heartbeat(&self.lease).await.unwrap();
+        }
+    }
+
+    /// Write while `fault` happens, and a little longer; then what was acknowledged is what is there.
+    async fn through(&self, fault: impl Future<Output = ()>) {
+        let fault = async {
+            self.until(CALM).await;
+            fault.await;
+            self.stop.set(Some(self.count() + CALM));
+        };
+        let writers = futures::future::join_all((0..WRITERS).map(|_| self.write()));
+        tokio::join!(fault, writers, self.beat());
+        let scored = self.store.scored_episodes(self.cycle).await.unwrap();
+        let stored: BTreeSet<u32> = scored.iter().map(|episode| episode.key.seed_index).collect();
+        assert_eq!(stored, *self.acknowledged.borrow(), "what was acknowledged and what is there differ");
+        assert_eq!(stored.len(), scored.len());
+        assert!(scored.iter().all(|episode| episode.attempt == 1), "an episode was counted twice");
+        self.store.heartbeat(&self.lease).await.unwrap();
+    }
+}
+
+fn task() -> TaskKey {
+    TaskKey { stage: "episodes".parse().unwrap(), cell: "m/a".into() }
+}
+
+fn key(seed_index: u32) -> EpisodeKey {
+    EpisodeKey { environment: "m/a".parse().unwrap(), seed_index, hotkey: "one".parse().unwrap() }
+}
+
+pub(crate) fn episode(seed_index: u32) -> Episode {
+    let report = EpisodeReport {
+        outcome: Outcome::Success,
+        detail: None,
+        steps: 1,
+        total_reward: f64::from(seed_index),
+        trajectory_hash: None,
+        latency: None,
+        wall_ms: 1.0,
+    };
+    Episode { key: key(seed_index), attempt: 1, report }
+}
+
+/// What the program would tell its operator, of everything on this thread.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<u8>>>);
+
+impl Told {
+    fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        let told = Self::default();
+        let writer = told.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (told, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    async fn until(&self, words: &str) {
+        while !self.text().contains(words) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_restart_of_the_server_loses_nothing() {
+    let server = OwnServer::start().await;
+    let writing = Writing::begin(&server.config()).await;
+    let (told, _guard) = Told::listen();
+    writing.through(server.restart()).await;
+    assert!(told.text().contains("; trying again"), "{}", told.text());
+}
+
+#[tokio::test]
+async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
+    let server = OwnServer::start().await;
+    let writing = Writing::begin(&server.config()).await;
+    writing
+        .through(async {
+            server.signal_all(Signal::SIGSTOP);
+            let before = writing.count();
+            // Not a wait for anything: these ten seconds are the fault.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            // What was on its way when it stopped may have arrived.
+            assert!(writing.count() <= before + WRITERS, "it did not stand still");
+            server.signal_all(Signal::SIGCONT);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_named_and_waited_for() {
+    let server = OwnServer::start().await;
+    let writing = Writing::begin(&server.config()).await;
+    let (told, _guard) = Told::listen();
+    let mut operator = server.connection().await;
+    writing
+        .through(async {
+            for sql in ["alter system set default_transaction_read_only = on", "select pg_reload_conf()"] {
+                sqlx::query(sql).execute(&mut operator).await.unwrap();
+            }
+            told.until("the database takes no writes: it is read-only; trying again").await;
+            for sql in [
+                "set default_transaction_read_only = off",
+                "alter system reset default_transaction_read_only",
+                "select pg_reload_conf()",
+            ] {
+                sqlx::query(sql).execute(&mut operator).await.unwrap();
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_slow_way_to_the_server_and_lost_acknowledgements_count_nothing_twice() {
+    let server = OwnServer::start().await;
+    let proxy = Proxy::start(&server);
+    let writing = Writing::begin(&proxy.config()).await;
+    writing
+        .through(async {
+            // Each commit is made, and nobody hears of it.
+            proxy.cut_commits(20);
+            while proxy.commits_to_cut() > 0 {
+                tokio::task::yield_now().await;
+            }
+            proxy.delay(40);
+            writing.until(writing.count() + CALM).await;
+            proxy.delay(0);
+        })
+        .await;
+}
+
+/// A process that is stopped inside a transaction holds its cycle's row. The server lets go of it.
+#[tokio::test]
+async fn a_writer_that_stands_still_in_a_transaction_keeps_nobody_from_taking_over() {
+    let server = OwnServer::start().await;
+    let proxy = Proxy::start(&server);
+    let stopped = Writing::begin(&proxy.config()).await;
+    let next = Store::open(&server.config(), &Progress::silent()).await.unwrap();
+    proxy.hold_commits(1);
+    let held = Rc::new(Cell::new(false));
+    let late = async {
+        let answer = stopped.store.record_episode(&stopped.lease, &episode(0)).await;
+        assert!(held.get(), "it was not held back");
+        assert!(matches!(answer, Err(JournalError::LeaseLost(_))), "{answer:?}");
+    };
+    let taking_over = async {
+        while proxy.commits_to_hold() > 0 {
+            tokio::task::yield_now().await;
+        }
+        held.set(true);
+        // The update waits for the held transaction as `acquire` would; the server ends that.
+        let mut connection = server.connection().await;
+        sqlx::query("update cycle set lease_until = now()").execute(&mut connection).await.unwrap();
+        let lease = next.acquire(stopped.cycle).await.unwrap();
+        assert!(next.scored_episodes(stopped.cycle).await.unwrap().is_empty(), "half a transaction was kept");
+        assert_eq!(next.record_episode(&lease, &episode(0)).await.unwrap(), Appended::Recorded);
+    };
+    tokio::join!(late, taking_over);
+    assert_eq!(next.scored_episodes(stopped.cycle).await.unwrap().len(), 1);
+}
+
+/// The whole program through cut connections, a restart and a read-only while: the same bytes, and it says what happened.
+#[tokio::test]
+async fn a_cycle_goes_through_all_of_it_and_ends_with_the_same_bytes() {
+    let server = OwnServer::start().await;
+    let url = server.url();
+    let (steps, mut wanted) = tokio::sync::mpsc::unbounded_channel::<Step>();
+    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let program = tokio::task::spawn_blocking(move || {
+        let _turn = turn();
+        let calm = Result::undisturbed();
+        let (workspace, place) = (workspace(str::to_owned), Place::with_database(&url));
+        let mut running = place.start(&arguments(&pipeline(&workspace)));
+        until_they_play(&mut running);
+        // An idle connection that was cut is replaced without a word.
+        for step in [Step::Cut, Step::Restart, Step::ReadOnly] {
+            steps.send(step).unwrap();
+            finished.recv().unwrap();
+        }
+        running.until("the database takes no writes: it is read-only; trying again");
+        steps.send(Step::Writable).unwrap();
+        finished.recv().unwrap();
+        ended(&running.wait(), 0, &[]);
+        nothing_runs(&place);
+        let (result, episodes) = Result::of(&place);
+        assert_eq!(&result, calm);
+        assert!(episodes.iter().all(|episode| episode["attempt"] == 1), "an episode ran again: {episodes:?}");
+    });
+    while let Some(step) = wanted.recv().await {
+        step.take(&server).await;
+        done.send(()).unwrap();
+    }
+    program.await.unwrap();
+}
+
+/// What happens to the database.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Cut,
+    Restart,
+    ReadOnly,
+    Writable,
+}
+
+impl Step {
+    async fn take(self, server: &OwnServer) {
+        let statements: &[&'static str] = match self {
+            Self::Restart => return server.restart().await,
+            Self::Cut => &["select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'robo'"],
+            Self::ReadOnly => &["alter system set default_transaction_read_only = on", "select pg_reload_conf()"],
+            Self::Writable => &[
+                "set default_transaction_read_only = off",
+                "alter system reset default_transaction_read_only",
+                "select pg_reload_conf()",
+            ],
+        };
+        let mut connection = server.connection().await;
+        for statement in statements {
+            sqlx::query(*statement).execute(&mut connection).await.unwrap();
+        }
+    }
+}
