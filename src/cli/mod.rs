@@ -8,6 +8,7 @@ mod backend;
 mod completions;
 mod cycle;
 mod cycle_show;
+mod cycle_tables;
 mod db;
 mod demo_miner;
 mod desk;

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `pool.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
+//! | `stage.rs` | stages, each with its tasks counted |
 //! | `publication.rs` | published weights |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
@@ -26,6 +27,7 @@ mod pool;
 mod publication;
 mod reopen;
 mod retry;
+mod stage;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -39,6 +41,7 @@ pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
 pub use publication::PublicationRow;
+pub use stage::StageRow;
 pub use status::{Contents, DatabaseStatus};
 
 use location::Location;
