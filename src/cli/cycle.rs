@@ -41,6 +41,9 @@ enum Verb {
         /// How many
         #[arg(long, default_value_t = 20)]
         limit: u32,
+        /// Only older ones than this: the last one of the page before
+        #[arg(long, value_name = "CYCLE")]
+        before: Option<String>,
         /// How to show them
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -74,7 +77,10 @@ enum Verb {
 pub(super) async fn run(args: Args) -> Result {
     let desk = Desk::open(&args.database).await?;
     let result = match args.verb {
-        Verb::Ls { limit, format } => cycle_show::list(&desk.store, limit, format).await,
+        Verb::Ls { limit, before, format } => {
+            let page = cycle_show::Page { limit, before: before.as_deref() };
+            cycle_show::list(&desk.store, page, format).await
+        }
         Verb::Show { cycle, parts, format } => cycle_show::show(&desk.store, &cycle, parts, format).await,
         Verb::Resume { cycle, options } => resume(&desk, &cycle, &options).await,
         Verb::Cancel { cycle } => cancel(&desk, &cycle).await,

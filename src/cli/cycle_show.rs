@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    db,
+    cycle_tables, db,
     drive::journal_failure,
     exit::{Exit, Result},
     render::{self, Format},
@@ -15,11 +15,19 @@ use crate::scoring;
 use crate::stage::documents::{ScoresDocument, WeightsDocument};
 use crate::store::{CycleSummary, EpisodeCount, Store, TaskRow};
 
-/// Cycles, newest first.
-pub(super) async fn list(store: &Store, limit: u32, format: Format) -> Result {
-    let cycles = store.cycles(limit).await.map_err(db::failure)?;
+/// Cycles, newest first: the latest, or those older than the last one of the page before.
+pub(super) async fn list(store: &Store, page: Page<'_>, format: Format) -> Result {
+    let cycles = match page.before {
+        None => store.cycles(page.limit).await,
+        Some(name) => store.cycles_before(store.resolve(name).await.map_err(db::failure)?, page.limit).await,
+    };
+    let cycles = cycles.map_err(db::failure)?;
     if format == Format::Json {
         render::json(&json!({ "cycles": cycles.iter().map(summary).collect::<Vec<_>>() }));
+        return Ok(Exit::Ok);
+    }
+    if cycles.is_empty() && page.before.is_some() {
+        render::note("There is no older cycle.");
         return Ok(Exit::Ok);
     }
     if cycles.is_empty() {
@@ -43,6 +51,14 @@ pub(super) async fn list(store: &Store, limit: u32, format: Format) -> Result {
     Ok(Exit::Ok)
 }
 
+/// A part of the list of cycles.
+pub(super) struct Page<'a> {
+    /// How many.
+    pub(super) limit: u32,
+    /// The cycle that the page before ended with.
+    pub(super) before: Option<&'a str>,
+}
+
 /// Which parts of a cycle to show.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Parts {
@@ -55,7 +71,6 @@ pub(super) struct Parts {
 pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format) -> Result {
     let id = store.resolve(name).await.map_err(db::failure)?;
     let cycle = store.cycle_summary(id).await.map_err(db::failure)?;
-    let tasks = store.task_rows(id).await.map_err(db::failure)?;
     let counts = store.episode_counts(id).await.map_err(db::failure)?;
     let publication = store.publication(id).await.map_err(db::failure)?;
     let documents: Option<(ScoresDocument, WeightsDocument)> = match &publication {
@@ -69,7 +84,8 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     if format == Format::Json {
         let mut document = summary(&cycle);
         document["definition"] = store.load(id).await.map_err(journal_failure)?.definition;
-        document["tasks"] = tasks.iter().map(task).collect();
+        document["stages"] = store.stage_rows(id).await.map_err(db::failure)?.iter().map(cycle_tables::stage).collect();
+        document["tasks"] = store.task_rows(id).await.map_err(db::failure)?.iter().map(task).collect();
         document["outcomes"] = counts.iter().map(count).collect();
         document["retried_episodes"] = json!(bias);
         document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
@@ -91,9 +107,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         moment(cycle.created_at),
         took(Some(cycle.created_at), cycle.finished_at)
     ));
-    render::line(format!("\nTasks\n{}", task_table(&tasks)));
+    render::line(format!("\nTasks\n{}", cycle_tables::tasks(store, id).await?));
     if !counts.is_empty() {
-        render::line(format!("\nEpisodes\n{}", outcome_table(&counts)));
+        render::line(format!("\nEpisodes\n{}", cycle_tables::outcomes(&counts)));
         bias.iter().for_each(|bias| render::line(report::retried(bias)));
     }
     if parts.episodes {
@@ -173,39 +189,6 @@ fn episode(episode: &Episode) -> Value {
     })
 }
 
-fn task_table(tasks: &[TaskRow]) -> comfy_table::Table {
-    let mut table = report::plain(["task", "status", "attempts", "took", "why"].map(str::to_owned));
-    for row in tasks {
-        let why = match &row.state.status {
-            TaskStatus::Failed { failure } | TaskStatus::Paused { failure } => failure.message.clone(),
-            TaskStatus::Skipped { reason } => reason.clone(),
-            _ => String::new(),
-        };
-        table.add_row([
-            row.state.key.to_string(),
-            row.state.status.word().to_owned(),
-            row.state.attempt.to_string(),
-            took(row.started_at, row.finished_at),
-            why,
-        ]);
-    }
-    table
-}
-
-fn outcome_table(counts: &[EpisodeCount]) -> comfy_table::Table {
-    let mut table = report::plain(["environment", "miner", "outcome", "episodes"].map(str::to_owned));
-    for count in counts {
-        let outcome = count.outcome.map_or("to run".into(), |outcome| outcome.to_string());
-        table.add_row([
-            count.key.environment.to_string(),
-            count.key.hotkey.to_string(),
-            outcome,
-            count.count.to_string(),
-        ]);
-    }
-    table
-}
-
 fn episode_table(episodes: &[Episode]) -> comfy_table::Table {
     let header = ["environment", "seed", "miner", "outcome", "steps", "return", "p95 ms", "detail"];
     let mut table = report::plain(header.map(str::to_owned));
@@ -228,7 +211,7 @@ fn moment(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn took(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> String {
+pub(super) fn took(from: Option<DateTime<Utc>>, to: Option<DateTime<Utc>>) -> String {
     match (from, to) {
         (Some(from), Some(to)) => format!("{:.1} s", (to - from).num_milliseconds() as f64 / 1000.0),
         _ => "-".into(),

@@ -9,6 +9,7 @@ mod chaos;
 mod completions;
 mod cycle;
 mod cycle_show;
+mod cycle_tables;
 mod db;
 mod demo_miner;
 mod desk;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Salt, TaskKey, TaskState};
+use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Salt, StageId, TaskKey, TaskState};
 
 use super::{
     Error, Store,
@@ -160,18 +160,23 @@ impl Store {
 
     /// The latest cycles, newest first.
     pub async fn cycles(&self, limit: u32) -> Result<Vec<CycleSummary>, Error> {
-        self.ask(|| summaries(&self.pool, None, limit.into())).await
+        self.ask(|| summaries(&self.pool, Which::All, limit.into())).await
+    }
+
+    /// The next page of a list: cycles that are older than one, newest first. A cycle that begins meanwhile shifts nothing.
+    pub async fn cycles_before(&self, before: CycleId, limit: u32) -> Result<Vec<CycleSummary>, Error> {
+        self.ask(|| summaries(&self.pool, Which::Before(before), limit.into())).await
     }
 
     /// One cycle.
     pub async fn cycle_summary(&self, cycle: CycleId) -> Result<CycleSummary, Error> {
-        let found = self.ask(|| summaries(&self.pool, Some(cycle), 1)).await?;
+        let found = self.ask(|| summaries(&self.pool, Which::Only(cycle), 1)).await?;
         found.into_iter().next().ok_or_else(|| Error::UnknownCycle { given: cycle.to_string(), recent: vec![] })
     }
 
     /// The tasks of a cycle in the plan's order.
     pub async fn task_rows(&self, cycle: CycleId) -> Result<Vec<TaskRow>, Error> {
-        self.ask(|| task_rows(&self.pool, cycle)).await
+        self.ask(|| task_rows(&self.pool, cycle, None)).await
     }
 
     /// Ask for a cycle to stop.
@@ -253,7 +258,7 @@ pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, T
     let row = row.ok_or(JournalError::Unknown(cycle))?;
     let definition = serde_json::from_str(&row.definition)
         .map_err(|error| Error::Corrupt(format!("a definition of cycle `{cycle}` that is not JSON: {error}")))?;
-    let tasks = task_rows(pool, cycle).await?.into_iter().map(|task| task.state).collect();
+    let tasks = task_rows(pool, cycle, None).await?.into_iter().map(|task| task.state).collect();
     Ok(CycleRecord {
         id: cycle,
         definition,
@@ -276,13 +281,19 @@ struct TimedRow {
     finished_at: Option<DateTime<Utc>>,
 }
 
-async fn task_rows(pool: &PgPool, cycle: CycleId) -> Result<Vec<TaskRow>, Error> {
+/// The tasks of a cycle, or of some of its stages, in the plan's order.
+pub(super) async fn task_rows(
+    pool: &PgPool,
+    cycle: CycleId,
+    stages: Option<&[StageId]>,
+) -> Result<Vec<TaskRow>, Error> {
     let rows: Vec<TimedRow> = sqlx::query_as(
         "select stage, cell, attempt, failed_attempts, status, output::text, failure::text, reason,
                 started_at, finished_at
-         from task where cycle_id = $1 order by position",
+         from task where cycle_id = $1 and ($2::text[] is null or stage = any($2)) order by position",
     )
     .bind(cycle.as_uuid())
+    .bind(stages.map(|stages| stages.iter().map(StageId::as_str).collect::<Vec<_>>()))
     .fetch_all(pool)
     .await?;
     let rows = rows
@@ -314,8 +325,24 @@ struct SummaryRow {
     weights_digest: Option<String>,
 }
 
-/// The latest cycles, or the one that is asked for.
-pub(super) async fn summaries(pool: &PgPool, only: Option<CycleId>, limit: i64) -> Result<Vec<CycleSummary>, Error> {
+/// Which cycles to summarise.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which {
+    /// All.
+    All,
+    /// Those older than this one.
+    Before(CycleId),
+    /// This one.
+    Only(CycleId),
+}
+
+/// The latest of some cycles, newest first.
+pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result<Vec<CycleSummary>, Error> {
+    let (only, before) = match which {
+        Which::All => (None, None),
+        Which::Before(cycle) => (None, Some(cycle.as_uuid())),
+        Which::Only(cycle) => (Some(cycle.as_uuid()), None),
+    };
     let rows: Vec<SummaryRow> = sqlx::query_as(
         "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
                 coalesce(lease_until > clock_timestamp(), false) as is_leased, paused_at is not null as paused,
@@ -334,12 +361,13 @@ pub(super) async fn summaries(pool: &PgPool, only: Option<CycleId>, limit: i64) 
              select count(*) as planned, count(*) filter (where outcome <> 'infra_fault') as scored
              from episode where episode.cycle_id = cycle.cycle_id
          ) episode
-         where $1::uuid is null or cycle_id = $1
+         where ($1::uuid is null or cycle_id = $1) and ($3::uuid is null or cycle_id < $3)
          order by cycle_id desc
          limit $2",
     )
-    .bind(only.map(CycleId::as_uuid))
+    .bind(only)
     .bind(limit)
+    .bind(before)
     .fetch_all(pool)
     .await?;
     rows.into_iter().map(SummaryRow::summary).collect()

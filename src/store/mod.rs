@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `pool.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
+//! | `stage.rs` | stages, each with its tasks counted |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
@@ -32,6 +33,7 @@ mod publication;
 mod query;
 mod reopen;
 mod retry;
+mod stage;
 mod status;
 
 use std::{sync::Arc, time::Duration};
@@ -46,6 +48,7 @@ pub use episode::EpisodeCount;
 pub use error::Error;
 pub use ledger::{CycleLedger, Reaped};
 pub use publication::PublicationRow;
+pub use stage::StageRow;
 pub use status::{Contents, DatabaseStatus};
 
 use location::Location;

@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Error, Store, error::Trouble, location::Location};
+use super::{CONNECTIONS, Error, Store, error::Trouble, location::Location};
 
 /// For how long a lost connection is tried again before the caller is told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,7 +31,7 @@ impl Store {
         F: Future<Output = Result<T, Trouble>> + Send,
         T: Send,
     {
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         let mut wait = WAITS.0;
         let mut was_away = None;
         loop {
@@ -45,6 +45,12 @@ impl Store {
                     return other;
                 }
             };
+            if is_busy(&error, self.pool.size()) {
+                // Their holders are given up on when they do not answer, so a place in the queue is worth keeping.
+                tracing::debug!("every connection is in use; waiting for one");
+                deadline = Instant::now() + PATIENCE;
+                continue;
+            }
             if Instant::now() + wait > deadline {
                 return Err(error.into());
             }
@@ -71,5 +77,25 @@ impl Store {
             Trouble::Store(error) => error,
             Trouble::Journal(error) => Error::Corrupt(error.to_string()),
         })
+    }
+}
+
+/// Whether the try only waited for a connection while all of them were at work: the disk is slow, the database is there. With
+/// fewer open than there may be, one was waited for that could not be made.
+fn is_busy(error: &Error, open: u32) -> bool {
+    matches!(error, Error::Query(sqlx::Error::PoolTimedOut)) && open >= CONNECTIONS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_is_told_from_a_database_that_is_away() {
+        let timed_out = || Error::Query(sqlx::Error::PoolTimedOut);
+        assert!(is_busy(&timed_out(), CONNECTIONS));
+        assert!(!is_busy(&timed_out(), CONNECTIONS - 1) && !is_busy(&timed_out(), 0));
+        assert!(!is_busy(&Error::Timeout, CONNECTIONS));
+        assert!(timed_out().is_transient(), "or it would not be tried again at all");
     }
 }

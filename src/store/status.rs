@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{CycleSummary, Error, PublicationRow, Store, admin, cycle};
+use super::{
+    CycleSummary, Error, PublicationRow, Store, admin,
+    cycle::{self, Which},
+};
 
 /// What is in the database.
 #[derive(Debug, Clone)]
@@ -69,12 +72,12 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let last_completed = match completed {
-            Some(id) => cycle::summaries(&self.pool, Some(id.into()), 1).await?.pop(),
+            Some(id) => cycle::summaries(&self.pool, Which::Only(id.into()), 1).await?.pop(),
             None => None,
         };
         let mut running = Vec::new();
         for id in admin::running(&mut *self.pool.acquire().await?).await? {
-            running.extend(cycle::summaries(&self.pool, Some(id), 1).await?);
+            running.extend(cycle::summaries(&self.pool, Which::Only(id), 1).await?);
         }
         Ok(Contents {
             cycles: cycles.unsigned_abs(),

@@ -16,6 +16,7 @@ use super::support::database::{TestDatabase, Version};
 mod batches;
 mod on_postgres;
 mod pools;
+mod wide;
 
 use batches::{
     a_batch_is_written_whole_or_not_at_all, a_paused_task_waits_for_a_person,
