@@ -74,7 +74,13 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         };
         async move {
             let settings = attempt.settings()?;
-            let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
+            let context_of_texts = &attempt.context;
+            let invocation = Invocation {
+                task: &attempt.task,
+                stage: &attempt.stage,
+                settings: &settings,
+                context: context_of_texts,
+            };
             stage::run(&context, invocation).await
         }
     };

@@ -21,7 +21,9 @@ use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
 use super::references::{Found, Scope};
-use super::{Definition, Environment, Expect, Retry, Stage, codeless, definition, environments, matrix, miners, rules, settings};
+use super::{
+    Definition, Environment, Expect, Retry, Stage, codeless, definition, environments, matrix, miners, rules, settings,
+};
 
 const VERSION: u32 = 1;
 const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;

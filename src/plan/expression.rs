@@ -238,7 +238,10 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-pub(super) fn compile<'e>(engine: &'e Environment<'e>, expression: &'e str) -> Result<Expression<'e, 'e>, ExpressionError> {
+pub(super) fn compile<'e>(
+    engine: &'e Environment<'e>,
+    expression: &'e str,
+) -> Result<Expression<'e, 'e>, ExpressionError> {
     if expression.len() > LONGEST_EXPRESSION {
         let start: String = expression.chars().take(60).collect();
         let message = format!("the expression is longer than {LONGEST_EXPRESSION} bytes");

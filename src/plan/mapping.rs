@@ -74,7 +74,8 @@ impl Mapping {
                 let wrong = |source| MappingError::Element { setting: "where", index, source };
                 let holds = evaluate(&engine, condition, scope()).map_err(wrong)?;
                 let kind = expression::kind_of(&holds);
-                let problem = || ExpressionError::new(condition, format!("a condition is true or false, this is {kind}"));
+                let problem =
+                    || ExpressionError::new(condition, format!("a condition is true or false, this is {kind}"));
                 if !holds.as_bool().ok_or_else(|| wrong(problem()))? {
                     continue;
                 }
@@ -101,9 +102,7 @@ fn evaluate(engine: &Environment<'_>, text: &str, scope: minijinja::Value) -> Re
 fn elements(items: Value) -> Result<Vec<Value>, MappingError> {
     let elements = match items {
         Value::Array(items) => items,
-        Value::Object(fields) => {
-            fields.into_iter().map(|(key, value)| json!({ "key": key, "value": value })).collect()
-        }
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| json!({ "key": key, "value": value })).collect(),
         other => return Err(MappingError::Items(expression::kind_of(&other))),
     };
     if elements.len() > MOST_ELEMENTS { Err(MappingError::TooMany(elements.len())) } else { Ok(elements) }
@@ -128,10 +127,7 @@ mod tests {
             [json!({"uid": 1, "at": 0, "share": 0.5}), json!({"uid": 3, "at": 2, "share": 1.0})]
         );
         let points = json!({"7": 1.5, "12": 0});
-        assert_eq!(
-            map("[item.key | int, item.value]", None, points).unwrap(),
-            [json!([7, 1.5]), json!([12, 0])]
-        );
+        assert_eq!(map("[item.key | int, item.value]", None, points).unwrap(), [json!([7, 1.5]), json!([12, 0])]);
     }
 
     #[test]
@@ -144,7 +140,10 @@ mod tests {
         let second = text(map("item.a", None, json!([{"a": 1}, {}])));
         assert!(second.starts_with("`value` of element 1: ") && second.contains("no value"), "{second}");
         let condition = text(map("1", Some("item"), json!([3])));
-        assert!(condition.contains("`where` of element 0: a condition is true or false, this is a number"), "{condition}");
+        assert!(
+            condition.contains("`where` of element 0: a condition is true or false, this is a number"),
+            "{condition}"
+        );
         assert!(text(map("1", None, json!(3))).contains("a number, and not a list"));
         assert!(text(map("'x' * 50", None, json!([0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))).contains("more than 200 bytes"));
         assert!(text(map("1", None, Value::Array(vec![Value::Null; 100_001]))).contains("100001 elements"));

@@ -5,6 +5,8 @@ mod architecture;
 mod bad_input;
 mod children;
 mod command_line;
+mod custom_queries;
+mod custom_stages;
 mod cycle;
 mod embedded;
 mod envserver;
@@ -17,6 +19,7 @@ mod runtime;
 mod score;
 mod store;
 mod support;
+mod webhooks;
 
 /// The TLS provider that `main` installs.
 fn install_tls() {

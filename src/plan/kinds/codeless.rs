@@ -117,7 +117,13 @@ pub(super) const WEBHOOK_SEND: Kind = Kind {
     name: "webhook/send",
     doc: "sends JSON with POST, signed, and again after answers 408, 429 and 5xx and after lost connections",
     settings: &[
-        setting("url", Type::String, Rule::Free, Absent::Required, "where to: `http(s)://...`; redirects are not followed"),
+        setting(
+            "url",
+            Type::String,
+            Rule::Free,
+            Absent::Required,
+            "where to: `http(s)://...`; redirects are not followed",
+        ),
         setting("payload", Type::Any, Rule::Free, Absent::Optional, "the JSON that is sent; this or `text`"),
         setting(
             "text",
