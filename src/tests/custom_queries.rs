@@ -187,7 +187,7 @@ async fn nothing_else_can_be_read(setting: &Setting) {
         "select pg_terminate_backend(pg_backend_pid())",
         "select pg_advisory_lock(1) is null",
         "select lo_import('/etc/passwd')",
-        "select nextval('x'::regclass)",
+        "select nextval('cycle'::regclass)",
         "select * from pg_stat_get_activity(null)",
         "select count(*) filter (where random() > 0.5) from episodes",
         "select now()",

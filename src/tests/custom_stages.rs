@@ -194,6 +194,85 @@ fn a_program_that_takes_too_long_is_killed_with_all_it_has_started() {
 }
 
 #[test]
+fn a_program_ends_with_the_run() {
+    let _turn = turn();
+    let place = Place::new();
+    let folder = root("");
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("sleep 1000 & echo up > {}; sleep 1000", fifo.display());
+    write(
+        folder.path(),
+        &format!(
+            "  only:\n    uses: container/run\n    with: {{ runtime: process, command: [sh, -c, {script:?}], env: {{ MARK: {:?} }} }}\n",
+            place.data.path().to_str().unwrap()
+        ),
+    );
+    let running = place.start(&["run-pipeline", &pipeline(&folder)]);
+    // Opened only when the program has opened it, too.
+    assert_eq!(fs::read_to_string(&fifo).unwrap(), "up\n");
+    running.signal(nix::sys::signal::Signal::SIGINT);
+    let ran = running.wait();
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+}
+
+/// Made-up scores that go through the built-in rule, and somebody's own weights that do not.
+fn made_up(pays: &str) -> TempDir {
+    let entry = |uid: u16, rate: f64| {
+        json!({
+            "uid": uid, "hotkey": format!("m{uid}"), "environment": "family/task", "success_rate": rate,
+            "interval": [0.0, 1.0], "mean_return": 0.5, "episodes": 100, "successes": 50, "outcomes": {"success": 50},
+        })
+    };
+    let scores = json!([entry(2, 0.1), entry(1, 0.9)]);
+    root(&format!(
+        r#"  score:
+    uses: container/run
+    with: {{ runtime: process, command: [cat], input: {{ scores: {scores} }} }}
+    outputs: {{ scores: {{ type: scores }} }}
+  frontier: {{ depends_on: [score], uses: scores/pareto }}
+  built_in: {{ depends_on: [frontier], uses: scores/weights }}
+  own:
+    depends_on: [frontier]
+    uses: container/run
+    with: {{ runtime: process, command: [cat], input: {{ vector: {{ m1: 1, stranger: 1 }} }} }}
+    outputs: {{ vector: {{ type: weights }} }}
+  publish: {{ depends_on: [{pays}], uses: weights/publish }}
+"#
+    ))
+}
+
+#[test]
+fn scores_of_a_program_go_through_the_built_in_rule() {
+    let _turn = turn();
+    let place = Place::new();
+    let found = outputs(&place, &made_up("built_in"));
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    assert_eq!(shown["weights_document"]["weights"], found["built_in"]["weights"]["weights"]);
+    assert!(shown["weights_document"]["weights"]["1"].as_f64().unwrap() > 0.5, "{shown}");
+    let uids: Vec<u64> = shown["scores_document"]["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["uid"].as_u64().unwrap())
+        .collect();
+    assert_eq!(uids, [1, 2], "put in order");
+}
+
+#[test]
+fn a_stranger_is_never_paid() {
+    let _turn = turn();
+    let place = Place::new();
+    let ran = place.run(&["run-pipeline", &pipeline(&made_up("own"))]);
+    let failure = failure(&place, &ran, "publish");
+    assert_eq!(failure["class"], "config");
+    assert_eq!(failure["message"], "`with.weights`: `stranger` is none of the miners that were scored");
+    let weights = place.json(&["cycle", "show", "--format", "json"])["weights_document"].clone();
+    assert!(weights.is_null(), "{weights}");
+}
+
+#[test]
 fn a_cycle_is_pinned_to_its_programs() {
     let _turn = turn();
     let place = Place::new();

@@ -1,6 +1,9 @@
 //! `webhook/send` against a real server: what arrives, what is tried again, what is not.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -14,7 +17,7 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 
 use crate::custom_stages::root;
-use crate::support::program::{Place, Ran, pipeline};
+use crate::support::program::{Place, Ran, pipeline, repository};
 
 /// A letter as it arrived.
 #[derive(Debug, Clone)]
@@ -82,6 +85,26 @@ async fn it_is_signed_and_sent_again_as_the_same_letter() {
         let expected = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
         assert_eq!(letter.header("x-robo-signature"), expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_example_announces() {
+    let (url, letters) = server(&[200]).await;
+    let text = fs::read_to_string(repository().join("examples/pipelines/announce.yaml")).unwrap();
+    let run = move || {
+        let (place, folder) = (Place::new(), root(""));
+        fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+        place.run(&["run-pipeline", &pipeline(&folder), "-i", &format!("webhook={url}"), "-i", "key=k3y"])
+    };
+    let ran = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let letters = letters.lock().unwrap();
+    let bodies: Vec<Value> = letters.iter().map(|letter| serde_json::from_slice(&letter.body).unwrap()).collect();
+    assert_eq!(bodies[0]["miners"], 2);
+    assert!(letters[0].headers.contains_key("x-robo-signature"));
+    let text = format!("robo: cycle {} has ended", bodies[0]["cycle"].as_str().unwrap());
+    assert_eq!(bodies[1], json!({"text": text, "content": text}));
+    assert_ne!(letters[0].header("idempotency-key"), letters[1].header("idempotency-key"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
