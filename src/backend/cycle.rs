@@ -65,7 +65,12 @@ pub async fn run_cycle<J: Journal>(
             // Before anything of this lease starts, what older ones have left on this machine ends.
             ledger.take_over(lease).await?;
             let settings = attempt.settings()?;
-            let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
+            let invocation = Invocation {
+                task: &attempt.task,
+                stage: &attempt.stage,
+                settings: &settings,
+                context: &attempt.context,
+            };
             stage::run(&context, invocation).await
         }
     };

@@ -17,6 +17,8 @@ pub(super) fn check(scope: &Scope<'_>, found: &mut Diagnostics) {
         let problem = match draft.kind.map(|kind| kind.name) {
             Some("container/run") => container(scope, draft),
             Some("webhook/send") => webhook(scope, draft),
+            Some("sql/query") if draft.wire.outputs.0.is_empty() => Some(no_outputs(scope, draft)),
+            Some("expr/map") => mapping(scope, draft),
             _ => None,
         };
         if let Some(problem) = problem {
@@ -50,6 +52,24 @@ fn container(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
             _ => None,
         },
     }
+}
+
+fn no_outputs(scope: &Scope<'_>, draft: &Draft<'_>) -> Diagnostic {
+    let problem = scope.document.error(draft.at, format!("`{}` does not say what it gives", draft.id));
+    problem.help("declare it: `outputs: { NAME: { type: TYPE } }`")
+}
+
+fn mapping(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
+    let mut outputs = draft.wire.outputs.0.iter();
+    let Some((name, output)) = outputs.next() else { return Some(no_outputs(scope, draft)) };
+    if let Some((more, _)) = outputs.next() {
+        return Some(scope.document.error(more.at, "`expr/map` gives one list, so it has one output"));
+    }
+    let problem = || {
+        let problem = scope.document.error(name.at, format!("`expr/map` gives a list, not {}", output.kind.word()));
+        problem.help("declare its type as list, miners, scores or weights")
+    };
+    (!output.kind.takes_list()).then(problem)
 }
 
 fn webhook(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {

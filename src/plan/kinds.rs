@@ -73,6 +73,11 @@ impl Type {
         }
     }
 
+    /// Whether a list of rows can be such a value.
+    pub fn takes_list(self) -> bool {
+        matches!(self, Self::List | Self::Miners | Self::Scores | Self::Weights)
+    }
+
     /// Whether it flows from stage to stage. A setting of such a type that is left out is bound to the one stage
     /// upstream that gives it.
     pub fn is_data(self) -> bool {
@@ -418,6 +423,14 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_pure_only_if_it_says_so() {
+        let is_pure = |name: &str, with: Value| Kind::find(name).unwrap().is_pure(with.as_object().unwrap());
+        let given = serde_json::json!({ "pure": true });
+        assert!(is_pure("container/run", given.clone()) && !is_pure("container/run", serde_json::json!({})));
+        assert!(is_pure("expr/map", serde_json::json!({})) && !is_pure("webhook/send", given));
+    }
 
     #[test]
     fn names_are_unique_and_defaults_are_json() {

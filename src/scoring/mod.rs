@@ -26,5 +26,5 @@ pub use hitting::TooHard;
 pub use pareto::{Pareto, SubsetWeighting, pareto};
 pub use relation::Rule;
 pub use table::{MAX_ENVIRONMENTS, MinerRow, Table, TableError};
-pub use weights::{AllZero, Weights, WeightsError, WeightsU16, weights};
+pub use weights::{AllZero, Weights, WeightsError, WeightsU16, normalise, quantise, weights};
 pub use wilson::{Interval, wilson};

@@ -82,6 +82,17 @@ pub fn weights(points: &BTreeMap<u16, f64>, temperature: f64, all_zero: AllZero)
     Ok(Weights { weights, weights_u16 })
 }
 
+/// Shares in any unit as weights; none if they do not add up to a finite number above 0.
+pub fn normalise(shares: &BTreeMap<u16, f64>) -> Option<Weights> {
+    let sum: f64 = shares.values().sum();
+    let fits = sum.is_finite() && sum > 0.0 && shares.values().all(|share| *share >= 0.0);
+    fits.then(|| {
+        let weights = shares.iter().map(|(&uid, share)| (uid, share / sum)).collect();
+        let weights_u16 = quantise(&weights);
+        Weights { weights, weights_u16 }
+    })
+}
+
 /// `most` is subtracted first: the largest power is then exp(0) and none overflows.
 fn softmax(points: &BTreeMap<u16, f64>, most: f64, temperature: f64) -> BTreeMap<u16, f64> {
     let powers: Vec<f64> = points.values().map(|p| libm::exp((p - most) / temperature)).collect();
@@ -89,7 +100,8 @@ fn softmax(points: &BTreeMap<u16, f64>, most: f64, temperature: f64) -> BTreeMap
     points.keys().copied().zip(powers.iter().map(|power| power / sum)).collect()
 }
 
-fn quantise(weights: &BTreeMap<u16, f64>) -> WeightsU16 {
+/// Weights in units of 1/65535 of their sum, rounded down.
+pub fn quantise(weights: &BTreeMap<u16, f64>) -> WeightsU16 {
     let sum: f64 = weights.values().sum();
     // A weight is at most the sum, so the product lies in 0..=65535 and the cast only drops the fraction.
     let values = weights.values().map(|weight| (weight / sum * 65_535.0).floor() as u16).collect();

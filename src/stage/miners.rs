@@ -17,11 +17,18 @@ struct Settings {
 
 pub(super) async fn run<J>(_context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let Settings { miners } = invocation.settings()?;
+    check(&miners)?;
+    let count = miners.len();
+    Ok(json!({ "miners": miners, "count": count }).into())
+}
+
+/// Whether a list names somebody, and nobody twice.
+pub(super) fn check(miners: &[Miner]) -> Result<(), TaskFailure> {
     if miners.is_empty() {
         return Err(config("No miners found: the list of miners is empty"));
     }
     let (mut uids, mut hotkeys) = (HashSet::new(), HashSet::new());
-    for miner in &miners {
+    for miner in miners {
         if !uids.insert(miner.uid) {
             return Err(config(format!("uid {} stands twice in the list of miners", miner.uid)));
         }
@@ -29,6 +36,5 @@ pub(super) async fn run<J>(_context: &Context<J>, invocation: Invocation<'_>) ->
             return Err(config(format!("hotkey `{}` stands twice in the list of miners", miner.hotkey)));
         }
     }
-    let count = miners.len();
-    Ok(json!({ "miners": miners, "count": count }).into())
+    Ok(())
 }

@@ -4,13 +4,20 @@
 //! sees the database, the engine or the API; the engine writes its output down before anything depends on it.
 
 mod aggregate;
+mod container;
 pub mod documents;
 mod environments;
 mod episodes;
+mod expr;
 mod miners;
+mod outputs;
 mod publish;
 mod score;
+mod scores;
 mod servers;
+mod sql;
+mod vector;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -20,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cycle::{
-    CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, TaskFailure, TaskKey,
+    CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure, TaskKey,
 };
 use crate::plan::{BuildError, Definition, Stage};
 
@@ -96,6 +103,8 @@ pub struct Invocation<'a> {
     pub stage: &'a Stage,
     /// The stage's settings with every expression evaluated.
     pub settings: &'a Value,
+    /// What expressions may refer to, for stages that evaluate some themselves.
+    pub context: &'a Value,
 }
 
 impl Invocation<'_> {
@@ -110,7 +119,7 @@ impl Invocation<'_> {
 ///
 /// # Errors
 /// [`Error`]: a failure of the task, or of the journal.
-pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
+pub async fn run<J: Journal + Rows>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     match invocation.stage.uses.as_str() {
         "file/miners" => Ok(miners::run(context, invocation).await?),
         "environments/provision" => environments::provision(context, invocation).await,
@@ -119,6 +128,10 @@ pub async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -
         "scores/aggregate" => aggregate::run(context, invocation).await,
         "scores/pareto" => Ok(score::pareto(invocation).await?),
         "scores/weights" => Ok(score::weights(invocation)?),
+        "container/run" => Ok(container::run(context, invocation).await?),
+        "sql/query" => Ok(sql::run(context, invocation).await?),
+        "expr/map" => Ok(expr::run(invocation).await?),
+        "webhook/send" => Ok(webhook::run(context, invocation).await?),
         "weights/publish" => Ok(publish::run(context, invocation)?),
         unknown => Err(config(format!("this version of robo has no stage kind `{unknown}`")).into()),
     }

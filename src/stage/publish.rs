@@ -1,13 +1,13 @@
 //! `weights/publish`: the two documents of a cycle. The engine stores them in the transaction that ends the task.
 //!
 //! Both are canonical JSON and hold nothing but definition, salt and outcomes: no cycle id, no time. Two cycles of one
-//! definition and salt give the same bytes.
+//! definition and salt give the same bytes. Whoever made the vector, it is checked here once more before anybody is paid.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::documents::{Frontier, Scores, ScoresDocument, WeightsDocument};
-use super::{Context, Invocation, Output};
+use super::documents::{Frontier, Scores, ScoresDocument};
+use super::{Context, Invocation, Output, config, scores, vector};
 use crate::cycle::{Publication, TaskFailure};
 use crate::evidence;
 
@@ -16,11 +16,18 @@ use crate::evidence;
 struct Settings {
     scores: Scores,
     pareto: Frontier,
-    weights: WeightsDocument,
+    /// The document, or what [`vector`] makes it of.
+    weights: Value,
 }
 
 pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let Settings { scores, pareto: frontier, weights } = invocation.settings()?;
+    let scores = scores::in_order(scores).map_err(|problem| config(format!("`with.scores`: {problem}")))?;
+    let mut miners = frontier.miners.clone();
+    miners.extend(scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())));
+    let weights = vector::parse(&weights)
+        .and_then(|given| vector::resolve(given, &miners))
+        .map_err(|problem| config(format!("`with.weights`: {problem}")))?;
     let scores = ScoresDocument {
         definition_hash: context.definition.hash(),
         salt: context.record.salt.clone(),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::documents::{Frontier, ScoreEntry, Scores, WeightEntry, WeightsDocument};
-use super::{Invocation, Output, chain, config};
+use super::{Invocation, Output, chain, config, scores};
 use crate::cycle::{FailureClass, Hotkey, TaskFailure};
 use crate::scoring::{self, AllZero, MinerRow, Rule, SubsetWeighting, Table};
 
@@ -20,7 +20,9 @@ struct ParetoSettings {
 
 /// The frontier of a table of scores.
 pub(super) async fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
-    let settings: ParetoSettings = invocation.settings()?;
+    let mut settings: ParetoSettings = invocation.settings()?;
+    settings.scores =
+        scores::in_order(settings.scores).map_err(|problem| config(format!("`with.scores`: {problem}")))?;
     let miners: BTreeMap<u16, Hotkey> =
         settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
     let table = table(&settings.scores)?;

@@ -31,23 +31,23 @@ const OFFENCES: &str = r"
         select ev_class, ev_action::text as tree from pg_catalog.pg_rewrite
         where ev_class = 'pg_temp.robo_query'::regclass
     ), reference as (
-        select distinct ev_class, found[1] as field, found[2]::bigint as oid
+        select distinct ev_class, found[1] as field, found[2]::bigint as target
         from rule cross join lateral regexp_matches(tree, ':(\w+) (\d+)\M', 'g') as found
         where found[1] ~ '^(relid|funcid|aggfnoid|winfnoid|tsmhandler|opno|sortop|eqop)$' and found[2] <> '0'
     )
-    select 'the relation `' || oid::regclass::text || '`: there are `episodes`, `tasks`, `miners` and `scores`'
+    select 'the relation `' || target::oid::regclass::text || '`: there are `episodes`, `tasks`, `miners` and `scores`'
     from reference
-    where field = 'relid' and oid <> ev_class::bigint
-        and not oid::oid = any (array[
+    where field = 'relid' and target <> ev_class::oid::bigint
+        and (target::oid = any (array[
             to_regclass('episodes')::oid, to_regclass('tasks')::oid, to_regclass('miners')::oid, to_regclass('scores')::oid
-        ])
+        ])) is not true
     union all
-    select 'the function `' || coalesce(proname::text, oid::text) || '`: only built-in ones of their arguments alone'
-    from reference left join pg_catalog.pg_proc as function on function.oid = reference.oid::oid
+    select 'the function `' || coalesce(proname::text, target::text) || '`: only built-in ones of their arguments alone'
+    from reference left join pg_catalog.pg_proc as function on function.oid = target::oid
     where field in ('funcid', 'aggfnoid', 'winfnoid', 'tsmhandler')
-        and (reference.oid >= $2 or not (provolatile = 'i' or (provolatile = 's' and proname ~ $1)))
+        and (target < $2 and (provolatile = 'i' or (provolatile = 's' and proname ~ $1))) is not true
     union all
-    select 'an operator that is not built in' from reference where field in ('opno', 'sortop', 'eqop') and oid >= $2
+    select 'an operator that is not built in' from reference where field in ('opno', 'sortop', 'eqop') and target >= $2
     union all
     select 'a value of the session or the clock' from rule where tree like '%{SQLVALUEFUNCTION %'";
 

@@ -9,13 +9,13 @@ use std::{
 use crate::support::program::{Place, pipeline, repository, turn, workspace};
 
 /// A miner of `examples/miner.py`, ended when it is dropped.
-struct Miner {
+pub(crate) struct Miner {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Miner {
-    fn start(policy: &str) -> Self {
+    pub(crate) fn start(policy: &str) -> Self {
         let python = std::env::var("ROBO_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
         let mut child = Command::new(python)
             .arg(repository().join("examples/miner.py"))

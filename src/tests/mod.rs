@@ -6,6 +6,8 @@ mod bad_input;
 mod chaos;
 mod children;
 mod command_line;
+mod custom_queries;
+mod custom_stages;
 mod cycle;
 mod database_faults;
 mod embedded;
@@ -22,6 +24,7 @@ mod score;
 mod store;
 mod support;
 mod two_backends;
+mod webhooks;
 
 /// The TLS provider that `main` installs.
 fn install_tls() {

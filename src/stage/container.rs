@@ -1,0 +1,103 @@
+//! `container/run`: a program of the operator's own, JSON in and JSON out.
+//!
+//! It sees its input, the variables it is given and PATH; its working directory is empty and goes away with it. It is
+//! killed with everything it has started when it ends, takes too long, or the cycle stops.
+
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Context, Invocation, Output, chain, config, outputs};
+use crate::config::search_path;
+use crate::cycle::{FailureClass, TaskFailure};
+use crate::host::child::{ChildError, LastWords, Program};
+use crate::plan;
+
+/// `EX_TEMPFAIL` of sysexits: the program asks to be tried again.
+const TEMPORARY_FAILURE: i32 = 75;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    runtime: String,
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(default)]
+    image: Option<String>,
+    input: Value,
+    env: BTreeMap<String, String>,
+    #[expect(dead_code, reason = "read by whoever decides whether the stage may run again")]
+    pure: bool,
+    max_bytes: usize,
+    /// Of the program, as it was when the cycle was planned.
+    #[serde(default)]
+    digest: Option<String>,
+}
+
+pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
+    let settings: Settings = invocation.settings()?;
+    if settings.runtime != "process" || settings.image.is_some() {
+        return Err(config("an `image` needs `runtime: docker`, which this version of robo does not have yet"));
+    }
+    let Some(program) = settings.command.first() else {
+        return Err(config("`with.command` is empty"));
+    };
+    let root = Path::new(&context.record.root);
+    check_digest(&settings, root)?;
+    // Declared before the child, so that the child is gone when its directory goes.
+    let directory = tempfile::Builder::new().prefix("robo-stage-").tempdir().map_err(|error| infra(&error))?;
+    let child = command(&settings, program, root, directory.path()).start().await.map_err(not_started)?;
+    let input = settings.input.to_string();
+    let (status, said, last_words) =
+        child.converse(input.as_bytes(), settings.max_bytes).await.map_err(|error| match error {
+            ChildError::TooMuch { .. } => config(error.to_string()),
+            error => infra(&error),
+        })?;
+    if !status.success() {
+        return Err(ended_badly(program, status, &last_words));
+    }
+    let value = serde_json::from_slice(&said)
+        .map_err(|error| config(format!("the standard output of `{program}` is not one JSON value: {error}")))?;
+    outputs::checked(invocation.stage, value).map(Output::from)
+}
+
+fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) -> Program {
+    let path = std::env::join_paths(search_path()).unwrap_or_default();
+    let name = format!("`{program}`");
+    // Only a path is looked for below the root; a name is found in PATH.
+    let program = if program.contains('/') { root.join(program) } else { program.into() };
+    let command = Program::new(name, program).args(&settings.command[1..]).current_dir(directory).with_clean_env();
+    settings.env.iter().fold(command.env("PATH", path), |command, (name, value)| command.env(name, value))
+}
+
+/// A cycle is pinned to the program it began with.
+fn check_digest(settings: &Settings, root: &Path) -> Result<(), TaskFailure> {
+    let command = settings.command.clone().into();
+    let (Some(pinned), Some(found)) = (&settings.digest, plan::program_digest(&command, root)) else { return Ok(()) };
+    let program = &settings.command[0];
+    match found {
+        Ok(found) if found == *pinned => Ok(()),
+        Ok(_) => Err(config(format!(
+            "`{program}` has changed since the cycle started, which is pinned to it: restore it, or start a new cycle"
+        ))),
+        Err(error) => Err(config(format!("`{program}` cannot be read: {error}"))),
+    }
+}
+
+fn not_started(error: ChildError) -> TaskFailure {
+    use std::io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+    let is_permanent = matches!(&error, ChildError::Start { source, .. }
+        if matches!(source.kind(), NotFound | PermissionDenied | InvalidInput) || source.raw_os_error() == Some(nix::libc::ENOEXEC));
+    if is_permanent { config(chain(&error)) } else { infra(&error) }
+}
+
+fn ended_badly(program: &str, status: ExitStatus, last_words: &LastWords) -> TaskFailure {
+    let is_ours = status.code() == Some(TEMPORARY_FAILURE) || status.signal().is_some();
+    let class = if is_ours { FailureClass::Infra } else { FailureClass::Config };
+    TaskFailure { class, message: format!("`{program}` failed ({status}){last_words}") }
+}
+
+fn infra(error: &(dyn std::error::Error + 'static)) -> TaskFailure {
+    TaskFailure { class: FailureClass::Infra, message: chain(error) }
+}
