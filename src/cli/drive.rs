@@ -13,10 +13,11 @@ use super::{
     render::{self, Format},
     report,
 };
+use crate::config;
 use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
-use crate::plan::BuildError;
+use crate::plan::{self, BuildError};
 use crate::runtime::{self, DemoMiners};
 use crate::stage::{self, Context, Invocation, Servers, documents};
 use crate::store;
@@ -63,6 +64,9 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         let board = Arc::clone(&board);
         Arc::new(move |progress| board.episodes(&progress))
     };
+    let definition = serde_json::from_value(record.definition);
+    // One that cannot be read is told by whoever runs the cycle.
+    let secrets = definition.map(|definition| plan::Secrets::of(&definition, &config::secret)).unwrap_or_default();
     let execute = |scope: engine::Scope, attempt: engine::Attempt| {
         let context = Context {
             journal: Arc::clone(&store),
@@ -72,10 +76,11 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
             servers: Arc::clone(&servers),
             watcher: Arc::clone(&watcher),
         };
+        let secrets = secrets.clone();
         async move {
-            let settings = attempt.settings()?;
+            let settings = attempt.settings_with(&secrets)?;
             let invocation = Invocation { task: &attempt.task, stage: &attempt.stage, settings: &settings };
-            stage::run(&context, invocation).await
+            engine::without_secrets(stage::run(&context, invocation).await, &secrets)
         }
     };
     let ending = engine::run(&store, cycle, execute, control).await;

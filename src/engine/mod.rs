@@ -9,5 +9,5 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, without_secrets};
 pub use run::{Control, Ending, Error, Scope, run};

@@ -61,7 +61,7 @@ pub(super) fn resolve(
             from_file(&root.join(path), document.error(at("path"), String::new()), found)
         }
         // An expression over what stages give: the engine checks it when it is known.
-        (None, Some(Value::String(_))) => return,
+        (None, Some(value)) if holds_expression(value) => return,
         (None, Some(value)) => {
             let node = at("miners");
             if document.value(node) == *value {
@@ -75,6 +75,15 @@ pub(super) fn resolve(
     settings.shift_remove("path");
     if let Some(list) = list {
         settings.insert("miners".into(), serde_json::to_value(list).unwrap_or_default());
+    }
+}
+
+fn holds_expression(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${{"),
+        Value::Array(items) => items.iter().any(holds_expression),
+        Value::Object(fields) => fields.values().any(holds_expression),
+        _ => false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod build;
 mod compile;
+mod concurrency;
 mod definition;
 mod draft;
 mod environments;
@@ -14,12 +15,14 @@ mod graph;
 mod graph_of_drafts;
 mod inputs;
 pub mod kinds;
+mod limits;
 mod lint;
 mod matrix;
 mod miners;
 mod references;
 mod rules;
 pub mod schema;
+mod secrets;
 mod settings;
 
 pub use build::{BuildError, check_builds};
@@ -33,5 +36,6 @@ pub use expression::{ExpressionError, render, truth};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
 pub use kinds::Type as OutputType;
-pub use lint::lint;
+pub use lint::{lint, lint_with};
 pub use miners::DEMO_POLICIES;
+pub use secrets::{SecretError, SecretSource, Secrets, secret_variable};
