@@ -62,10 +62,13 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
             Some(root) => read_pipeline(&mut document, path, root, &mut found),
             None => decode(&document, &mut found),
         };
-        let families = root.as_deref().map(|root| manifest::load_all(root, &mut found));
-        let (Some(pipeline), Some(root), Some(families)) = (pipeline, root, families) else {
-            return Err(Diagnostics::default());
+        // A pipeline without environments does not care what is wrong with them.
+        let is_used = pipeline.as_ref().is_none_or(|pipeline| !pipeline.environments.is_empty());
+        let families = match &root {
+            Some(root) if is_used => manifest::load_all(root, &mut found),
+            _ => Vec::new(),
         };
+        let (Some(pipeline), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
         check_head(&document, &pipeline, &mut found);
         limits::check_pools(&document, &pipeline, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);

@@ -11,6 +11,7 @@ use crate::manifest::located::{Entries, Located, Raw};
 use crate::manifest::{Diagnostic, Diagnostics};
 
 use super::expand::{self, Lists};
+use super::kinds::Type;
 use super::references::Scope;
 use super::{Expansion, Task};
 
@@ -172,6 +173,19 @@ fn now(scope: &Scope<'_>, index: usize, expansion: Expansion) -> Result<Vec<Task
 fn axis(scope: &Scope<'_>, index: usize, node: NodeId) -> Result<Known, Vec<Diagnostic>> {
     let known = value(scope, index, node)?;
     let refuse = |message: String| Err(vec![scope.document.error(node, message)]);
+    let kind = scope.check(index, node)?.kind.filter(|_| matches!(known, Known::Later(_)));
+    match kind {
+        Some(Type::Miners) => {
+            let text = scope.document.text(node).unwrap_or_default().trim();
+            let source = text.strip_prefix("${{").and_then(|rest| rest.strip_suffix("}}")).unwrap_or(text).trim();
+            let problem = scope.document.error(node, "a matrix takes texts, numbers and booleans, not miners");
+            return Err(vec![problem.help(format!("write `${{{{ {source} | map(attribute='hotkey') }}}}`"))]);
+        }
+        Some(kind) if !Type::List.accepts(kind) => {
+            return refuse(format!("a matrix needs a list, this is {}", kind.word()));
+        }
+        _ => {}
+    }
     if let Known::Now(list) = &known {
         match expand::list(list) {
             Err(message) => return refuse(message),

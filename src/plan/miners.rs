@@ -44,6 +44,8 @@ pub(super) fn resolve(
             found.push(document.error(at("path"), "`path` and `miners` exclude each other: write one of them"));
             return;
         }
+        // One that is written and has come to nothing was reported.
+        (None, None) if at("path") != at("miners") => return,
         (None, None) => {
             let problem = document.error(at("path"), "`file/miners` needs either `path` or `miners`");
             found.push(problem.help("`with: { path: pipelines/miners.yaml }`"));

@@ -11,6 +11,8 @@ mod envserver;
 mod examples;
 mod faults;
 mod host;
+mod language;
+mod lessons_language;
 mod manifest;
 mod miner;
 mod runtime;
