@@ -1,6 +1,11 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
-use std::{ffi::OsStr, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+};
 
 use clap::{Args, Command, builder::Resettable};
 
@@ -111,6 +116,39 @@ pub fn pip_settings() -> Vec<String> {
         .filter_map(|(name, _)| name.into_string().ok())
         .filter(|name| name.starts_with("PIP_"))
         .collect()
+}
+
+/// The largest file that holds a secret.
+const LARGEST_SECRET: u64 = 64 * 1024;
+
+/// A secret of a pipeline: the environment variable `ROBO_SECRET_<NAME>`, else the file `<NAME>` in `$ROBO_SECRETS_DIR`
+/// without the newline at its end. Nothing when there is neither.
+///
+/// # Errors
+/// What the system says of a file that is there and cannot be read.
+pub fn secret(name: &str) -> io::Result<Option<String>> {
+    let not_text = || io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
+    if let Some(value) = std::env::var_os(format!("ROBO_SECRET_{name}")).filter(|value| !value.is_empty()) {
+        return value.into_string().map(Some).map_err(|_| not_text());
+    }
+    let Some(directory) = std::env::var_os("ROBO_SECRETS_DIR").filter(|path| !path.is_empty()) else { return Ok(None) };
+    let file = match File::open(PathBuf::from(directory).join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LARGEST_SECRET + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_SECRET {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {LARGEST_SECRET} bytes")));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
+    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// Whether there is such a secret.
+pub fn has_secret(name: &str) -> bool {
+    matches!(secret(name), Ok(Some(_)))
 }
 
 /// An environment variable that sets an input of a pipeline (`ROBO_INPUT_<NAME>`), if it is set.

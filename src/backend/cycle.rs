@@ -2,9 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::cycle::{CycleId, Journal, JournalError};
+use crate::config;
+use crate::cycle::{CycleId, Journal, JournalError, Rows};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
+use crate::plan;
 use crate::runtime::{self, DemoMiners};
 use crate::stage::{self, Context, EpisodeProgress, Invocation, Servers};
 use crate::store::Store;
@@ -40,7 +42,7 @@ impl From<JournalError> for Error {
 ///
 /// # Errors
 /// [`Error`] when the lease cannot be had or was lost, when the database stayed away, or when nothing can be started here.
-pub async fn run_cycle<J: Journal>(
+pub async fn run_cycle<J: Journal + Rows>(
     journal: &Arc<J>,
     store: &Arc<Store>,
     data_dir: &Path,
@@ -51,6 +53,9 @@ pub async fn run_cycle<J: Journal>(
     let runtime = runtime::Process::with_defaults(data_dir.to_owned(), steering.progress)?.with_ledger(ledger.clone());
     let miners = DemoMiners::with_defaults()?.with_ledger(ledger.clone());
     let servers = Arc::new(Servers::new(Arc::new(runtime), miners, record.root.into()));
+    let definition = serde_json::from_value(record.definition);
+    // One that cannot be read is told by whoever runs the cycle.
+    let secrets = definition.map(|definition| plan::Secrets::of(&definition, &config::secret)).unwrap_or_default();
     let execute = |scope: engine::Scope, attempt: engine::Attempt| {
         let (ledger, lease) = (Arc::clone(&ledger), scope.lease);
         let context = Context {
@@ -61,17 +66,18 @@ pub async fn run_cycle<J: Journal>(
             servers: Arc::clone(&servers),
             watcher: Arc::clone(&steering.watcher),
         };
+        let secrets = secrets.clone();
         async move {
             // Before anything of this lease starts, what older ones have left on this machine ends.
             ledger.take_over(lease).await?;
-            let settings = attempt.settings()?;
+            let settings = attempt.settings_with(&secrets)?;
             let invocation = Invocation {
                 task: &attempt.task,
                 stage: &attempt.stage,
                 settings: &settings,
                 context: &attempt.context,
             };
-            stage::run(&context, invocation).await
+            engine::without_secrets(stage::run(&context, invocation).await, &secrets)
         }
     };
     let ending = engine::run(journal, cycle, execute, steering.control).await;

@@ -26,8 +26,10 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 pub(super) fn compile(file: &Path, inputs: &Inputs) -> Result<Compiled, Failure> {
     let bindings = Bindings { flags: &inputs.inputs, variable: &config::input_variable, missing: Missing::Refuse };
     let compiled = plan::compile(file, &bindings).map_err(|problems| refused(&problems))?;
-    if !compiled.warnings.is_empty() {
-        render::note(compiled.warnings.to_string());
+    let mut warnings = compiled.missing_secrets(&config::has_secret);
+    warnings.extend(compiled.warnings.clone());
+    if !warnings.is_empty() {
+        render::note(warnings.sorted().to_string());
     }
     Ok(compiled)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::config;
 use crate::manifest::{Diagnostic, Diagnostics};
 use crate::plan;
 
@@ -26,7 +27,7 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result {
     let mut found = Diagnostics::default();
     for file in files(&args.paths, &mut found) {
-        found.extend(plan::lint(&file));
+        found.extend(plan::lint_with(&file, &config::has_secret));
     }
     match args.format {
         Format::Json => {

@@ -20,8 +20,9 @@ use nix::{
 
 use crate::cycle::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, TaskKey,
+    PendingEpisode, Question, Rows, RowsError, TaskKey,
 };
+use serde_json::Value;
 
 /// Which side of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +156,12 @@ impl<J: Journal> Journal for Mortal<J> {
 
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
         self.write(self.journal.release(lease)).await
+    }
+}
+
+impl<J: Journal + Rows> Rows for Mortal<J> {
+    async fn ask(&self, question: &Question) -> Result<Vec<Value>, RowsError> {
+        self.journal.ask(question).await
     }
 }
 

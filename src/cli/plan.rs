@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::plan::{Compiled, Graph, Phase, Stage};
+use crate::plan::{Compiled, Concurrency, Graph, OnLimit, Phase, Stage};
 
 use super::exit::{Exit, Result};
 use super::inputs::{self, Inputs};
@@ -43,6 +43,7 @@ fn document(compiled: &Compiled, graph: &Graph) -> Value {
         json!({
             "id": stage.id, "uses": stage.uses, "phase": stage.phase, "depends_on": stage.depends_on,
             "when": stage.when, "with": stage.with,
+            "outputs": stage.outputs, "expansion": stage.expansion, "pool": stage.pool,
             "tasks": stage.tasks.iter().map(|task| task.key.to_string()).collect::<Vec<_>>(),
             "episodes": definition.planned_episodes(stage),
         })
@@ -70,14 +71,18 @@ fn table(compiled: &Compiled, graph: &Graph) {
     table.load_style(presets::NOTHING).set_header(["stage", "uses", "after", "when", "episodes", "tasks", "matrix"]);
     for stage in graph.topological() {
         let after: Vec<&str> = stage.depends_on.iter().map(|id| id.as_str()).collect();
-        let after = if stage.phase == Phase::Finally { "(at the end)".to_owned() } else { after.join(", ") };
+        let after = match stage.phase {
+            Phase::OnFailure if after.is_empty() => "(on failure)".to_owned(),
+            Phase::Finally if after.is_empty() => "(at the end)".to_owned(),
+            _ => after.join(", "),
+        };
         let episodes = match (stage.uses.as_str(), definition.planned_episodes(stage)) {
             ("episodes/run", Some(episodes)) => episodes.to_string(),
             ("episodes/run", None) => "known later".to_owned(),
             _ => String::new(),
         };
         let when = stage.when.clone().unwrap_or_default();
-        let tasks = stage.tasks.len().to_string();
+        let tasks = if stage.expansion.is_some() { "later".to_owned() } else { stage.tasks.len().to_string() };
         table.add_row([stage.id.to_string(), stage.uses.clone(), after, when, episodes, tasks, matrix(stage)]);
     }
     let mut text = format!("pipeline {}\n", definition.pipeline);
@@ -88,12 +93,30 @@ fn table(compiled: &Compiled, graph: &Graph) {
     render::print(&format!("{text}\n{}\n\n", table.trim_fmt()));
     render::line(format!("environments  {}", definition.environments.len()));
     render::line(format!("episodes      {episodes}"));
+    for (name, limit) in &definition.pools {
+        render::line(format!("pool          {name}: {limit} tasks at a time"));
+    }
+    if let Some(Concurrency { group, limit, on_limit }) = &definition.concurrency {
+        let then = match on_limit {
+            OnLimit::Queue => "one more waits",
+            OnLimit::Skip => "one more is not started",
+            OnLimit::Replace => "the oldest is cancelled for one more",
+        };
+        render::line(format!("concurrency   {limit} open cycles of `{group}`; {then}"));
+    }
     render::line(format!("definition    sha256:{}", definition.hash()));
 }
 
-/// The tasks of a matrix, one a line; of very many only the first.
+/// The tasks of a matrix, one a line; of very many only the first. What is expanded later shows where its lists come from.
 fn matrix(stage: &Stage) -> String {
     const SHOWN: usize = 32;
+    if let Some(expansion) = &stage.expansion {
+        let lists = expansion.axes.iter().map(|(name, list)| match list {
+            Value::String(text) => format!("{name}: {text}"),
+            list => format!("{name}: {list}"),
+        });
+        return std::iter::once("expanded later".to_owned()).chain(lists).collect::<Vec<_>>().join("\n");
+    }
     let mut cells: Vec<String> = stage.tasks.iter().take(SHOWN).map(|task| task.key.cell.clone()).collect();
     if stage.tasks.len() > SHOWN {
         cells.push(format!("... and {} more", stage.tasks.len() - SHOWN));

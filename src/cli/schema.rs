@@ -19,6 +19,8 @@ pub(super) struct Args {
 enum Manifest {
     /// pipelines/*.yaml
     Pipeline,
+    /// Files that pipelines include
+    Fragment,
     /// environments/*.yaml
     Environment,
 }
@@ -26,6 +28,7 @@ enum Manifest {
 pub(super) async fn run(args: Args) -> Result {
     render::json(&match args.manifest {
         Manifest::Pipeline => plan::schema::pipeline(),
+        Manifest::Fragment => plan::schema::fragment(),
         Manifest::Environment => manifest::schema::environment(),
     });
     Ok(Exit::Ok)

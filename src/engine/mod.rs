@@ -16,5 +16,5 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, without_secrets};
 pub use run::{Control, Ending, Error, Scope, run};

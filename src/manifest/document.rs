@@ -1,4 +1,4 @@
-//! A YAML file as a tree in which every value and key knows its place.
+//! A YAML file, and those it includes, as trees in which every value and key knows its place.
 //!
 //! The limits on size, depth and aliases are here: whatever a file holds, reading it ends quickly, with a tree or a
 //! located error. It knows nothing of pipelines.
@@ -48,18 +48,27 @@ pub(super) enum Step {
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
+    /// Position among the files of the document.
+    file: usize,
     pub(super) place: Place,
     pub(super) parent: Option<(NodeId, Step)>,
     pub(super) kind: Kind,
 }
 
-/// A file that has been read.
+/// The text that nodes point into.
 #[derive(Debug, Clone)]
-pub(crate) struct Document {
+struct Source {
+    /// As the operator would name it.
     file: String,
     text: String,
     /// First byte of every line.
     lines: Vec<usize>,
+}
+
+/// A file that has been read, with those it includes: each is a tree of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    sources: Vec<Source>,
     pub(super) nodes: Vec<Node>,
 }
 
@@ -98,25 +107,46 @@ impl Document {
             Err(error) => return Err(not_utf8(file, bytes, error.valid_up_to())),
         };
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
-        let mut document = Self { file: file.to_owned(), text, lines, nodes: Vec::new() };
-        if document.text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        let source = Source { file: file.to_owned(), text, lines };
+        if source.text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Err(Diagnostic::of_file(file, "the file is empty"));
         }
-        match tree::parse(&document.text) {
+        match tree::parse(&source.text) {
             Ok(root) => {
+                let mut document = Self { sources: vec![source], nodes: Vec::new() };
                 document.add(root, None);
                 Ok(document)
             }
             Err(failure) => Err(Diagnostic {
-                pointer: failure.place.map(|place| Box::new(document.pointer(place))),
+                pointer: failure.place.map(|place| Box::new(source.pointer(place))),
                 ..Diagnostic::of_file(file, failure.message)
             }),
         }
     }
 
+    /// Take another file in: its nodes keep their places in it. Returns its root.
+    pub(super) fn take_in(&mut self, other: Self) -> NodeId {
+        let (nodes, sources) = (self.nodes.len(), self.sources.len());
+        let moved = |id: NodeId| NodeId(id.0 + nodes);
+        self.sources.extend(other.sources);
+        self.nodes.extend(other.nodes.into_iter().map(|node| Node {
+            file: node.file + sources,
+            place: node.place,
+            parent: node.parent.map(|(parent, step)| (moved(parent), step)),
+            kind: match node.kind {
+                Kind::List(items) => Kind::List(items.into_iter().map(moved).collect()),
+                Kind::Mapping(entries) => {
+                    Kind::Mapping(entries.into_iter().map(|(key, value)| (moved(key), moved(value))).collect())
+                }
+                scalar => scalar,
+            },
+        }));
+        NodeId(nodes)
+    }
+
     fn add(&mut self, tree: tree::Tree, parent: Option<(NodeId, Step)>) -> NodeId {
         let id = NodeId(self.nodes.len());
-        self.nodes.push(Node { place: tree.place, parent, kind: Kind::Null });
+        self.nodes.push(Node { file: 0, place: tree.place, parent, kind: Kind::Null });
         let kind = match tree.content {
             tree::Content::Scalar(kind) => kind,
             tree::Content::List(items) => {
@@ -224,31 +254,43 @@ impl Document {
         }
     }
 
+    /// Where a node is written, in one word: `pipelines/a.yaml:3:5`.
+    pub(crate) fn place(&self, node: NodeId) -> String {
+        let Node { file, place, .. } = &self.nodes[node.0];
+        format!("{}:{}:{}", self.sources[*file].file, place.line, place.column)
+    }
+
     /// An error at a node.
     pub(crate) fn error(&self, node: NodeId, message: impl Into<String>) -> Diagnostic {
+        let Node { file, place, .. } = &self.nodes[node.0];
+        let source = &self.sources[*file];
         Diagnostic {
-            pointer: Some(Box::new(self.pointer(self.nodes[node.0].place))),
+            pointer: Some(Box::new(source.pointer(*place))),
             path: self.path(node),
-            ..Diagnostic::of_file(&self.file, message)
+            ..Diagnostic::of_file(&source.file, message)
         }
     }
 
     /// An error at a part of a node's text, when that part is written there as it is.
     pub(crate) fn error_within(&self, node: NodeId, part: &str, message: impl Into<String>) -> Diagnostic {
         let mut diagnostic = self.error(node, message);
-        let Some((start, length)) = self.nodes[node.0].place.span else { return diagnostic };
-        let written = self.text.get(start..start + length).unwrap_or_default();
+        let Node { file, place, .. } = &self.nodes[node.0];
+        let source = &self.sources[*file];
+        let Some((start, length)) = place.span else { return diagnostic };
+        let written = source.text.get(start..start + length).unwrap_or_default();
         if let Some(offset) = written.find(part).filter(|_| !part.is_empty()) {
-            let before = &self.text[..start + offset];
-            let line = self.lines.partition_point(|line| *line <= start + offset);
-            let line_start = self.lines[line.saturating_sub(1)];
-            diagnostic.pointer = Some(Box::new(self.pointer(Place {
-                line,
-                column: before[line_start..].chars().count() + 1,
-                span: Some((start + offset, part.len())),
-            })));
+            diagnostic.pointer = Some(Box::new(source.pointer_to(start + offset, part.len())));
         }
         diagnostic
+    }
+}
+
+impl Source {
+    fn pointer_to(&self, start: usize, length: usize) -> Pointer {
+        let line = self.lines.partition_point(|line| *line <= start);
+        let line_start = self.lines[line.saturating_sub(1)];
+        let column = self.text[line_start..start].chars().count() + 1;
+        self.pointer(Place { line, column, span: Some((start, length)) })
     }
 
     fn pointer(&self, place: Place) -> Pointer {

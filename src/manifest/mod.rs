@@ -10,6 +10,7 @@ mod diagnostic;
 pub(crate) mod document;
 mod environment;
 mod family;
+pub(crate) mod fragment;
 pub(crate) mod located;
 pub(crate) mod pipeline;
 pub mod schema;

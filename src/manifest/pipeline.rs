@@ -1,11 +1,13 @@
 //! The wire form of a pipeline: what `pipelines/*.yaml` may hold. Compiled by `plan`, which resolves every name in it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::located::{Entries, Located, Raw};
 use super::units::Span;
-use crate::plan::OutputType;
+use crate::plan::{OnLimit, OutputType, Then};
 
 /// A pipeline: one graph of stages, its inputs and its schedule.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -31,14 +33,84 @@ pub(crate) struct Pipeline {
     /// What is evaluated: environment ids or globs over them.
     #[serde(default)]
     pub(crate) environments: Vec<Located<String>>,
+    /// Files that hold more of this pipeline, relative to this one.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read before everything else, by the pass that takes the files in")]
+    pub(crate) include: Vec<Located<String>>,
+    /// How many tasks may run in a named pool at a time, over all cycles of the database.
+    #[serde(default)]
+    #[schemars(with = "Entries<Limit>")]
+    pub(crate) pools: Entries<Located<u32>>,
+    /// How many cycles of one kind may be open at a time.
+    #[serde(default)]
+    pub(crate) concurrency: Option<Located<ConcurrencyWire>>,
     /// What holds for every stage that does not say otherwise.
     #[serde(default)]
     pub(crate) defaults: Defaults,
     /// The stages by name.
-    pub(crate) stages: Located<Entries<Located<Stage>>>,
+    #[serde(default)]
+    #[schemars(with = "Entries<Located<Stage>>")]
+    pub(crate) stages: Option<Located<Entries<Located<Stage>>>>,
+    /// Stages that run when a stage has failed, before those of `finally`.
+    #[serde(default)]
+    pub(crate) on_failure: Entries<Located<Stage>>,
     /// Stages that run at the end, however the others ended.
     #[serde(default)]
     pub(crate) finally: Entries<Located<Stage>>,
+}
+
+/// A part of a pipeline in a file of its own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "part of a robo pipeline, version 1")]
+pub(crate) struct Fragment {
+    /// Version of the manifest language: 1.
+    #[serde(default)]
+    #[schemars(extend("const" = 1))]
+    pub(crate) version: Option<Located<u32>>,
+    /// What it is for.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for whoever reads the manifest")]
+    pub(crate) description: Option<String>,
+    /// Files that hold more of the pipeline, relative to this one.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read before everything else, by the pass that takes the files in")]
+    pub(crate) include: Vec<Located<String>>,
+    /// More inputs.
+    #[serde(default)]
+    pub(crate) inputs: Entries<Input>,
+    /// What holds for every stage that does not say otherwise.
+    #[serde(default)]
+    pub(crate) defaults: Defaults,
+    /// More pools.
+    #[serde(default)]
+    #[schemars(with = "Entries<Limit>")]
+    pub(crate) pools: Entries<Located<u32>>,
+    /// More stages.
+    #[serde(default)]
+    pub(crate) stages: Entries<Located<Stage>>,
+    /// More stages that run when a stage has failed.
+    #[serde(default)]
+    pub(crate) on_failure: Entries<Located<Stage>>,
+    /// More stages that run at the end.
+    #[serde(default)]
+    pub(crate) finally: Entries<Located<Stage>>,
+}
+
+/// How many cycles of one kind may be open at a time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConcurrencyWire {
+    /// Name that such cycles share; it may hold `${{ inputs.NAME }}`.
+    #[schemars(with = "String")]
+    pub(crate) group: Located<String>,
+    /// How many of them may be open.
+    #[serde(default)]
+    #[schemars(with = "Option<Limit>")]
+    pub(crate) limit: Option<Located<u32>>,
+    /// What happens to one more.
+    #[serde(default)]
+    pub(crate) on_limit: OnLimit,
 }
 
 /// When a pipeline runs by itself.
@@ -131,7 +203,14 @@ pub(crate) struct Defaults {
     pub(crate) retry: Option<Located<RetryWire>>,
     /// Longest an attempt may take.
     #[serde(default)]
-    pub(crate) timeout: Option<Span>,
+    pub(crate) timeout: Option<Located<Span>>,
+    /// Longest a task may wait for its turn once nothing but limits holds it up.
+    #[serde(default)]
+    pub(crate) queue_timeout: Option<Located<Span>>,
+    /// Pool whose limit its tasks share.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) pool: Option<Located<String>>,
     /// How many of a task's episodes must be scored.
     #[serde(default)]
     pub(crate) expect: Option<Located<ExpectWire>>,
@@ -152,7 +231,7 @@ pub(crate) struct Stage {
     pub(crate) when: Option<Raw>,
     /// One task for every combination of these lists; each list written out, or an expression.
     #[serde(default)]
-    #[schemars(with = "Entries<Cells>")]
+    #[schemars(with = "Matrix")]
     pub(crate) matrix: Entries<Raw>,
     /// Settings of its kind.
     #[serde(default)]
@@ -165,7 +244,14 @@ pub(crate) struct Stage {
     pub(crate) retry: Option<Located<RetryWire>>,
     /// Longest an attempt may take.
     #[serde(default)]
-    pub(crate) timeout: Option<Span>,
+    pub(crate) timeout: Option<Located<Span>>,
+    /// Longest a task may wait for its turn once nothing but limits holds it up.
+    #[serde(default)]
+    pub(crate) queue_timeout: Option<Located<Span>>,
+    /// Pool whose limit its tasks share.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) pool: Option<Located<String>>,
     /// How many of a task's episodes must be scored.
     #[serde(default)]
     pub(crate) expect: Option<Located<ExpectWire>>,
@@ -210,6 +296,25 @@ pub(crate) struct RetryWire {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(crate) jitter: Option<f64>,
+    /// Failures that are worth another attempt.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<RetryOn>>")]
+    pub(crate) on: Option<Vec<Located<RetryOn>>>,
+    /// What happens after the last attempt.
+    #[serde(default)]
+    pub(crate) then: Option<Then>,
+}
+
+/// A class of failures that may be tried again. What the operator wrote wrongly stays wrong, so `config` is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RetryOn {
+    /// Our machinery.
+    Infra,
+    /// It took too long.
+    Timeout,
+    /// Too few episodes could be scored.
+    BelowQuorum,
 }
 
 /// How many of a task's episodes must be scored.
@@ -231,6 +336,29 @@ enum Condition {
     Fixed(bool),
     /// `${{ EXPRESSION }}`.
     Expression(String),
+}
+
+/// A limit, for the schema only.
+#[derive(JsonSchema)]
+#[schemars(rename = "Limit")]
+#[expect(dead_code, reason = "describes what a later pass checks")]
+struct Limit(#[schemars(range(min = 1))] u32);
+
+/// A matrix, for the schema only.
+#[derive(JsonSchema)]
+#[schemars(rename = "Matrix")]
+#[expect(dead_code, reason = "describes what the later pass reads from the document itself")]
+struct Matrix {
+    /// Cells that are added; each has a value for every name.
+    include: Option<Vec<BTreeMap<String, Cell>>>,
+    /// Cells that are left out: those that agree with all values of one of these.
+    exclude: Option<Vec<BTreeMap<String, Cell>>>,
+    /// Most of its tasks that run at a time.
+    max_parallel: Option<Limit>,
+    /// Whether the first task that fails for good ends the others.
+    fail_fast: Option<bool>,
+    #[schemars(flatten)]
+    lists: BTreeMap<String, Cells>,
 }
 
 /// The values of a matrix, for the schema only.

@@ -12,34 +12,21 @@ use std::{
 use serde_json::Value;
 
 use crate::manifest::decode::decode;
-use crate::manifest::document::Document;
-use crate::manifest::located::Located;
-use crate::manifest::pipeline::{ExpectWire, Pipeline, RetryWire};
+use crate::manifest::document::{Document, NodeId};
+use crate::manifest::fragment::read_pipeline;
+use crate::manifest::pipeline::Pipeline;
 use crate::manifest::{self, Diagnostic, Diagnostics};
 
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
+use super::limits::{self, Limits};
+use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
-use super::{
-    Definition, Environment, Expect, Retry, Stage, codeless, definition, environments, matrix, miners, rules, settings,
-};
+use super::{Definition, Environment, Phase, Stage};
+use super::{codeless, concurrency, environments, miners, rules, secrets, settings};
 
 const VERSION: u32 = 1;
-const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
-
-fn default_retry() -> Retry {
-    Retry {
-        max_attempts: 3,
-        initial_interval_ms: 2_000,
-        backoff: 2.0,
-        max_interval_ms: 60_000,
-        jitter: 0.2,
-        on: definition::retryable(),
-        then: definition::Then::Fail,
-    }
-}
-
 /// A pipeline that can be run.
 #[derive(Debug, Clone)]
 pub struct Compiled {
@@ -49,6 +36,17 @@ pub struct Compiled {
     pub root: PathBuf,
     /// What is probably not meant.
     pub warnings: Diagnostics,
+    /// Every use of a secret: its name, and the warning for when it is not there.
+    secrets: Vec<(String, Diagnostic)>,
+}
+
+impl Compiled {
+    /// A warning for every secret that is not there: its stage will fail.
+    pub fn missing_secrets(&self, is_there: &dyn Fn(&str) -> bool) -> Diagnostics {
+        let mut missing = Diagnostics::default();
+        self.secrets.iter().filter(|(name, _)| !is_there(name)).for_each(|(_, warning)| missing.push(warning.clone()));
+        missing
+    }
 }
 
 /// Compile a pipeline's file.
@@ -58,22 +56,31 @@ pub struct Compiled {
 pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnostics> {
     let mut found = Diagnostics::default();
     let document = Document::read(path).and_then(|document| expect_pipeline(&document).map(|()| document));
-    let compiled = document.map_err(Diagnostics::from).and_then(|document| {
-        let pipeline: Option<Pipeline> = decode(&document, &mut found);
+    let compiled = document.map_err(Diagnostics::from).and_then(|mut document| {
         let root = manifest::root_of(path).map_err(|problem| found.push(problem)).ok();
-        let families = root.as_deref().map(|root| manifest::load_all(root, &mut found));
-        let (Some(pipeline), Some(root), Some(families)) = (pipeline, root, families) else {
-            return Err(Diagnostics::default());
+        let pipeline = match &root {
+            Some(root) => read_pipeline(&mut document, path, root, &mut found),
+            None => decode(&document, &mut found),
         };
+        // A pipeline without environments does not care what is wrong with them.
+        let is_used = pipeline.as_ref().is_none_or(|pipeline| !pipeline.environments.is_empty());
+        let families = match &root {
+            Some(root) if is_used => manifest::load_all(root, &mut found),
+            _ => Vec::new(),
+        };
+        let (Some(pipeline), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
         check_head(&document, &pipeline, &mut found);
+        limits::check_pools(&document, &pipeline, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
         let compiler =
             Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
-        compiler.definition(&mut found).map(|definition| (definition, root)).ok_or_else(Diagnostics::default)
+        compiler.definition(&mut found).map(|compiled| (compiled, root)).ok_or_else(Diagnostics::default)
     });
     match compiled {
-        Ok((definition, root)) if !found.has_errors() => Ok(Compiled { definition, root, warnings: found.sorted() }),
+        Ok(((definition, secrets), root)) if !found.has_errors() => {
+            Ok(Compiled { definition, root, warnings: found.sorted(), secrets })
+        }
         Ok(_) => Err(found.sorted()),
         Err(more) => {
             found.extend(more);
@@ -100,8 +107,7 @@ fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics)
         found.push(document.error(pipeline.version.at, message));
     }
     let name = &pipeline.name.value;
-    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
-    if !(letters && name.len() <= 63 && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())) {
+    if !is_name(name) {
         let message = format!("`{name}` is not a pipeline name (a-z, 0-9, `-` and `_`, starting with a letter)");
         found.push(document.error(pipeline.name.at, message));
     }
@@ -117,6 +123,12 @@ fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics)
     }
 }
 
+/// Whether a text can name a pipeline or a pool.
+pub(super) fn is_name(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+    letters && name.len() <= 63 && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+}
+
 struct Compiler<'a> {
     document: &'a Document,
     pipeline: &'a Pipeline,
@@ -126,13 +138,15 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn definition(self, found: &mut Diagnostics) -> Option<Definition> {
+    /// The definition, and every use of a secret in it.
+    fn definition(self, found: &mut Diagnostics) -> Option<(Definition, Vec<(String, Diagnostic)>)> {
         let ids: Vec<String> =
             self.environments.iter().map(|environment| environment.simulation.environment.to_string()).collect();
         let mut drafts = draft::drafts(self.document, self.pipeline, found);
-        self.check_expressions(&ids, &mut drafts, found);
+        let secrets = self.check_expressions(&ids, &mut drafts, found);
         self.expand(&ids, &mut drafts, found);
-        let limits: Vec<(Retry, Expect)> = drafts.iter().map(|draft| self.limits(draft, found)).collect();
+        let limits: Vec<Limits> =
+            drafts.iter().map(|draft| Limits::of(self.document, self.pipeline, draft, found)).collect();
         let ancestry = match ancestry(self.document, &drafts) {
             Ok(ancestry) => ancestry,
             Err(problem) => {
@@ -142,41 +156,58 @@ impl Compiler<'_> {
         };
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
+        let wire = self.pipeline.concurrency.as_ref();
+        let concurrency = wire.and_then(|wire| concurrency::resolve(&self.scope(&ids, &drafts), wire, found));
         let in_order = ancestry.order.iter();
-        let stages: Vec<Stage> = in_order.filter_map(|index| self.stage(&drafts, *index, &limits[*index])).collect();
+        let mut stages: Vec<Stage> =
+            in_order.filter_map(|index| self.stage(&drafts, *index, &limits[*index])).collect();
         if found.has_errors() {
             return None;
         }
-        let (main, last): (Vec<Stage>, Vec<Stage>) =
-            stages.into_iter().partition(|stage| stage.phase == super::Phase::Main);
-        Some(Definition {
+        stages.sort_by_key(|stage| match stage.phase {
+            Phase::Main => 0,
+            Phase::OnFailure => 1,
+            Phase::Finally => 2,
+        });
+        let pools = self.pipeline.pools.0.iter().map(|(name, limit)| (name.value.clone(), limit.value));
+        let definition = Definition {
             version: VERSION,
             pipeline: self.pipeline.name.value.clone(),
             inputs: self.inputs.values,
             environments: self.environments,
-            pools: Default::default(),
-            concurrency: None,
-            stages: main.into_iter().chain(last).collect(),
-        })
+            pools: pools.collect(),
+            concurrency,
+            stages,
+        };
+        Some((definition, secrets))
     }
 
     fn scope<'s>(&'s self, environments: &'s [String], drafts: &'s [Draft<'s>]) -> Scope<'s> {
         Scope { document: self.document, inputs: &self.inputs, environments, drafts }
     }
 
-    /// Check every expression of every stage; what refers to a stage waits for it.
-    fn check_expressions(&self, ids: &[String], drafts: &mut [Draft<'_>], found: &mut Diagnostics) {
-        let mut inferred = Vec::new();
+    /// Check every expression of every stage; what refers to a stage waits for it. Returns the uses of secrets.
+    fn check_expressions(
+        &self,
+        ids: &[String],
+        drafts: &mut [Draft<'_>],
+        found: &mut Diagnostics,
+    ) -> Vec<(String, Diagnostic)> {
+        let (mut inferred, mut secrets) = (Vec::new(), Vec::new());
         for index in 0..drafts.len() {
             let wire = drafts[index].wire;
             let scope = self.scope(ids, drafts);
             let settings = wire.with.0.iter();
             let mut checked: Vec<_> =
                 settings.map(|(name, raw)| (raw.0, scope.check_setting(index, &name.value, raw.0))).collect();
-            checked.extend(wire.when.map(|raw| (raw.0, scope.check(index, raw.0))));
+            let others = wire.when.map(|raw| raw.0).into_iter().chain(drafts[index].matrix.nodes());
+            checked.extend(others.map(|node| (node, scope.check(index, node))));
             for (node, result) in checked {
                 match result {
-                    Ok(Found { stages, .. }) => inferred.extend(stages.into_iter().map(|stage| (index, stage, node))),
+                    Ok(Found { stages, secrets: named, .. }) => {
+                        inferred.extend(stages.into_iter().map(|stage| (index, stage, node)));
+                        secrets.extend(named.into_iter().map(|name| self.use_of_secret(name, node)));
+                    }
                     Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
                 }
             }
@@ -190,6 +221,14 @@ impl Compiler<'_> {
                 found.push(problem.help(format!("say so: `depends_on: [{other}]`")));
             }
         }
+        secrets
+    }
+
+    fn use_of_secret(&self, name: String, node: NodeId) -> (String, Diagnostic) {
+        let message = format!("the secret `{name}` is not there: the stage would fail");
+        let warning = self.document.error_within(node, &format!("secrets.{name}"), message).warning();
+        let remedies = secrets::remedies(&name);
+        (name, warning.help(remedies))
     }
 
     fn expand(&self, ids: &[String], drafts: &mut [Draft<'_>], found: &mut Diagnostics) {
@@ -198,20 +237,14 @@ impl Compiler<'_> {
                 drafts[index].whole();
                 continue;
             }
-            let tasks = matrix::tasks(&self.scope(ids, drafts), index);
-            match tasks {
-                Ok(Some(tasks)) => drafts[index].tasks = tasks,
-                // Only when inputs are left open: there is nothing to run then.
-                Ok(None) => {}
-                // Environments that do not exist have been reported; that a list of them is empty follows.
-                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {
-                    let scope = self.scope(ids, drafts);
-                    let lists = drafts[index].wire.matrix.0.iter();
-                    lists
-                        .filter_map(|(_, raw)| scope.check(index, raw.0).err())
-                        .flatten()
-                        .for_each(|problem| found.push(problem));
-                }
+            match matrix::expand(&self.scope(ids, drafts), index) {
+                Ok(Expanded::Tasks(tasks)) => drafts[index].tasks = tasks,
+                Ok(Expanded::Later(expansion)) => drafts[index].expansion = Some(expansion),
+                // There is nothing to run then.
+                Ok(Expanded::Open) => {}
+                // Environments that do not exist have been reported; that a list of them is empty follows. What is wrong
+                // with an expression itself was reported with all the others.
+                Err(_) if self.environments.is_empty() && !self.pipeline.environments.is_empty() => {}
                 Err(problems) => problems.into_iter().for_each(|problem| found.push(problem)),
             }
         }
@@ -263,6 +296,11 @@ impl Compiler<'_> {
             let message = format!("a condition is true or false, this is {}", kind.word());
             found.push(self.document.error(node, message));
         }
+        if let Some(secret) = checked.secrets.first() {
+            let problem =
+                self.document.error_within(node, &format!("secrets.{secret}"), "a condition cannot use secrets");
+            found.push(problem.help("secrets can stand in `with` only"));
+        }
         if !checked.is_known() {
             return Some(inner.trim().to_owned());
         }
@@ -275,19 +313,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// How often a stage is tried and how complete it has to be.
-    fn limits(&self, draft: &Draft<'_>, found: &mut Diagnostics) -> (Retry, Expect) {
-        let defaults = &self.pipeline.defaults;
-        let retry = self.retry([defaults.retry.as_ref(), draft.wire.retry.as_ref()], found);
-        let expect = self.expect(draft.wire.expect.as_ref().or(defaults.expect.as_ref()), found);
-        (retry, expect)
-    }
-
-    fn stage(&self, drafts: &[Draft<'_>], index: usize, (retry, expect): &(Retry, Expect)) -> Option<Stage> {
+    fn stage(&self, drafts: &[Draft<'_>], index: usize, limits: &Limits) -> Option<Stage> {
         let draft = &drafts[index];
         let mut depends_on: Vec<_> = draft.depends_on.iter().map(|(stage, _)| drafts[*stage].id.clone()).collect();
         depends_on.sort();
-        let timeout = draft.wire.timeout.or(self.pipeline.defaults.timeout);
         Some(Stage {
             id: draft.id.clone(),
             uses: draft.kind?.name.to_owned(),
@@ -297,51 +326,15 @@ impl Compiler<'_> {
             with: draft.with.clone(),
             outputs: draft.wire.outputs.0.iter().map(|(name, output)| (name.value.clone(), output.kind)).collect(),
             tasks: draft.tasks.clone(),
-            expansion: None,
-            max_parallel: None,
-            fail_fast: false,
-            pool: None,
-            queue_timeout_ms: None,
-            retry: retry.clone(),
-            timeout_ms: timeout.map_or(DEFAULT_TIMEOUT_MS, |timeout| timeout.milliseconds()),
-            expect: *expect,
+            expansion: draft.expansion.clone(),
+            max_parallel: draft.matrix.max_parallel,
+            fail_fast: draft.matrix.fail_fast,
+            pool: limits.pool.clone(),
+            queue_timeout_ms: limits.queue_timeout_ms,
+            retry: limits.retry.clone(),
+            timeout_ms: limits.timeout_ms,
+            expect: limits.expect,
         })
-    }
-
-    /// The built-in retry, changed by the pipeline's defaults, changed by the stage.
-    fn retry(&self, layers: [Option<&Located<RetryWire>>; 2], found: &mut Diagnostics) -> Retry {
-        let mut retry = default_retry();
-        for layer in layers.into_iter().flatten() {
-            let RetryWire { max_attempts, initial_interval, backoff, max_interval, jitter } = layer.value;
-            retry.max_attempts = max_attempts.unwrap_or(retry.max_attempts);
-            retry.initial_interval_ms = initial_interval.map_or(retry.initial_interval_ms, |span| span.milliseconds());
-            retry.backoff = backoff.unwrap_or(retry.backoff);
-            retry.max_interval_ms = max_interval.map_or(retry.max_interval_ms, |span| span.milliseconds());
-            retry.jitter = jitter.unwrap_or(retry.jitter);
-            let mut check = |holds: bool, key: &str, message: &str| {
-                if !holds {
-                    found.push(self.document.error(self.document.locate(layer.at, &[key]), message));
-                }
-            };
-            let attempts = "`max_attempts` is from 1 to 100: it counts the first attempt, too";
-            check((1..=100).contains(&retry.max_attempts), "max_attempts", attempts);
-            check((1.0..=100.0).contains(&retry.backoff), "backoff", "`backoff` is from 1 to 100");
-            check((0.0..=1.0).contains(&retry.jitter), "jitter", "`jitter` is from 0 to 1");
-        }
-        retry
-    }
-
-    fn expect(&self, wire: Option<&Located<ExpectWire>>, found: &mut Diagnostics) -> Expect {
-        match wire.map(|expect| (expect.at, expect.value)) {
-            None | Some((_, ExpectWire::Complete)) => Expect::Complete,
-            Some((at, ExpectWire::Quorum(share))) => {
-                if !(0.0..=1.0).contains(&share) {
-                    let at = self.document.locate(at, &["quorum"]);
-                    found.push(self.document.error(at, format!("a quorum is a share from 0 to 1, not {share}")));
-                }
-                Expect::Quorum(share)
-            }
-        }
     }
 }
 

@@ -10,7 +10,8 @@ use crate::manifest::pipeline::{Pipeline, Stage};
 use crate::manifest::{Diagnostics, suggest};
 
 use super::kinds::{KINDS, Kind, Type};
-use super::{Phase, Task};
+use super::matrix::Matrix;
+use super::{Expansion, Phase, Task};
 
 /// The most stages a pipeline may have.
 const MOST_STAGES: usize = 500;
@@ -29,13 +30,16 @@ pub(super) struct Draft<'a> {
     pub(super) depends_on: Vec<(usize, NodeId)>,
     pub(super) when: Option<String>,
     pub(super) with: Map<String, Value>,
+    pub(super) matrix: Matrix,
     pub(super) tasks: Vec<Task>,
+    /// Its matrix, when it waits for outputs.
+    pub(super) expansion: Option<Expansion>,
 }
 
 impl Draft<'_> {
     /// Names of its matrix.
     pub(super) fn axes(&self) -> impl Iterator<Item = &str> {
-        self.wire.matrix.names()
+        self.matrix.names()
     }
 
     /// What later stages can read of one task: what its kind gives and what the pipeline declares.
@@ -73,14 +77,17 @@ pub(super) enum Added {
     New,
 }
 
-/// Every stage in file order, those of `finally` last, with `uses` and `depends_on` resolved.
+/// Every stage in file order, those of `on_failure` and `finally` last, with `uses` and `depends_on` resolved.
 pub(super) fn drafts<'a>(document: &Document, pipeline: &'a Pipeline, found: &mut Diagnostics) -> Vec<Draft<'a>> {
     let mut drafts = Vec::new();
-    collect(document, &pipeline.stages.value, Phase::Main, &mut drafts, found);
-    collect(document, &pipeline.finally, Phase::Finally, &mut drafts, found);
-    if pipeline.stages.value.0.is_empty() {
-        found.push(document.error(pipeline.stages.at, "a pipeline needs at least one stage"));
+    if let Some(stages) = &pipeline.stages {
+        collect(document, &stages.value, Phase::Main, &mut drafts, found);
+        if stages.value.0.is_empty() {
+            found.push(document.error(stages.at, "a pipeline needs at least one stage"));
+        }
     }
+    collect(document, &pipeline.on_failure, Phase::OnFailure, &mut drafts, found);
+    collect(document, &pipeline.finally, Phase::Finally, &mut drafts, found);
     for index in 0..drafts.len() {
         resolve_dependencies(document, &mut drafts, index, found);
     }
@@ -106,8 +113,9 @@ fn collect<'a>(
                 continue;
             }
         };
-        if drafts.iter().any(|draft| draft.id == id) {
-            found.push(document.error(name.at, format!("there is a stage `{id}` already")));
+        if let Some(other) = drafts.iter().find(|draft| draft.id == id) {
+            let message = format!("there is a stage `{id}` already, at {}", document.place(other.at));
+            found.push(document.error(name.at, message));
             continue;
         }
         let wire = &stage.value;
@@ -121,8 +129,19 @@ fn collect<'a>(
             });
         }
         check_outputs(document, wire, kind, found);
-        let (at, with, tasks) = (name.at, Map::new(), Vec::new());
-        drafts.push(Draft { id, at, phase, wire, kind, depends_on: Vec::new(), when: None, with, tasks });
+        drafts.push(Draft {
+            id,
+            at: name.at,
+            phase,
+            wire,
+            kind,
+            depends_on: Vec::new(),
+            when: None,
+            with: Map::new(),
+            matrix: Matrix::read(document, &wire.matrix, found),
+            tasks: Vec::new(),
+            expansion: None,
+        });
     }
 }
 
@@ -154,8 +173,7 @@ fn resolve_dependencies(document: &Document, drafts: &mut [Draft<'_>], index: us
             continue;
         };
         if drafts[target].phase != drafts[index].phase {
-            let message =
-                "a stage of `finally` runs when nothing else can: it neither waits for others nor do they for it";
+            let message = "a stage of `on_failure` or `finally` runs when nothing of `stages` can: it waits only for those beside it, and only they for it";
             found.push(document.error(name.at, message));
             continue;
         }

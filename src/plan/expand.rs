@@ -71,7 +71,7 @@ pub(super) fn list(value: &Value) -> Result<Vec<Value>, String> {
 }
 
 /// A value as it stands in the key of its task.
-fn cell_text(value: &Value) -> Result<String, String> {
+pub(super) fn cell_text(value: &Value) -> Result<String, String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(_) | Value::Bool(_) => value.to_string(),

@@ -4,11 +4,14 @@
 //! randomness. It runs on a budget. Values travel as JSON; only strings, numbers and booleans can be part of a longer text.
 
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters};
+use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters, functions};
 use serde_json::Value;
 
 /// Steps an expression may take; far above what any manifest needs.
-const FUEL: u64 = 20_000;
+const FUEL: u64 = 200_000;
+
+/// The most values that what an expression gives may be made of.
+const MOST_VALUES: usize = 1_000_000;
 
 /// The longest expression. The engine walks it recursively, so this also bounds the stack.
 const LONGEST_EXPRESSION: usize = 1000;
@@ -16,9 +19,12 @@ const LONGEST_EXPRESSION: usize = 1000;
 /// The longest text an expression or a joined text may become.
 const LONGEST_TEXT: usize = 1 << 20;
 
+/// The most bytes in all texts of what an expression gives.
+const MOST_BYTES: usize = 64 << 20;
+
 /// What can be called: `length(x)` or `x | length`.
-pub(super) const FUNCTIONS: [&str; 11] =
-    ["abs", "default", "first", "int", "join", "last", "length", "max", "min", "round", "sum"];
+pub(super) const FUNCTIONS: [&str; 14] =
+    ["abs", "default", "first", "int", "join", "last", "length", "map", "max", "min", "range", "round", "sort", "sum"];
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -219,11 +225,40 @@ pub(super) fn json_of(expression: &str, value: &minijinja::Value) -> Result<Valu
     }
     let json = serde_json::to_value(value)
         .map_err(|error| ExpressionError::new(expression, format!("the result cannot be written as JSON: {error}")))?;
+    check_size(expression, &json)?;
     // JSON has no infinities: they arrive as null.
     if value.is_number() && json.is_null() {
         return Err(ExpressionError::new(expression, "the result is not a finite number"));
     }
     Ok(json)
+}
+
+/// A result has a size that a database and a page can bear.
+fn check_size(expression: &str, value: &Value) -> Result<(), ExpressionError> {
+    let (mut values, mut bytes) = (0usize, 0usize);
+    let mut open = vec![value];
+    while let Some(next) = open.pop() {
+        values += 1;
+        match next {
+            Value::String(text) if text.len() > LONGEST_TEXT => {
+                return Err(ExpressionError::new(
+                    expression,
+                    format!("the text becomes longer than {LONGEST_TEXT} bytes"),
+                ));
+            }
+            Value::String(text) => bytes += text.len(),
+            Value::Array(items) => open.extend(items),
+            Value::Object(fields) => {
+                bytes += fields.keys().map(String::len).sum::<usize>();
+                open.extend(fields.values());
+            }
+            _ => {}
+        }
+        if values > MOST_VALUES || bytes > MOST_BYTES {
+            return Err(ExpressionError::new(expression, "the result is too large"));
+        }
+    }
+    Ok(())
 }
 
 /// What a value is, in words.
@@ -264,8 +299,10 @@ pub(super) fn engine<'s>() -> Environment<'s> {
     }
     register! {
         "abs": filters::abs, "default": filters::default, "first": filters::first, "int": filters::int,
-        "join": filters::join, "last": filters::last, "length": filters::length, "max": filters::max,
-        "min": filters::min, "round": filters::round, "sum": filters::sum,
+        "join": filters::join, "last": filters::last, "length": filters::length, "map": filters::map,
+        "max": filters::max,
+        "min": filters::min, "range": functions::range, "round": filters::round, "sort": filters::sort,
+        "sum": filters::sum,
     }
     engine
 }

@@ -122,7 +122,11 @@ impl Graph {
     pub fn dot(&self) -> String {
         let mut text = String::from("digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
         for stage in self.topological() {
-            let style = if stage.phase == Phase::Finally { ", style=\"rounded,dashed\"" } else { "" };
+            let style = match stage.phase {
+                Phase::Main => "",
+                Phase::OnFailure => ", style=\"rounded,dashed\", color=firebrick",
+                Phase::Finally => ", style=\"rounded,dashed\"",
+            };
             let _ = writeln!(text, "  {} [label=\"{}\"{style}];", stage.id, label(stage, "\\n"));
         }
         for (from, to) in self.edges() {
@@ -139,9 +143,8 @@ impl Graph {
             // Mermaid takes some lower-case words for its own (`end`), so every name gets a prefix.
             let _ = match stage.phase {
                 Phase::Main => writeln!(text, "  s_{}[\"{}\"]", stage.id, label(stage, "<br/>")),
-                Phase::OnFailure | Phase::Finally => {
-                    writeln!(text, "  s_{}([\"{}\"])", stage.id, label(stage, "<br/>"))
-                }
+                Phase::OnFailure => writeln!(text, "  s_{}{{{{\"{}\"}}}}", stage.id, label(stage, "<br/>")),
+                Phase::Finally => writeln!(text, "  s_{}([\"{}\"])", stage.id, label(stage, "<br/>")),
             };
         }
         for (from, to) in self.edges() {
@@ -157,6 +160,7 @@ impl Graph {
 
 fn label(stage: &Stage, newline: &str) -> String {
     match stage.tasks.len() {
+        _ if stage.expansion.is_some() => format!("{}{newline}{} x later", stage.id, stage.uses),
         1 => format!("{}{newline}{}", stage.id, stage.uses),
         tasks => format!("{}{newline}{} x {tasks}", stage.id, stage.uses),
     }

@@ -10,18 +10,30 @@ use crate::manifest::{self, Diagnostic, Diagnostics};
 use super::inputs::{Bindings, Missing};
 use super::{compile, miners};
 
-/// Everything that is wrong with a file. Warnings are in it, too.
+/// Keys that only a pipeline or a part of one has.
+const PARTS: [&str; 4] = ["stages", "include", "on_failure", "finally"];
+
+/// Everything that is wrong with a file. Warnings are in it, too. Secrets are taken to be there.
 pub fn lint(path: &Path) -> Diagnostics {
+    lint_with(path, &|_| true)
+}
+
+/// The same, with a warning for every secret that is not there.
+pub fn lint_with(path: &Path, secret: &dyn Fn(&str) -> bool) -> Diagnostics {
     let document = match Document::read(path) {
         Ok(document) => document,
         Err(problem) => return problem.into(),
     };
     let has = |key: &str| document.get(document.root(), key).is_some();
-    if has("stages") {
-        return pipeline(path);
-    }
-    if has("family") {
+    if has("family") && !has("stages") {
         return environment(path);
+    }
+    let is_part = PARTS.iter().any(|key| has(key));
+    if is_part && !has("version") && !has("name") {
+        return fragment(&document);
+    }
+    if is_part {
+        return pipeline(path, secret);
     }
     let mut found = Diagnostics::default();
     if document.is_list(document.root()) {
@@ -33,12 +45,28 @@ pub fn lint(path: &Path) -> Diagnostics {
     found.sorted()
 }
 
-fn pipeline(path: &Path) -> Diagnostics {
+fn pipeline(path: &Path, secret: &dyn Fn(&str) -> bool) -> Diagnostics {
     let bindings = Bindings { flags: &[], variable: &|_| None, missing: Missing::Tolerate };
     match compile(path, &bindings) {
-        Ok(compiled) => compiled.warnings,
+        Ok(compiled) => {
+            let mut warnings = compiled.missing_secrets(secret);
+            warnings.extend(compiled.warnings);
+            warnings.sorted()
+        }
         Err(found) => found,
     }
+}
+
+/// A part of a pipeline is checked as a whole with the pipeline that includes it.
+fn fragment(document: &Document) -> Diagnostics {
+    let mut found = Diagnostics::default();
+    manifest::fragment::check(document, &mut found);
+    if !found.has_errors() {
+        let message = "this has neither `version` nor `name`, so only its form was checked, as a part of a pipeline";
+        let problem = document.error(document.root(), message).warning();
+        found.push(problem.help("what it means is checked with the pipeline that includes it"));
+    }
+    found.sorted()
 }
 
 fn environment(path: &Path) -> Diagnostics {

@@ -44,6 +44,8 @@ pub(super) fn resolve(
             found.push(document.error(at("path"), "`path` and `miners` exclude each other: write one of them"));
             return;
         }
+        // One that is written and has come to nothing was reported.
+        (None, None) if at("path") != at("miners") => return,
         (None, None) => {
             let problem = document.error(at("path"), "`file/miners` needs either `path` or `miners`");
             found.push(problem.help("`with: { path: pipelines/miners.yaml }`"));
@@ -61,7 +63,7 @@ pub(super) fn resolve(
             from_file(&root.join(path), document.error(at("path"), String::new()), found)
         }
         // An expression over what stages give: the engine checks it when it is known.
-        (None, Some(Value::String(_))) => return,
+        (None, Some(value)) if holds_expression(value) => return,
         (None, Some(value)) => {
             let node = at("miners");
             if document.value(node) == *value {
@@ -75,6 +77,15 @@ pub(super) fn resolve(
     settings.shift_remove("path");
     if let Some(list) = list {
         settings.insert("miners".into(), serde_json::to_value(list).unwrap_or_default());
+    }
+}
+
+fn holds_expression(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${{"),
+        Value::Array(items) => items.iter().any(holds_expression),
+        Value::Object(fields) => fields.values().any(holds_expression),
+        _ => false,
     }
 }
 

@@ -13,8 +13,16 @@ use super::kinds::Type;
 use super::mapping;
 
 /// Fields of `cycle` and their types.
-const CYCLE: [(&str, Type); 4] =
-    [("id", Type::String), ("environments", Type::List), ("publish", Type::Boolean), ("block", Type::Integer)];
+const CYCLE: [(&str, Type); 5] = [
+    ("id", Type::String),
+    ("environments", Type::List),
+    ("publish", Type::Boolean),
+    ("block", Type::Integer),
+    ("failure", Type::String),
+];
+
+/// What expressions can start with.
+const ROOTS: [&str; 5] = ["inputs", "cycle", "stages", "matrix", "secrets"];
 
 /// What a text of a manifest may refer to.
 pub(super) struct Scope<'a> {
@@ -34,6 +42,8 @@ pub(super) struct Found {
     pub(super) stages: Vec<usize>,
     /// What else keeps it from being evaluated now.
     pub(super) waits_for: Vec<String>,
+    /// Secrets it names.
+    pub(super) secrets: Vec<String>,
     /// Whether it differs between the tasks of its stage.
     pub(super) uses_matrix: bool,
     /// Whether there is an expression in it at all.
@@ -54,6 +64,7 @@ impl Found {
     fn join(&mut self, other: Self) {
         self.stages.extend(other.stages);
         self.waits_for.extend(other.waits_for);
+        self.secrets.extend(other.secrets);
         self.uses_matrix |= other.uses_matrix;
         self.has_expression |= other.has_expression;
     }
@@ -164,6 +175,9 @@ impl Scope<'_> {
                     return Err(unknown(format!("`cycle` has no field `{field}`"), field, &fields));
                 };
                 let mut found = Found { kind: Some(*kind), ..Found::default() };
+                if field == "failure" && self.drafts[stage].phase != Phase::OnFailure {
+                    return Err(("`cycle.failure` is known to stages of `on_failure` only".into(), None));
+                }
                 if field != "environments" {
                     found.waits_for.push(format!("cycle.{field}"));
                 }
@@ -177,18 +191,21 @@ impl Scope<'_> {
                     false => Err(unknown(format!("the stage has no matrix `{axis}`"), axis, &axes)),
                 }
             }
-            ("inputs" | "cycle" | "stages" | "matrix", None) => {
+            ("secrets", Some(secret)) => Ok(Found {
+                kind: Some(Type::String),
+                waits_for: vec![format!("secrets.{secret}")],
+                secrets: vec![secret.to_owned()],
+                ..Found::default()
+            }),
+            ("inputs" | "cycle" | "stages" | "matrix" | "secrets", None) => {
                 Err((format!("`{root}` needs a field"), Some(format!("write `{root}.NAME`"))))
             }
             ("task", _) => Err(("`task` is only known in environment manifests".into(), None)),
-            _ => {
-                let roots = ["inputs", "cycle", "stages", "matrix"];
-                Err(unknown(format!("`{root}` is not known here"), root, &roots))
-            }
+            _ => Err(unknown(format!("`{root}` is not known here"), root, &ROOTS)),
         }
     }
 
-    fn input(&self, name: &str, input: &str) -> Result<Found, (String, Option<String>)> {
+    pub(super) fn input(&self, name: &str, input: &str) -> Result<Found, (String, Option<String>)> {
         let Some(kind) = self.inputs.type_of(input) else {
             let names: Vec<&str> = self.inputs.names().collect();
             return Err(unknown(format!("the pipeline has no input `{input}`"), input, &names));
@@ -218,9 +235,9 @@ impl Scope<'_> {
             let message = match self.drafts[stage].phase {
                 Phase::Finally => "a stage of `finally` runs however the others ended, so it cannot use their outputs",
                 Phase::OnFailure => {
-                    "a stage of `on_failure` runs when others have failed, so neither uses the outputs of the other"
+                    "a stage of `on_failure` runs when others have failed, so it cannot use their outputs; `cycle.failure` says what failed"
                 }
-                Phase::Main => "a stage of `finally` runs last, so no other stage can use its outputs",
+                Phase::Main => "a stage of `on_failure` or `finally` runs last, so no other stage can use its outputs",
             };
             return Err((message.into(), None));
         }

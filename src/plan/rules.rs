@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::manifest::Diagnostics;
 
 use super::codeless;
+use super::draft::Draft;
 use super::expression;
 use super::graph_of_drafts::Ancestry;
 use super::references::Scope;
@@ -14,6 +15,7 @@ use super::references::Scope;
 /// Check the pipeline as a whole.
 pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnostics) {
     environments_run_once(scope, found);
+    late_environments_run_once(scope, found);
     one_publication(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
     codeless::check(scope, found);
@@ -41,6 +43,20 @@ fn environments_run_once(scope: &Scope<'_>, found: &mut Diagnostics) {
                 let problem = scope.document.error(at, message);
                 found.push(problem.help("an environment runs once in a cycle; raise `episodes` to run more of them"));
             }
+        }
+    }
+}
+
+/// Which environments a matrix over outputs stands for is known too late to compare them with those of another stage.
+fn late_environments_run_once(scope: &Scope<'_>, found: &mut Diagnostics) {
+    let runs: Vec<&Draft<'_>> =
+        scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "episodes/run")).collect();
+    for draft in runs.iter().filter(|draft| draft.expansion.is_some()) {
+        let own = draft.with.get("environment").and_then(Value::as_str).unwrap_or_default().replace(' ', "");
+        let only_environments = draft.axes().eq(["environment"]) && own == "${{matrix.environment}}";
+        if runs.len() > 1 || !only_environments {
+            let message = "a matrix over outputs can be that of `episodes/run` only in the pipeline's one such stage, with `environment` as its one list";
+            found.push(scope.document.error(draft.at, message));
         }
     }
 }

@@ -1,18 +1,30 @@
 //! The JSON Schema of a pipeline: the wire form, and for each stage kind what may stand under `with`.
 
+use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use crate::cycle::Miner;
-use crate::manifest::pipeline::Pipeline;
+use crate::manifest::pipeline::{Fragment, Pipeline};
 
 use super::kinds::{Absent, KINDS, Kind, Rule, Setting, Type};
 
 /// The schema of `pipelines/*.yaml`.
 pub fn pipeline() -> Value {
+    let mut schema = of_stages::<Pipeline>();
+    schema["anyOf"] = json!([{ "required": ["stages"] }, { "required": ["include"] }]);
+    schema
+}
+
+/// The schema of files that pipelines include.
+pub fn fragment() -> Value {
+    of_stages::<Fragment>()
+}
+
+fn of_stages<T: JsonSchema>() -> Value {
     let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
     // Referred to by the settings below.
     generator.subschema_for::<Miner>();
-    let mut schema = generator.into_root_schema_for::<Pipeline>().to_value();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
     if let Some(stage) = schema.pointer_mut("/$defs/Stage").and_then(Value::as_object_mut) {
         stage.insert("allOf".into(), KINDS.iter().map(condition).collect());
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();

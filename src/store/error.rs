@@ -125,7 +125,8 @@ impl Error {
     }
 }
 
-fn absence(error: &sqlx::Error) -> Option<&'static str> {
+/// What the database does that may pass by itself.
+pub(super) fn absence(error: &sqlx::Error) -> Option<&'static str> {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Some("has closed the connection or cannot be reached"),
         sqlx::Error::PoolTimedOut => Some("gives no connection"),

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::cycle::{Question, Rows, RowsError};
 
-use super::{Error, Store, error::is_transient};
+use super::{Error, Store, error::absence};
 
 /// Functions that are not immutable and harmless all the same: they depend on settings that are fixed below.
 const HARMLESS: &str = "^(jsonb?_.*|to_jsonb?|row_to_json|array_to_json|array_to_string|concat|concat_ws|format|length|\
@@ -148,6 +148,12 @@ fn failed(error: sqlx::Error, question: &Question) -> RowsError {
         Some(words) if !is_transient(&error) => RowsError::Failed(words),
         _ => storage(error),
     }
+}
+
+/// Whether the same query may work later. In a transaction that is read-only on purpose, a write is the query's fault.
+fn is_transient(error: &sqlx::Error) -> bool {
+    let writes = matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("25006"));
+    !writes && absence(error).is_some()
 }
 
 /// `query_canceled`: the statement took too long.

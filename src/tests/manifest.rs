@@ -224,6 +224,9 @@ fn plan_and_graph_as_an_operator_sees_them() {
         ("plan_table", vec!["plan", "pipelines/quickstart.yaml", "-i", "episodes_per_env=2"]),
         ("graph_mermaid", vec!["graph", "pipelines/quickstart.yaml"]),
         ("graph_dot", vec!["graph", "pipelines/quickstart.yaml", "--format", "dot"]),
+        ("language_table", vec!["plan", "pipelines/language.yaml"]),
+        ("language_mermaid", vec!["graph", "pipelines/language.yaml"]),
+        ("language_dot", vec!["graph", "pipelines/language.yaml", "--format", "dot"]),
     ] {
         let output = robo(&arguments);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -346,10 +349,10 @@ fn the_engine_asks_the_graph_what_is_ready() {
 
 #[test]
 fn the_committed_schemas_are_current() {
-    for kind in ["pipeline", "environment"] {
+    for (kind, file) in [("pipeline", "pipeline"), ("fragment", "pipeline-fragment"), ("environment", "environment")] {
         let output = robo(&["schema", kind]);
-        let committed = fs::read_to_string(repository().join(format!("schemas/{kind}.v1.json"))).unwrap();
-        let hint = format!("run `robo schema {kind} > schemas/{kind}.v1.json`");
+        let committed = fs::read_to_string(repository().join(format!("schemas/{file}.v1.json"))).unwrap();
+        let hint = format!("run `robo schema {kind} > schemas/{file}.v1.json`");
         assert!(text(&output.stdout) == committed, "{hint}");
     }
 }
@@ -365,12 +368,16 @@ fn yaml(file: &Path) -> Value {
 
 #[test]
 fn the_schemas_take_what_is_shipped_and_refuse_what_is_broken() {
-    let (pipeline, environment) = (validator("pipeline"), validator("environment"));
+    let (pipeline, environment, part) =
+        (validator("pipeline"), validator("environment"), validator("pipeline-fragment"));
     let mut checked = 0;
-    for root in [repository(), fixtures()] {
-        for file in yaml_files(&root.join("pipelines")).into_iter().chain(yaml_files(&root.join("environments"))) {
+    for root in [repository(), fixtures(), repository().join("examples")] {
+        let folders = ["pipelines", "environments", "pipelines/parts"].map(|folder| root.join(folder));
+        for file in folders.iter().filter(|folder| folder.is_dir()).flat_map(|folder| yaml_files(folder)) {
             let value = yaml(&file);
-            let schema = match (value.get("stages"), value.get("family")) {
+            let is_part = file.parent().is_some_and(|folder| folder.ends_with("parts"));
+            let schema = match (value.get("stages").or(value.get("include")), value.get("family")) {
+                _ if is_part => &part,
                 (Some(_), _) => &pipeline,
                 (_, Some(_)) => &environment,
                 _ => continue,
@@ -380,11 +387,18 @@ fn the_schemas_take_what_is_shipped_and_refuse_what_is_broken() {
             checked += 1;
         }
     }
-    assert!(checked >= 4);
+    assert!(checked >= 12);
     let broken = |name: &str| yaml(&fixtures().join("broken").join(name));
-    for name in
-        ["unknown_keys.yaml", "wrong_types.yaml", "durations.yaml", "names.yaml", "settings.yaml", "miners.yaml"]
-    {
+    for name in [
+        "unknown_keys.yaml",
+        "wrong_types.yaml",
+        "durations.yaml",
+        "names.yaml",
+        "settings.yaml",
+        "miners.yaml",
+        "limits.yaml",
+        "phases.yaml",
+    ] {
         assert!(!pipeline.is_valid(&broken(name)), "{name}");
     }
     for name in ["environment.yaml", "environment_shape.yaml"] {

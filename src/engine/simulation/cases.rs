@@ -105,6 +105,7 @@ fn stage(random: &mut StdRng, name: &str, tasks: usize) -> Stage {
         when: when[random.random_range(0..when.len())].clone().filter(|_| name.starts_with('s')),
         with: Map::new(),
         tasks,
+        outputs: BTreeMap::new(),
         expansion: None,
         max_parallel: random.random_bool(0.3).then_some(1),
         fail_fast: random.random_bool(0.3),
