@@ -16,12 +16,15 @@ use crate::manifest::document::Document;
 use crate::manifest::located::Located;
 use crate::manifest::pipeline::{ExpectWire, Pipeline, RetryWire};
 use crate::manifest::{self, Diagnostic, Diagnostics};
+use crate::schedule::Schedule;
 
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
 use super::references::{Found, Scope};
-use super::{Definition, Environment, Expect, Retry, Stage, definition, environments, matrix, miners, rules, settings};
+use super::{
+    Definition, Environment, Expect, Retry, Stage, definition, environments, matrix, miners, rules, schedule, settings,
+};
 
 const VERSION: u32 = 1;
 const DEFAULT_TIMEOUT_MS: u64 = 60 * 60 * 1000;
@@ -45,6 +48,8 @@ pub struct Compiled {
     pub definition: Definition,
     /// The directory that its paths are relative to.
     pub root: PathBuf,
+    /// When it runs by itself. No part of the definition: the same cycle may be started by hand.
+    pub schedules: Vec<Schedule>,
     /// What is probably not meant.
     pub warnings: Diagnostics,
 }
@@ -64,14 +69,17 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
             return Err(Diagnostics::default());
         };
         check_head(&document, &pipeline, &mut found);
+        let schedules = schedule::read(&document, &pipeline.schedule, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
         let compiler =
             Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
-        compiler.definition(&mut found).map(|definition| (definition, root)).ok_or_else(Diagnostics::default)
+        compiler.definition(&mut found).map(|definition| (definition, root, schedules)).ok_or_else(Diagnostics::default)
     });
     match compiled {
-        Ok((definition, root)) if !found.has_errors() => Ok(Compiled { definition, root, warnings: found.sorted() }),
+        Ok((definition, root, schedules)) if !found.has_errors() => {
+            Ok(Compiled { definition, root, schedules, warnings: found.sorted() })
+        }
         Ok(_) => Err(found.sorted()),
         Err(more) => {
             found.extend(more);
@@ -91,7 +99,7 @@ fn expect_pipeline(document: &Document) -> Result<(), Diagnostic> {
     Err(document.error(document.root(), format!("this is {what}, and not a pipeline")).help("a pipeline has `stages`"))
 }
 
-/// Version, name and schedule.
+/// Version and name.
 fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics) {
     if pipeline.version.value != VERSION {
         let message = format!("version {} is not known; this is version {VERSION}", pipeline.version.value);
@@ -102,16 +110,6 @@ fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics)
     if !(letters && name.len() <= 63 && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())) {
         let message = format!("`{name}` is not a pipeline name (a-z, 0-9, `-` and `_`, starting with a letter)");
         found.push(document.error(pipeline.name.at, message));
-    }
-    for schedule in &pipeline.schedule {
-        let fields = schedule.cron.value.split_whitespace().count();
-        if fields != 5 {
-            let message = format!("a schedule has 5 fields (minute hour day month weekday), this has {fields}");
-            found.push(document.error(schedule.cron.at, message));
-        }
-        if let Some(timezone) = schedule.timezone.as_ref().filter(|zone| zone.value.trim().is_empty()) {
-            found.push(document.error(timezone.at, "the time zone is empty"));
-        }
     }
 }
 

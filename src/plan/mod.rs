@@ -18,6 +18,7 @@ mod matrix;
 mod miners;
 mod references;
 mod rules;
+mod schedule;
 pub mod schema;
 mod settings;
 

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
+//! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
+//! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `publication.rs` | published weights |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
@@ -18,13 +20,16 @@ mod cycle;
 pub mod embedded;
 mod episode;
 mod error;
+mod fire;
 mod holder;
 mod journal;
 mod lease;
 mod location;
 mod publication;
 mod retry;
+mod schedule;
 mod status;
+mod turn;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,8 +41,11 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use fire::{Fired, Outcome, Round};
 pub use publication::PublicationRow;
+pub use schedule::{PauseRow, ScheduleRow};
 pub use status::{Contents, DatabaseStatus};
+pub use turn::Admission;
 
 use location::Location;
 
