@@ -1,6 +1,6 @@
 //! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,10 @@ use crate::stage::documents;
 use crate::store;
 
 /// Tasks in flight at a time when nobody says otherwise.
-const PARALLEL: u16 = 8;
+pub(super) const PARALLEL: u16 = 8;
+
+/// How often a cycle that waits for others looks whether its turn has come.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What a person may choose about a run, which does not change its result.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,12 +47,9 @@ impl Default for Options {
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
-    let board = Arc::new(Board::new());
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
-    let steering = steering(&board, suspend, options);
-    let ending = backend::run_cycle(&desk.store, &desk.data_dir, cycle, steering).await;
-    board.end();
+    let ending = in_turn(desk, cycle, &suspend, options).await;
     // Until here a second signal must be heard: stopping what runs may take its time.
     signals.abort();
     match ending {
@@ -68,6 +68,31 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         }
         Err(Error::Engine(engine::Error::Build(error))) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
+    }
+}
+
+/// Run a cycle when its turn has come.
+async fn in_turn(
+    desk: &Desk,
+    cycle: CycleId,
+    suspend: &CancellationToken,
+    options: &Options,
+) -> std::result::Result<Ending, Error> {
+    let mut told = None;
+    loop {
+        let board = Arc::new(Board::new());
+        let steering = steering(&board, suspend.clone(), options);
+        let ending = backend::run_cycle(&desk.store, &desk.data_dir, cycle, steering).await;
+        board.end();
+        let Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) = &ending else { return ending };
+        if told.replace(*ahead) != Some(*ahead) {
+            render::note(format!("cycle {cycle} waits until cycle {ahead} has ended; Ctrl-C leaves it waiting"));
+        }
+        // Whoever runs the other one cannot tell us when it has ended.
+        tokio::select! {
+            () = suspend.cancelled() => return Ok(Ending::Suspended),
+            () = tokio::time::sleep(TURN) => {}
+        }
     }
 }
 
@@ -151,8 +176,8 @@ pub(super) fn journal_failure(error: JournalError) -> Failure {
     }
 }
 
-/// The first signal suspends the cycle; the second ends the process at once.
-fn watch_signals(suspend: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+/// The first signal suspends what runs; the second ends the process at once.
+pub(super) fn watch_signals(suspend: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
         next(&mut interrupt, &mut terminate).await;

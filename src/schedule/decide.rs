@@ -195,6 +195,20 @@ pub fn jitter(schedule: &Schedule, pipeline: &str, due: DateTime<Utc>) -> Durati
     Duration::milliseconds(i64::try_from(random % schedule.jitter_ms).unwrap_or_default())
 }
 
+/// The first moment after `now` at which a cycle starts, if nothing is in its way. None for blocks.
+pub fn next_start(schedule: &Schedule, pipeline: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    // A due time that has passed may still lie ahead with its jitter.
+    let longest = Duration::milliseconds(i64::try_from(schedule.jitter_ms).unwrap_or_default());
+    let mut due = schedule.timing.next_time(now - longest)?;
+    loop {
+        let start = due + jitter(schedule, pipeline, due);
+        if start > now {
+            return Some(start);
+        }
+        due = schedule.timing.next_time(due)?;
+    }
+}
+
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;

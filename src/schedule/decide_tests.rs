@@ -108,6 +108,9 @@ fn jitter_spreads_pipelines_and_is_the_same_everywhere() {
     let (before, wait) = (state(Due::Time(at("09:30"))), jitter(&schedule, "p", at("10:00")));
     let count = |now| decide(&schedule, &before, &Clock { now, block: None }).len();
     assert_eq!((count(at("10:00") + wait - Duration::milliseconds(1)), count(at("10:00") + wait)), (0, 1));
+    assert_eq!(next_start(&schedule, "p", at("10:00")), Some(at("10:00") + wait));
+    let later = at("11:00") + jitter(&schedule, "p", at("11:00"));
+    assert_eq!(next_start(&schedule, "p", at("10:00") + wait), Some(later));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cron::{Cron, CronError};
-pub use decide::{Clock, Decision, MOST_DECISIONS, Pause, Reason, Start, State, Verdict, decide, jitter};
+pub use decide::{Clock, Decision, MOST_DECISIONS, Pause, Reason, Start, State, Verdict, decide, jitter, next_start};
 pub use zone::first_moment;
 
 use crate::evidence;
