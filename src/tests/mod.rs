@@ -14,6 +14,7 @@ mod host;
 mod manifest;
 mod miner;
 mod runtime;
+mod schedules;
 mod score;
 mod store;
 mod support;
