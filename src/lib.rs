@@ -9,6 +9,7 @@
 //! | L0 | [`cycle`] | ids, episodes, task states, the journal's contract |
 //! | L0 | [`manifest`] | YAML to validated pipeline and environment types, every error located |
 //! | L0 | [`plan`] | pipeline and manifests to an immutable, hashed graph |
+//! | L0 | [`schedule`] | due times, and what becomes of each |
 //! | L0 | [`scoring`] | pure functions from success rates to weights |
 //! | L0 | [`evidence`] | canonical JSON and digests |
 //! | L0 | [`config`] | flags and environment |
@@ -41,6 +42,7 @@ pub mod miner;
 pub mod plan;
 pub mod rollout;
 pub mod runtime;
+pub mod schedule;
 pub mod scoring;
 pub mod stage;
 pub mod store;

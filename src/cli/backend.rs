@@ -1,22 +1,31 @@
-//! `robo backend`: serve weights and scores over HTTP.
+//! `robo backend`: serve weights and scores over HTTP; start cycles by their schedules and run every open one.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    db,
+    db, drive,
     exit::{Exit, Failure, Result},
+    inputs::{self, Inputs},
     render,
 };
+use crate::backend::{Backend, Limits, Pipeline};
 use crate::{api, config, store::Store};
 
 /// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
+///
+/// With --pipeline it also starts cycles when they are due and runs every open cycle that nobody else runs. Any number of
+/// backends may share a database: each due time gives one cycle, and each cycle runs in one of them. When it is told to
+/// stop, cycles stay where they are and go on in the next backend.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  robo backend --host 127.0.0.1\n  curl http://127.0.0.1:8000/v1/weights/latest")]
+#[command(after_help = "\
+Examples:
+  robo backend --host 127.0.0.1                                    # answers, runs nothing
+  robo backend --pipeline pipelines/quickstart.yaml -i episodes_per_env=20
+  robo backend --pipeline pipelines/nightly.yaml pipelines/hourly.yaml --cycles 1
+  curl http://127.0.0.1:8000/v1/weights/latest")]
 pub(super) struct Args {
     /// Address to listen on
     #[arg(long, env = "ROBO_BACKEND_HOST", default_value = "0.0.0.0")]
@@ -26,28 +35,86 @@ pub(super) struct Args {
     #[arg(long, env = "ROBO_BACKEND_PORT", default_value_t = 8000)]
     port: u16,
 
+    /// Pipelines whose schedules are run; with at least one, open cycles are, too
+    #[arg(long = "pipeline", value_name = "FILE", num_args = 1..)]
+    pipelines: Vec<PathBuf>,
+
+    #[command(flatten)]
+    inputs: Inputs,
+
+    /// Cycles that run here at a time; others wait, or run in another backend
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cycles: u16,
+
+    /// Tasks of a cycle in flight at a time
+    #[arg(long, default_value_t = drive::PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: u16,
+
     #[command(flatten)]
     database: config::Database,
 }
 
 pub(super) async fn run(args: Args) -> Result {
+    let pipelines = read(&args)?;
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| cannot_listen(&args, error))?;
     let address = listener.local_addr()?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
+    let data_dir = db::data_dir(&args.database.data)?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
+    let store = Arc::new(Store::open(&args.database, &db::progress()).await.map_err(db::failure)?);
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
-    let stop = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+    let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
+    let work = work(&store, data_dir, (pipelines, limits), stop.clone());
+    let serve = async {
+        let served = api::serve(listener, Store::clone(&store), stop.clone().cancelled_owned()).await;
+        // Without the one there is nothing to look at the other by.
+        stop.cancel();
+        served
     };
-    let served = api::serve(listener, store.clone(), stop).await;
-    store.close().await;
+    let (served, ()) = tokio::join!(serve, work);
+    signals.abort();
+    Store::clone(&store).close().await;
     served?;
     render::note("stopped");
     Ok(Exit::Ok)
+}
+
+/// Every pipeline, or everything that is wrong with them.
+fn read(args: &Args) -> Result<Vec<Pipeline>> {
+    let mut pipelines: Vec<Pipeline> = Vec::new();
+    for file in &args.pipelines {
+        let pipeline = Pipeline::read(file, &args.inputs.inputs).map_err(|problems| inputs::refused(&problems))?;
+        let compiled = pipeline.compiled();
+        if !compiled.warnings.is_empty() {
+            render::note(compiled.warnings.to_string());
+        }
+        let name = &compiled.definition.pipeline;
+        if let Some(other) = pipelines.iter().find(|other| other.compiled().definition.pipeline == *name) {
+            let (one, other) = (pipeline.file().display(), other.file().display());
+            let problem = anyhow::anyhow!("{other} and {one} are both called `{name}`");
+            return Err(Failure::new(Exit::Usage, problem).hint("a pipeline is known by its name: choose another"));
+        }
+        if compiled.schedules.is_empty() {
+            render::note(format!(
+                "`{name}` has no schedule: start it with `robo run-pipeline` or `robo schedule trigger`"
+            ));
+        }
+        pipelines.push(pipeline);
+    }
+    Ok(pipelines)
+}
+
+/// Run schedules and cycles, if there are pipelines.
+async fn work(
+    store: &Arc<Store>,
+    data_dir: PathBuf,
+    (pipelines, limits): (Vec<Pipeline>, Limits),
+    stop: CancellationToken,
+) {
+    if !pipelines.is_empty() {
+        Backend::new(store, data_dir, pipelines, limits).run(stop).await;
+    }
 }
 
 fn cannot_listen(args: &Args, error: std::io::Error) -> Failure {

@@ -1,6 +1,6 @@
 //! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +21,13 @@ use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
 use crate::stage::documents;
-use crate::store;
+use crate::store::{self, Store};
 
 /// Tasks in flight at a time when nobody says otherwise.
-const PARALLEL: u16 = 8;
+pub(super) const PARALLEL: u16 = 8;
+
+/// How often a cycle that waits for others looks whether its turn has come.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What a person may choose about a run, which does not change its result.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,14 +53,11 @@ impl Default for Options {
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
-    let board = Arc::new(Board::new());
     sweep(&desk.store).await;
     let journal = Arc::new(Mortal::new(Arc::clone(&desk.store), options.die_at));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
-    let steering = steering(&board, suspend, options);
-    let ending = backend::run_cycle(&journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
-    board.end();
+    let ending = in_turn(desk, &journal, (cycle, &suspend), options).await;
     if let Some(writes) = journal.asked_to_count() {
         render::note(format!("{WRITES}{writes}"));
     }
@@ -88,6 +88,31 @@ fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
     let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
     Failure::new(Exit::Failed, anyhow::anyhow!("cycle {cycle} is paused: {failure}"))
         .hint(format!("when the cause is gone, go on with: {resume}; or give it up with: {cancel}"))
+}
+
+/// Run a cycle when its turn has come.
+async fn in_turn(
+    desk: &Desk,
+    journal: &Arc<Mortal<Store>>,
+    (cycle, suspend): (CycleId, &CancellationToken),
+    options: &Options,
+) -> std::result::Result<Ending, Error> {
+    let mut told = None;
+    loop {
+        let board = Arc::new(Board::new());
+        let steering = steering(&board, suspend.clone(), options);
+        let ending = backend::run_cycle(journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
+        board.end();
+        let Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) = &ending else { return ending };
+        if told.replace(*ahead) != Some(*ahead) {
+            render::note(format!("cycle {cycle} waits until cycle {ahead} has ended; Ctrl-C leaves it waiting"));
+        }
+        // Whoever runs the other one cannot tell us when it has ended.
+        tokio::select! {
+            () = suspend.cancelled() => return Ok(Ending::Suspended),
+            () = tokio::time::sleep(TURN) => {}
+        }
+    }
 }
 
 fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -> Steering {
@@ -177,8 +202,8 @@ pub(super) fn journal_failure(error: JournalError) -> Failure {
     }
 }
 
-/// The first signal suspends the cycle; the second ends the process at once.
-fn watch_signals(suspend: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+/// The first signal suspends what runs; the second ends the process at once.
+pub(super) fn watch_signals(suspend: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
         next(&mut interrupt, &mut terminate).await;

@@ -23,6 +23,8 @@ mod plan;
 mod progress;
 mod report;
 mod run_pipeline;
+mod schedule;
+mod schedule_show;
 mod schema;
 mod score;
 mod weights;
@@ -67,6 +69,8 @@ enum Verb {
     Graph(graph::Args),
     /// List, show, resume and cancel cycles
     Cycle(cycle::Args),
+    /// Show, preview, pause and trigger the schedules of pipelines
+    Schedule(schedule::Args),
     /// Show published weights
     Weights(weights::Args),
     /// Score a table of success rates offline
@@ -75,7 +79,7 @@ enum Verb {
     Db(db::Args),
     /// Kill a cycle at its journal writes, resume it, and demand the same bytes
     Chaos(chaos::Args),
-    /// Serve weights and scores over HTTP
+    /// Serve weights and scores over HTTP; run schedules and cycles
     Backend(backend::Args),
     /// Run an environment server (started by robo itself)
     EnvServer(env_server::Args),
@@ -126,6 +130,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Plan(args) => plan::run(args).await,
         Verb::Graph(args) => graph::run(args).await,
         Verb::Cycle(args) => cycle::run(args).await,
+        Verb::Schedule(args) => schedule::run(args).await,
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,

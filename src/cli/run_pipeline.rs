@@ -6,13 +6,14 @@ use super::{
     db,
     desk::Desk,
     drive::{self, drive},
-    exit::Result,
+    exit::{Exit, Result},
     inputs::{self, Inputs},
     render,
 };
+use crate::backend;
 use crate::config::Database;
-use crate::cycle::Salt;
-use crate::store::NewCycle;
+use crate::cycle::{CycleId, Salt};
+use crate::store::Admission;
 
 /// Run one cycle of a pipeline, from discovery to weights.
 ///
@@ -44,29 +45,30 @@ pub(super) async fn run(args: Args) -> Result {
     let compiled = inputs::compile(&args.pipeline, &args.inputs)?;
     let desk = Desk::open(&args.database).await?;
     let definition = &compiled.definition;
-    let salt = args.salt.unwrap_or_else(Salt::random);
-    let commitment = salt.commitment();
-    let created = desk
-        .store
-        .create_cycle(&NewCycle {
-            pipeline: definition.pipeline.clone(),
-            definition: definition.to_json(),
-            definition_hash: definition.hash(),
-            root: compiled.root.display().to_string(),
-            salt,
-            block: None,
-            tasks: definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect(),
-        })
-        .await;
+    let mut new = backend::new_cycle(&compiled);
+    new.salt = args.salt.unwrap_or(new.salt);
+    let commitment = new.salt.commitment();
+    let created = desk.store.admit_cycle(&new).await;
     let result = match created {
-        Ok(cycle) => {
+        Ok(Admission::Created(cycle)) => {
             render::note(format!("cycle {cycle} of `{}`", definition.pipeline));
             let hash = definition.hash();
             render::note(format!("definition sha256:{hash}, salt commitment sha256:{commitment}"));
             drive(&desk, cycle, &args.options).await
         }
+        Ok(Admission::Refused { group, limit, open }) => Ok(refused(&desk, (&group, limit), open)),
         Err(error) => Err(db::failure(error)),
     };
     desk.close().await;
     result
+}
+
+/// Nothing was started, as the pipeline demands: no failure, and no cycle.
+pub(super) fn refused(desk: &Desk, (group, limit): (&str, u32), open: CycleId) -> Exit {
+    let most = if limit == 1 { "one cycle".to_owned() } else { format!("{limit} cycles") };
+    render::note(format!(
+        "no cycle was started: at most {most} of the group `{group}` may be open, and cycle {open} is"
+    ));
+    render::note(format!("see how far it is with: {}", desk.command(&format!("cycle show {open}"))));
+    Exit::Cancelled
 }

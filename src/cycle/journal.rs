@@ -210,6 +210,9 @@ pub enum JournalError {
     /// A live lease of somebody else is in the way.
     #[error("cycle `{0}` is running in another process until at least {1}")]
     Leased(CycleId, DateTime<Utc>),
+    /// Other cycles go first: by their schedule, or because of `concurrency`. Worth another try when the one named has ended.
+    #[error("cycle `{0}` waits for its turn, which comes when cycle `{1}` has ended")]
+    Waits(CycleId, CycleId),
     /// There is no such cycle.
     #[error("there is no cycle `{0}`")]
     Unknown(CycleId),

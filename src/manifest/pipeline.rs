@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::located::{Entries, Located, Raw};
 use super::units::Span;
 use crate::plan::{OnLimit, OutputType, Then};
+use crate::schedule::{Catchup, Overlap};
 
 /// A pipeline: one graph of stages, its inputs and its schedule.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,7 +27,7 @@ pub(crate) struct Pipeline {
     pub(crate) description: Option<String>,
     /// When it runs by itself.
     #[serde(default)]
-    pub(crate) schedule: Vec<Schedule>,
+    pub(crate) schedule: Vec<Located<Schedule>>,
     /// Values an operator may set at the start: `-i name=value`.
     #[serde(default)]
     pub(crate) inputs: Entries<Input>,
@@ -113,46 +114,45 @@ pub(crate) struct ConcurrencyWire {
     pub(crate) on_limit: OnLimit,
 }
 
-/// When a pipeline runs by itself.
+/// When a pipeline runs by itself: by the clock (`cron`) or by the chain (`every`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schedule {
     /// Minute, hour, day of the month, month, day of the week.
-    #[schemars(with = "String")]
-    pub(crate) cron: Located<String>,
-    /// Time zone of the expression.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) cron: Option<Located<String>>,
+    /// In place of `cron`: by the chain.
+    #[serde(default)]
+    pub(crate) every: Option<Every>,
+    /// IANA time zone of `cron`, as `Europe/Berlin`.
     #[serde(default)]
     pub(crate) timezone: Option<Located<String>>,
-    /// What happens when the last cycle still runs.
+    /// What happens when a cycle is due and another one of the pipeline is open.
     #[serde(default)]
-    #[expect(dead_code, reason = "checked here, obeyed by whoever starts cycles by the clock")]
     pub(crate) overlap: Overlap,
-    /// What happens to times that were missed.
+    /// What happens to due times that were missed.
     #[serde(default)]
-    #[expect(dead_code, reason = "checked here, obeyed by whoever starts cycles by the clock")]
     pub(crate) catchup: Catchup,
+    /// How far back a missed one is made up for.
+    #[serde(default)]
+    pub(crate) window: Option<Located<Span>>,
+    /// Longest that a cycle starts after it is due.
+    #[serde(default)]
+    pub(crate) jitter: Option<Located<Span>>,
+    /// Failed cycles in a row after which the pipeline is paused.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) pause_on_failure: Option<Located<u32>>,
 }
 
-/// What happens when the last cycle still runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Overlap {
-    /// The new one is left out.
-    #[default]
-    Skip,
-    /// The new one waits.
-    Queue,
-}
-
-/// What happens to times that were missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Catchup {
-    /// The latest is made up for.
-    #[default]
-    Latest,
-    /// None is.
-    None,
+/// By the chain.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Every {
+    /// A cycle is due at each block whose number is a multiple of this.
+    #[schemars(range(min = 1))]
+    pub(crate) blocks: Located<u64>,
 }
 
 /// A value an operator may set at the start.

@@ -16,6 +16,7 @@ use crate::manifest::document::{Document, NodeId};
 use crate::manifest::fragment::read_pipeline;
 use crate::manifest::pipeline::Pipeline;
 use crate::manifest::{self, Diagnostic, Diagnostics};
+use crate::schedule::Schedule;
 
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
@@ -24,7 +25,7 @@ use super::limits::{self, Limits};
 use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
 use super::{Definition, Environment, Phase, Stage};
-use super::{codeless, concurrency, environments, miners, rules, secrets, settings};
+use super::{codeless, concurrency, environments, miners, rules, schedule, secrets, settings};
 
 const VERSION: u32 = 1;
 /// A pipeline that can be run.
@@ -34,6 +35,8 @@ pub struct Compiled {
     pub definition: Definition,
     /// The directory that its paths are relative to.
     pub root: PathBuf,
+    /// When it runs by itself. No part of the definition: the same cycle may be started by hand.
+    pub schedules: Vec<Schedule>,
     /// What is probably not meant.
     pub warnings: Diagnostics,
     /// Every use of a secret: its name, and the warning for when it is not there.
@@ -71,15 +74,16 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
         let (Some(pipeline), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
         check_head(&document, &pipeline, &mut found);
         limits::check_pools(&document, &pipeline, &mut found);
+        let schedules = schedule::read(&document, &pipeline.schedule, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
         let compiler =
             Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
-        compiler.definition(&mut found).map(|compiled| (compiled, root)).ok_or_else(Diagnostics::default)
+        compiler.definition(&mut found).map(|compiled| (compiled, root, schedules)).ok_or_else(Diagnostics::default)
     });
     match compiled {
-        Ok(((definition, secrets), root)) if !found.has_errors() => {
-            Ok(Compiled { definition, root, warnings: found.sorted(), secrets })
+        Ok(((definition, secrets), root, schedules)) if !found.has_errors() => {
+            Ok(Compiled { definition, root, schedules, warnings: found.sorted(), secrets })
         }
         Ok(_) => Err(found.sorted()),
         Err(more) => {
@@ -100,7 +104,7 @@ fn expect_pipeline(document: &Document) -> Result<(), Diagnostic> {
     Err(document.error(document.root(), format!("this is {what}, and not a pipeline")).help("a pipeline has `stages`"))
 }
 
-/// Version, name and schedule.
+/// Version and name.
 fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics) {
     if pipeline.version.value != VERSION {
         let message = format!("version {} is not known; this is version {VERSION}", pipeline.version.value);
@@ -110,16 +114,6 @@ fn check_head(document: &Document, pipeline: &Pipeline, found: &mut Diagnostics)
     if !is_name(name) {
         let message = format!("`{name}` is not a pipeline name (a-z, 0-9, `-` and `_`, starting with a letter)");
         found.push(document.error(pipeline.name.at, message));
-    }
-    for schedule in &pipeline.schedule {
-        let fields = schedule.cron.value.split_whitespace().count();
-        if fields != 5 {
-            let message = format!("a schedule has 5 fields (minute hour day month weekday), this has {fields}");
-            found.push(document.error(schedule.cron.at, message));
-        }
-        if let Some(timezone) = schedule.timezone.as_ref().filter(|zone| zone.value.trim().is_empty()) {
-            found.push(document.error(timezone.at, "the time zone is empty"));
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod matrix;
 mod miners;
 mod references;
 mod rules;
+mod schedule;
 pub mod schema;
 mod secrets;
 mod settings;

@@ -26,6 +26,7 @@ impl Journal for Store {
         let owner = Uuid::new_v4();
         let work = || async move {
             let mut transaction = self.begin().await?;
+            super::turn::check(&mut transaction, cycle).await?;
             let lease = lease::acquire(&mut transaction, cycle, owner).await?;
             transaction.commit().await?;
             Ok(lease)

@@ -8,6 +8,8 @@
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `pool.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `stage.rs` | stages, each with its tasks counted |
+//! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
+//! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
@@ -23,6 +25,7 @@ mod cycle;
 pub mod embedded;
 mod episode;
 mod error;
+mod fire;
 mod holder;
 mod journal;
 mod lease;
@@ -33,8 +36,10 @@ mod publication;
 mod query;
 mod reopen;
 mod retry;
+mod schedule;
 mod stage;
 mod status;
+mod turn;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,10 +51,13 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use fire::{Fired, Outcome, Round};
 pub use ledger::{CycleLedger, Reaped};
 pub use publication::PublicationRow;
+pub use schedule::{PauseRow, ScheduleRow};
 pub use stage::StageRow;
 pub use status::{Contents, DatabaseStatus};
+pub use turn::Admission;
 
 use location::Location;
 

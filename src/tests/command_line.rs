@@ -65,6 +65,7 @@ fn lint_takes_a_directory_that_holds_both_kinds() {
 fn every_verb_explains_itself() {
     let verbs = [
         "run-pipeline",
+        "schedule",
         "lint",
         "schema",
         "plan",

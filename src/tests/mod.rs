@@ -22,6 +22,7 @@ mod lessons_language;
 mod manifest;
 mod miner;
 mod runtime;
+mod schedules;
 mod score;
 mod store;
 mod support;

@@ -1,0 +1,156 @@
+//! The schedules of a backend's pipelines, looked at round by round.
+//!
+//! Decides nothing itself: when something may have become due it reads the pipeline again and asks the store, which decides
+//! once for all backends. The time is an argument; nothing here waits.
+
+use std::{collections::HashMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use tracing::{error, info, warn};
+
+use super::{BlockSource, Pipeline, new_cycle, unreachable};
+use crate::schedule::{Clock, Due, Schedule, Timing, next_start};
+use crate::store::{self, Fired, Outcome, Round, Store};
+
+/// The schedules of some pipelines.
+pub struct Schedules {
+    store: Arc<Store>,
+    pipelines: Vec<Kept>,
+    blocks: Arc<dyn BlockSource>,
+    /// Why there is no block, as it was last told.
+    without_block: Option<String>,
+}
+
+struct Kept {
+    pipeline: Pipeline,
+    /// Its name and schedules as the database knows them.
+    registered: Option<(String, Vec<Schedule>)>,
+    /// When each schedule, by its key, is to be looked at again.
+    quiet: HashMap<String, Quiet>,
+}
+
+/// A schedule of which nothing can become due for a while.
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    since: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+    block: Option<u64>,
+}
+
+impl Quiet {
+    /// Whether nothing has become due. After the clock was set back that has to be asked again.
+    fn lasts(self, clock: &Clock) -> bool {
+        clock.now >= self.since && self.until.is_none_or(|until| clock.now < until) && clock.block == self.block
+    }
+}
+
+impl Schedules {
+    /// The schedules of these pipelines.
+    pub fn new(store: Arc<Store>, pipelines: Vec<Pipeline>, blocks: Arc<dyn BlockSource>) -> Self {
+        let kept = |pipeline| Kept { pipeline, registered: None, quiet: HashMap::new() };
+        Self { store, pipelines: pipelines.into_iter().map(kept).collect(), blocks, without_block: None }
+    }
+
+    /// Decide whatever has become due by `now`. What cannot be decided for want of a database is decided in a later round.
+    pub async fn round(&mut self, now: DateTime<Utc>) -> Vec<Fired> {
+        let clock = Clock { now, block: self.block().await };
+        let mut all = Vec::new();
+        for kept in &mut self.pipelines {
+            match kept.round(&self.store, &clock).await {
+                Ok(fired) => all.extend(fired),
+                Err(error) => unreachable("the schedules of a pipeline could not be looked at", error),
+            }
+        }
+        all
+    }
+
+    async fn block(&mut self) -> Option<u64> {
+        let by_block = |kept: &Kept| {
+            kept.pipeline.compiled().schedules.iter().any(|schedule| matches!(schedule.timing, Timing::Blocks(_)))
+        };
+        if !self.pipelines.iter().any(by_block) {
+            return None;
+        }
+        let latest = self.blocks.latest().await;
+        let problem = latest.as_ref().err().map(ToString::to_string);
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.without_block) {
+            warn!("schedules by block wait: {problem}");
+        }
+        self.without_block = problem;
+        latest.ok()
+    }
+}
+
+impl Kept {
+    async fn round(&mut self, store: &Store, clock: &Clock) -> Result<Vec<Fired>, store::Error> {
+        if self.pipeline.has_changed() {
+            self.reread().await;
+        }
+        self.register(store, clock.now).await?;
+        let mut all = Vec::new();
+        if self.awake(clock).is_empty() {
+            return Ok(all);
+        }
+        // The cycle that may start now is that of the files as they are now: manifests and simulators, too.
+        self.reread().await;
+        self.register(store, clock.now).await?;
+        let new = new_cycle(self.pipeline.compiled());
+        for schedule in self.awake(clock) {
+            loop {
+                let fired = store.run_schedule(&Round { schedule: &schedule, clock: *clock, new: &new }).await?;
+                let is_all = fired.is_empty();
+                fired.iter().for_each(|fired| tell(&new.pipeline, fired));
+                all.extend(fired);
+                if is_all {
+                    break;
+                }
+            }
+            let until = next_start(&schedule, &new.pipeline, clock.now);
+            self.quiet.insert(schedule.key(), Quiet { since: clock.now, until, block: clock.block });
+        }
+        Ok(all)
+    }
+
+    fn awake(&self, clock: &Clock) -> Vec<Schedule> {
+        let is_awake = |schedule: &&Schedule| !self.quiet.get(&schedule.key()).is_some_and(|quiet| quiet.lasts(clock));
+        self.pipeline.compiled().schedules.iter().filter(is_awake).cloned().collect()
+    }
+
+    async fn reread(&mut self) {
+        if let Err(problems) = self.pipeline.reread().await {
+            let file = self.pipeline.file().display();
+            error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
+        }
+    }
+
+    fn facts(&self) -> (String, Vec<Schedule>) {
+        let compiled = self.pipeline.compiled();
+        (compiled.definition.pipeline.clone(), compiled.schedules.clone())
+    }
+
+    async fn register(&mut self, store: &Store, now: DateTime<Utc>) -> Result<(), store::Error> {
+        let facts = self.facts();
+        if self.registered.as_ref() == Some(&facts) {
+            return Ok(());
+        }
+        let file = self.pipeline.file().display().to_string();
+        if let Some((old, _)) = self.registered.as_ref().filter(|(old, _)| *old != facts.0) {
+            store.register_schedules((old, &file), &[], now).await?;
+        }
+        store.register_schedules((&facts.0, &file), &facts.1, now).await?;
+        self.registered = Some(facts);
+        self.quiet.clear();
+        Ok(())
+    }
+}
+
+fn tell(pipeline: &str, fired: &Fired) {
+    let due = match fired.due {
+        Due::Time(time) => time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        Due::Block(block) => format!("block {block}"),
+    };
+    match &fired.outcome {
+        Outcome::Cycle(cycle) => info!(cycle.id = %cycle, "`{pipeline}` was due at {due}: cycle {cycle}"),
+        Outcome::Skipped(reason) => info!("`{pipeline}` was due at {due} and is left out: {reason}"),
+    }
+}

@@ -1,0 +1,126 @@
+//! Real backends as processes: they share cycles, let go of them, and take over from the dead.
+
+use std::{collections::BTreeMap, fs};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::File;
+use crate::support::program::{Place, Running, pipeline, turn, workspace};
+
+fn backend(place: &Place, file: &str) -> Running {
+    let mut running =
+        place.start(&["backend", "--host", "127.0.0.1", "--port", "0", "--log-level", "DEBUG", "--pipeline", file]);
+    running.until("listening on");
+    running
+}
+
+fn trigger(place: &Place, name: &str) {
+    let ran = place.run(&["schedule", "trigger", name]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}
+
+fn statuses(place: &Place) -> Vec<Value> {
+    let cycles = place.json(&["cycle", "ls", "--limit", "1000", "--format", "json"]);
+    cycles["cycles"].as_array().unwrap().iter().map(|cycle| cycle["status"].clone()).collect()
+}
+
+fn until_all_are(place: &Place, status: &str) {
+    while !statuses(place).iter().all(|found| found == status) {}
+}
+
+#[test]
+fn two_backends_share_cycles_and_each_runs_in_one() {
+    let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));
+    let file = file.path();
+    let backends = [backend(&place, file.to_str().unwrap()), backend(&place, file.to_str().unwrap())];
+    // Known once a backend has looked at it.
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
+    for _ in 0..8 {
+        trigger(&place, "scheduled");
+    }
+    until_all_are(&place, "completed");
+    let mut ended: BTreeMap<String, usize> = BTreeMap::new();
+    for running in backends {
+        running.signal(Signal::SIGTERM);
+        let ran = running.wait();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        for line in ran.stderr.lines().filter(|line| line.contains("ended as completed")) {
+            let id = line.split("cycle ").nth(1).unwrap().split(' ').next().unwrap();
+            *ended.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+    assert_eq!(ended.len(), 8, "{ended:?}");
+    assert!(ended.values().all(|times| *times == 1), "{ended:?}");
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+}
+
+#[test]
+fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
+    let _turn = turn();
+    let place = Place::new();
+    let folder = workspace(|text| text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n"));
+    let file = pipeline(&folder);
+    let mut first = backend(&place, &file);
+    first.until("no chain is configured");
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
+    let listed = place.json(&["schedule", "ls", "--format", "json"]);
+    assert_eq!(listed["schedules"][0]["state"], "waits: no chain configured");
+    trigger(&place, "quickstart");
+    first.until("`episodes[");
+    first.signal(Signal::SIGTERM);
+    let ran = first.wait();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(statuses(&place), ["interrupted"]);
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+
+    let mut second = backend(&place, &file);
+    second.until("is taken up");
+    second.until("`episodes[");
+    let mut third = backend(&place, &file);
+    second.kill_everything();
+    third.until("is taken up");
+    third.until("ended as completed");
+    third.signal(Signal::SIGTERM);
+    assert_eq!(third.wait().code, 0);
+    assert_eq!(statuses(&place), ["completed"]);
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+}
+
+#[test]
+fn schedules_are_previewed_paused_and_listed_from_the_command_line() {
+    let place = Place::new();
+    let file = File::new("{ cron: '30 2 * * *', timezone: Europe/Berlin, jitter: 90s }, { every: { blocks: 360 } }");
+    let path = file.path();
+    let path = path.to_str().unwrap();
+    let ran = place.run(&["schedule", "next", path, "-n", "2", "--after", "2027-03-27T12:00:00Z"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("Sun 2027-03-28 03:00 +02:00   2027-03-28T01:00:00Z"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("up to 90 s later") && ran.stdout.contains("multiple of 360"), "{}", ran.stdout);
+    assert!(place.processes().is_empty() && !place.data.path().join("postgres").exists(), "it needs no database");
+
+    let unknown = place.run(&["schedule", "pause", "scheduled"]);
+    assert_eq!((unknown.code, unknown.stderr.contains("robo backend --pipeline")), (2, true), "{}", unknown.stderr);
+    assert_eq!(
+        place.json(&["schedule", "ls", path, "--format", "json"])["schedules"][0]["state"],
+        "no backend has read it"
+    );
+
+    let running = backend(&place, path);
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().len() < 2 {}
+    assert_eq!(place.run(&["schedule", "pause", "scheduled", "--reason", "new simulator"]).code, 0);
+    let listed = place.run(&["schedule", "ls"]);
+    assert_eq!(listed.stdout.matches("paused: new simulator").count(), 2, "{}", listed.stdout);
+    assert_eq!(place.run(&["schedule", "resume", "scheduled"]).code, 0);
+    let listed = place.json(&["schedule", "ls", path, "--format", "json"]);
+    assert_eq!(listed["schedules"][0]["state"], "active", "{listed}");
+    assert!(listed["schedules"][0]["next"].is_string() && listed["schedules"][1]["next"].is_null(), "{listed}");
+    let wrong = place.run(&["schedule", "trigger", "schduled"]);
+    assert_eq!((wrong.code, wrong.stderr.contains("`scheduled`")), (2, true), "{}", wrong.stderr);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code, 0);
+
+    fs::write(path, "version: 1\nname: scheduled\nschedule: [{ cron: '61 * * * *' }]\nstages: {}\n").unwrap();
+    let ran = place.run(&["backend", "--pipeline", path]);
+    assert_eq!((ran.code, ran.stderr.contains("`61` is not a minute")), (2, true), "{}", ran.stderr);
+}
