@@ -7,16 +7,27 @@ mod render;
 mod backend;
 mod completions;
 mod cycle;
+mod cycle_cancel;
+mod cycle_diff;
+mod cycle_explain;
+mod cycle_fork;
+mod cycle_graph;
+mod cycle_logs;
+mod cycle_read;
 mod cycle_show;
+mod cycle_watch;
 mod db;
 mod demo_miner;
 mod desk;
+mod differences;
 mod drive;
 mod env_server;
+mod gc;
 mod graph;
 mod inputs;
 mod lint;
 mod plan;
+mod plan_against;
 mod progress;
 mod report;
 mod run_pipeline;
@@ -62,8 +73,10 @@ enum Verb {
     Plan(plan::Args),
     /// Print a pipeline's graph as DOT or Mermaid
     Graph(graph::Args),
-    /// List, show, resume and cancel cycles
+    /// List, show, resume, retry, fork, rescore, cancel and compare cycles
     Cycle(cycle::Args),
+    /// Delete the detail of cycles that ended long ago
+    Gc(gc::Args),
     /// Show published weights
     Weights(weights::Args),
     /// Score a table of success rates offline
@@ -121,6 +134,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Plan(args) => plan::run(args).await,
         Verb::Graph(args) => graph::run(args).await,
         Verb::Cycle(args) => cycle::run(args).await,
+        Verb::Gc(args) => gc::run(args).await,
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,

@@ -8,7 +8,10 @@ mod compile;
 mod definition;
 mod draft;
 mod environments;
+#[cfg(test)]
+mod example;
 mod expression;
+mod fingerprint;
 mod graph;
 mod graph_of_drafts;
 mod inputs;
@@ -17,6 +20,7 @@ mod lint;
 mod matrix;
 mod miners;
 mod references;
+mod reuse;
 mod rules;
 pub mod schema;
 mod settings;
@@ -28,7 +32,9 @@ pub use definition::{
     retryable,
 };
 pub use expression::{ExpressionError, render, truth};
+pub use fingerprint::{Difference, Fingerprints, fingerprint};
 pub use graph::{CycleError, Graph, GraphError};
 pub use inputs::{Bindings, Missing, variable_of};
 pub use lint::lint;
 pub use miners::DEMO_POLICIES;
+pub use reuse::{Again, Reuse, Verdict};

@@ -14,7 +14,7 @@ const OLDEST_SERVER: i32 = 130_000;
 
 /// Everything migrations make, children first: what a reset takes away, and nothing else that lives in the database.
 const RESET: &str = "
-    drop table if exists publication, episode_attempt, episode, task_event, task, cycle, _sqlx_migrations;
+    drop table if exists draft, aged_out, publication, episode_attempt, episode, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change();
 ";
 

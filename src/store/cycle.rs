@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Salt, TaskKey, TaskState};
@@ -193,6 +193,12 @@ impl Store {
 
 async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error> {
     let mut transaction = pool.begin().await?;
+    insert_into(&mut transaction, id, new).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Write down a cycle in the transaction that `connection` is in; whether it was not there yet.
+pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new: &NewCycle) -> Result<bool, Error> {
     let is_new = sqlx::query(
         "insert into cycle (cycle_id, pipeline, definition, definition_hash, root, salt, salt_sha256, block)
          values ($1, $2, $3::text::json, $4, $5, $6, $7, $8)
@@ -206,7 +212,7 @@ async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error>
     .bind(new.salt.as_bytes().as_slice())
     .bind(new.salt.commitment())
     .bind(new.block.map(|block| i64::try_from(block).unwrap_or(i64::MAX)))
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?
     .rows_affected();
     if is_new == 1 {
@@ -220,10 +226,10 @@ async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error>
         .bind(id.as_uuid())
         .bind(stages)
         .bind(cells)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     }
-    Ok(transaction.commit().await?)
+    Ok(is_new == 1)
 }
 
 #[derive(sqlx::FromRow)]

@@ -7,6 +7,11 @@
 //! |---|---|
 //! | `journal.rs` | the contract of [`crate::cycle::Journal`], with `append.rs`, `episode.rs` and `lease.rs` beneath it |
 //! | `cycle.rs` | cycles: create, find, list, cancel |
+//! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
+//! | `events.rs` | the journal as people follow it |
+//! | `takeover.rs` | a lease taken from an owner that hangs |
+//! | `history.rs` | what finished cycles took |
+//! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
@@ -18,13 +23,18 @@ mod cycle;
 pub mod embedded;
 mod episode;
 mod error;
+mod events;
+mod gc;
+mod history;
 mod holder;
 mod journal;
 mod lease;
+mod lineage;
 mod location;
 mod publication;
 mod retry;
 mod status;
+mod takeover;
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,6 +46,10 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use events::EventRow;
+pub use gc::Aged;
+pub use history::{EpisodePace, KindPace};
+pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
 pub use publication::PublicationRow;
 pub use status::{Contents, DatabaseStatus};
 
@@ -46,6 +60,11 @@ const CONNECTIONS: u32 = 8;
 
 /// How long one try waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the server waits inside a transaction of ours for the next statement. A process that is stopped there holds the
+/// row of its cycle, and nobody could take the cycle over. Shorter than a lease, longer than any pause of a process that
+/// lives; who was only slow tries again.
+const IDLE_IN_TRANSACTION: &str = "set idle_in_transaction_session_timeout = '5s'";
 
 /// A database that has been opened. Clones share it; the embedded server runs for as long as one of them lives.
 #[derive(Debug, Clone)]
@@ -96,6 +115,12 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query(IDLE_IN_TRANSACTION).execute(connection).await?;
+                    Ok(())
+                })
+            })
             .connect_lazy_with(location.options().clone());
         Ok(Self { pool, location: Arc::new(location) })
     }

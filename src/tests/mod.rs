@@ -11,6 +11,7 @@ mod envserver;
 mod examples;
 mod faults;
 mod host;
+mod lessons_verbs;
 mod manifest;
 mod miner;
 mod runtime;
