@@ -18,6 +18,9 @@ create index cycle_parent on cycle (parent_cycle_id) where parent_cycle_id is no
 create index cycle_pipeline on cycle (pipeline, cycle_id);
 create index cycle_ended on cycle (finished_at) where status <> 'open';
 
+-- Attempts that a person's retry has forgiven: they no longer count against the limit of the stage.
+alter table episode add column forgiven integer not null default 0;
+
 -- What a cycle that does not publish would have published: the same documents, outside of the chain.
 create table draft (
     cycle_id uuid primary key references cycle on delete cascade,

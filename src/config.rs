@@ -146,6 +146,12 @@ pub fn input_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The one random cycle that `ROBO_SIMULATION_SEED` asks the engine's simulation to play again.
+#[cfg(test)]
+pub(crate) fn simulation_seed() -> Option<u64> {
+    std::env::var("ROBO_SIMULATION_SEED").ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

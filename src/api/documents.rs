@@ -214,6 +214,7 @@ mod tests {
             status: CycleStatus::Completed,
             reason: None,
             is_running: false,
+            paused: false,
             cancel_requested: false,
             block: Some(77),
             salt_sha256: "s".into(),

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     db,
     exit::{Exit, Failure, Result},
-    render,
+    gc, render,
 };
 use crate::{api, config, store::Store};
 
@@ -27,6 +27,9 @@ pub(super) struct Args {
     port: u16,
 
     #[command(flatten)]
+    retention: config::Retention,
+
+    #[command(flatten)]
     database: config::Database,
 }
 
@@ -37,6 +40,7 @@ pub(super) async fn run(args: Args) -> Result {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
+    let retention = tokio::spawn(gc::daily(store.clone(), args.retention.retention));
     let stop = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -44,6 +48,9 @@ pub(super) async fn run(args: Args) -> Result {
         }
     };
     let served = api::serve(listener, store.clone(), stop).await;
+    retention.abort();
+    // It holds the store, which is closed in order once nobody else does.
+    let _ = retention.await;
     store.close().await;
     served?;
     render::note("stopped");

@@ -5,15 +5,15 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{
-    cycle_cancel, cycle_diff, cycle_explain, cycle_fork, cycle_graph, cycle_logs, cycle_read, cycle_show, cycle_watch,
-    db,
+    cycle_cancel, cycle_diff, cycle_explain, cycle_fork, cycle_graph, cycle_logs, cycle_read, cycle_retry, cycle_show,
+    cycle_watch, db,
     desk::Desk,
     drive::{self, drive},
     exit::{Exit, Failure, Result},
     render::{self, Format},
 };
 use crate::config::Database;
-use crate::cycle::{CycleStatus, Journal};
+use crate::cycle::{CycleStatus, Journal, TaskKey, TaskState, TaskStatus};
 use crate::plan;
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,8 @@ enum Verb {
         #[command(flatten)]
         options: drive::Options,
     },
+    /// Run again what did not succeed, in the same cycle
+    Retry(cycle_retry::Args),
     /// New cycle that keeps what is finished upstream of a stage and runs the rest
     Fork(cycle_fork::Fork),
     /// New cycle that keeps all episodes and only scores again
@@ -88,6 +90,7 @@ pub(super) async fn run(args: Args) -> Result {
         Verb::Ls { limit, format } => cycle_show::list(&desk.store, limit, format).await,
         Verb::Show { cycle, parts, format } => cycle_show::show(&desk.store, &cycle, parts, format).await,
         Verb::Resume { cycle, options } => resume(&desk, &cycle, &options).await,
+        Verb::Retry(args) => cycle_retry::run(&desk, &args).await,
         Verb::Fork(args) => cycle_fork::fork(&desk, &args).await,
         Verb::Rescore(args) => cycle_fork::rescore(&desk, &args).await,
         Verb::Cancel(args) => cycle_cancel::run(&desk, &args).await,
@@ -113,10 +116,18 @@ async fn resume(desk: &Desk, name: &str, options: &drive::Options) -> Result {
         }
         ended => {
             let error = anyhow::anyhow!("cycle {cycle} has ended as {}; it cannot be resumed", ended.word());
-            return Err(Failure::new(Exit::Failed, error).hint("start a new cycle with: robo run-pipeline FILE"));
+            return Err(Failure::new(Exit::Failed, error).hint(format!(
+                "run again what did not succeed with: {}",
+                desk.command(&format!("cycle retry {cycle}"))
+            )));
         }
     }
     let definition = cycle_read::definition(&record)?;
     plan::check_builds(&definition, Path::new(&record.root)).map_err(drive::build_failure)?;
+    let waits = |task: &&TaskState| matches!(task.status, TaskStatus::Paused { .. });
+    let paused: Vec<TaskKey> = record.tasks.iter().filter(waits).map(|task| task.key.clone()).collect();
+    if !paused.is_empty() {
+        desk.store.reopen(cycle, &paused).await.map_err(drive::journal_failure)?;
+    }
     drive(desk, cycle, options).await
 }

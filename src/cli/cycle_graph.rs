@@ -25,8 +25,9 @@ pub(super) struct Args {
 }
 
 /// The states a stage can be in and their colours, the one that matters most first.
-const STATES: [(&str, &str); 6] = [
+const STATES: [(&str, &str); 7] = [
     ("failed", "#f4a6a0"),
+    ("paused", "#f7c98b"),
     ("cancelled", "#d9c3e8"),
     ("running", "#a9cdf5"),
     ("pending", "#eeeeee"),

@@ -99,6 +99,7 @@ pub(super) fn describe(event: &TaskEvent) -> String {
     let word = event.word();
     match event {
         TaskEvent::Retried { failure } => format!("failed and is tried again: {}", failure.message),
+        TaskEvent::Paused { failure } => format!("failed and waits for somebody: {}", failure.message),
         TaskEvent::Failed { failure } => format!("{word}: {}", failure.message),
         TaskEvent::Skipped { reason } => format!("{word}: {reason}"),
         _ => word.to_owned(),

@@ -136,6 +136,7 @@ fn provenance(lineage: &Lineage) -> Vec<String> {
 fn state(cycle: &CycleSummary) -> &'static str {
     match (cycle.status, cycle.is_running) {
         (crate::cycle::CycleStatus::Open, true) => "running",
+        (crate::cycle::CycleStatus::Open, false) if cycle.paused => "paused",
         (crate::cycle::CycleStatus::Open, false) => "interrupted",
         (ended, _) => ended.word(),
     }
@@ -162,7 +163,7 @@ fn summary(cycle: &CycleSummary) -> Value {
 fn task(row: &TaskRow) -> Value {
     let (output, why) = match &row.state.status {
         TaskStatus::Succeeded { output } => (output.clone(), Value::Null),
-        TaskStatus::Failed { failure } => (Value::Null, json!(failure)),
+        TaskStatus::Failed { failure } | TaskStatus::Paused { failure } => (Value::Null, json!(failure)),
         TaskStatus::Skipped { reason } => (Value::Null, json!({ "message": reason })),
         TaskStatus::Pending | TaskStatus::Running | TaskStatus::Cancelled => (Value::Null, Value::Null),
     };
@@ -201,7 +202,7 @@ fn task_table(tasks: &[TaskRow]) -> comfy_table::Table {
     let mut table = report::plain(["task", "status", "attempts", "took", "why"].map(str::to_owned));
     for row in tasks {
         let why = match &row.state.status {
-            TaskStatus::Failed { failure } => failure.message.clone(),
+            TaskStatus::Failed { failure } | TaskStatus::Paused { failure } => failure.message.clone(),
             TaskStatus::Skipped { reason } => reason.clone(),
             _ => String::new(),
         };

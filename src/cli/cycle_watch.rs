@@ -60,7 +60,8 @@ pub(super) async fn run(desk: &Desk, args: &Args) -> Result {
         }
         if !summary.is_running && !abandoned {
             let resume = desk.command(&format!("cycle resume {cycle}"));
-            window.say(&format!("nobody runs it; go on with: {resume}"));
+            let why = if summary.paused { "it waits for a person" } else { "nobody runs it" };
+            window.say(&format!("{why}; go on with: {resume}"));
         }
         abandoned = !summary.is_running;
         // Another process runs it, and nothing tells us but the database.

@@ -90,6 +90,7 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
             render::note(format!("\nStopped. Nothing that was finished is lost; go on with: {resume}"));
             Ok(Exit::Cancelled)
         }
+        Ok(Ending::Paused(failure)) => Err(paused(desk, cycle, &failure)),
         Err(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_)))) => {
             Err(journal_failure(error)
                 .hint(format!("see how far it is with: {}", desk.command(&format!("cycle show {cycle}")))))
@@ -100,6 +101,13 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
         Err(engine::Error::Build(error)) => Err(build_failure(error)),
         Err(error) => Err(Failure::new(Exit::Failed, error)),
     }
+}
+
+/// A task waits for somebody to decide.
+fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
+    let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
+    Failure::new(Exit::Failed, anyhow::anyhow!("cycle {cycle} is paused: {failure}"))
+        .hint(format!("when the cause is gone, go on with: {resume}; or give it up with: {cancel}"))
 }
 
 /// The simulator's sources are not those that the cycle began with.

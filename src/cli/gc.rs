@@ -19,6 +19,9 @@ use crate::store::{Aged, Store};
 /// How often a plain line tells how far it is.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the backend collects.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Episodes, lost attempts and journal lines of old cycles are deleted; scores, weights, outputs, definitions and salts stay.
@@ -59,6 +62,22 @@ pub(super) async fn run(args: Args) -> Result {
     store.close().await;
     report(&aged.map_err(db::failure)?, &args);
     Ok(Exit::Ok)
+}
+
+/// What the backend does by itself: collect when it starts and once a day, until it is dropped. A day on which it fails is
+/// told, and made up for by the next.
+pub(super) async fn daily(store: Store, keep: KeepFor) {
+    let KeepFor::Age(age) = keep else { return };
+    loop {
+        match store.collect_garbage(age, &|_| {}).await {
+            Ok(aged) if aged.cycles > 0 => tracing::info!("detail aged out: {}", describe(&aged)),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "old detail could not be deleted");
+            }
+        }
+        tokio::time::sleep(DAY).await;
+    }
 }
 
 fn tell(aged: &Aged, told: &Mutex<Instant>) {

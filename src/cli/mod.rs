@@ -14,6 +14,7 @@ mod cycle_fork;
 mod cycle_graph;
 mod cycle_logs;
 mod cycle_read;
+mod cycle_retry;
 mod cycle_show;
 mod cycle_watch;
 mod db;

@@ -52,6 +52,7 @@ impl Board {
             TaskEvent::Started if !matches!(task.stage.as_str(), "episodes") => self.say(&format!("{task} ...")),
             TaskEvent::Retried { failure } => self.say(&format!("{task} failed and will be tried again: {failure}")),
             TaskEvent::Failed { failure } => self.say(&format!("{task} failed: {failure}")),
+            TaskEvent::Paused { failure } => self.say(&format!("{task} failed and waits for somebody: {failure}")),
             TaskEvent::Skipped { reason } => self.say(&format!("{task} skipped: {reason}")),
             _ => {}
         }

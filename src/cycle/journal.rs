@@ -76,8 +76,11 @@ impl TaskState {
         if attempt != current {
             return Err(IllegalTransition { status: "at another attempt", event: event.word() });
         }
-        let failed = matches!(event, TaskEvent::Retried { .. } | TaskEvent::Failed { .. });
-        let failed_attempts = self.failed_attempts + u32::from(failed);
+        let failed_attempts = match event {
+            TaskEvent::Retried { .. } | TaskEvent::Failed { .. } | TaskEvent::Paused { .. } => self.failed_attempts + 1,
+            TaskEvent::Resumed | TaskEvent::Reopened => 0,
+            _ => self.failed_attempts,
+        };
         Ok(Self { key: self.key.clone(), attempt, failed_attempts, status })
     }
 }
@@ -99,6 +102,8 @@ pub struct CycleRecord {
     pub status: CycleStatus,
     /// Whether somebody has asked for it to stop.
     pub cancel_requested: bool,
+    /// Whether it is open but waits for a person: who takes it up without being asked to has nothing to do.
+    pub paused: bool,
     /// When it was created.
     pub created_at: DateTime<Utc>,
     /// Every task of the plan, in the plan's order.
@@ -173,6 +178,8 @@ pub struct PendingEpisode {
     pub key: EpisodeKey,
     /// Attempts that ended in our own faults.
     pub attempt: u32,
+    /// Those of them that count against the stage's limit: all since a person last had the task run again.
+    pub counted: u32,
 }
 
 /// Why the journal could not do it.
@@ -187,6 +194,9 @@ pub enum JournalError {
     /// There is no such cycle.
     #[error("there is no cycle `{0}`")]
     Unknown(CycleId),
+    /// It has ended well: nothing in it is run again.
+    #[error("cycle `{0}` has completed; nothing in it can be run again")]
+    Completed(CycleId),
     /// The task's journal says otherwise.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
@@ -200,7 +210,7 @@ pub enum JournalError {
 /// # Guarantees
 /// When a method returns `Ok`, what it wrote survives any crash. Every write is fenced by the lease and idempotent:
 /// writing the same thing twice is [`Appended::AlreadyRecorded`], writing under a void lease is
-/// [`JournalError::LeaseLost`]. Terminal states never change.
+/// [`JournalError::LeaseLost`]. Terminal states change through [`Journal::reopen`] alone, and success never does.
 pub trait Journal: Send + Sync + 'static {
     /// Everything known about a cycle.
     fn load(&self, cycle: CycleId) -> impl Future<Output = Result<CycleRecord, JournalError>> + Send;
@@ -212,7 +222,7 @@ pub trait Journal: Send + Sync + 'static {
     fn heartbeat(&self, lease: &Lease) -> impl Future<Output = Result<Heartbeat, JournalError>> + Send;
 
     /// Write lines, the tasks' new statuses and publications in one transaction: all of them or, after an error, none.
-    /// A line whose pool is full is left out and the others are written.
+    /// A line whose pool is full is left out and the others are written. No task comes twice among them.
     fn append_all(
         &self,
         lease: &Lease,
@@ -266,4 +276,17 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Give the lease back and leave the cycle open, to be resumed.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The same, and mark the cycle as waiting for a person. The mark is gone when somebody takes the lease.
+    fn pause(&self, lease: &Lease) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// What a person does before a cycle that nobody holds is run again: paused tasks are resumed, tasks that failed, were
+    /// skipped or cancelled are reopened, all with no failed attempts; a cycle that failed or was cancelled is open again
+    /// with no wish to stop. All of it under a new epoch. Tasks that are pending stay so; episodes of all these tasks get as
+    /// many tries as if there had been none.
+    ///
+    /// # Errors
+    /// [`JournalError::Completed`], [`JournalError::Leased`], and [`JournalError::Illegal`] for a task that has succeeded;
+    /// after an error nothing has changed.
+    fn reopen(&self, cycle: CycleId, tasks: &[TaskKey]) -> impl Future<Output = Result<(), JournalError>> + Send;
 }

@@ -3,7 +3,7 @@
 //! It talks to nothing and never waits. `src/tests/store.rs` runs one contract over this journal and the one on Postgres.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Publication, TaskKey, TaskState,
+    PendingEpisode, Publication, TaskEvent, TaskKey, TaskState, TaskStatus,
 };
 
 /// How long a lease lasts without a heartbeat.
@@ -22,19 +22,25 @@ const LEASE: Duration = Duration::seconds(15);
 #[derive(Debug, Clone, Default)]
 pub struct MemoryJournal(Arc<Mutex<Shelf>>);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Shelf {
     cycles: BTreeMap<CycleId, Kept>,
     publications: Vec<(CycleId, Publication)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Kept {
     record: CycleRecord,
     reason: Option<String>,
     epoch: i64,
     held: Option<(Uuid, DateTime<Utc>)>,
     entries: Vec<Entry>,
+    /// Where each task stands in the record.
+    places: HashMap<TaskKey, usize>,
+    /// What makes a line the same as another one: task, attempt, kind, epoch.
+    written: HashSet<(TaskKey, u32, &'static str, i64)>,
+    /// Pools that running attempts have a place in.
+    claims: HashMap<TaskKey, String>,
     episodes: BTreeMap<EpisodeKey, Planned>,
 }
 
@@ -42,25 +48,33 @@ struct Kept {
 struct Planned {
     task: TaskKey,
     attempt: u32,
+    /// Attempts that a person has forgiven.
+    forgiven: u32,
     last: Option<Episode>,
 }
 
+/// What takes one line back.
+struct Undo {
+    place: usize,
+    before: TaskState,
+    claim: Option<String>,
+    published: bool,
+}
+
 impl Shelf {
-    fn append(&mut self, lease: &Lease, entry: &Entry) -> Result<Appended, JournalError> {
+    fn append(&mut self, lease: &Lease, entry: &Entry) -> Result<(Appended, Option<Undo>), JournalError> {
         let full = entry.pool.as_ref().is_some_and(|pool| self.occupancy(&pool.name) >= pool.limit as usize);
         let kept = self.cycles.get_mut(&lease.cycle).ok_or(JournalError::Unknown(lease.cycle))?;
         kept.check(lease)?;
-        let same = |old: &Entry| {
-            (&old.task, old.attempt, old.event.word()) == (&entry.task, entry.attempt, entry.event.word())
-        };
-        if kept.entries.iter().any(same) {
-            return Ok(Appended::AlreadyRecorded);
+        let same = (entry.task.clone(), entry.attempt, entry.event.word(), lease.epoch);
+        if kept.written.contains(&same) {
+            return Ok((Appended::AlreadyRecorded, None));
         }
-        let task = kept.record.tasks.iter_mut().find(|task| task.key == entry.task);
-        let task = task.ok_or_else(|| storage(format!("there is no task `{}`", entry.task)))?;
-        let next = task.record(entry.attempt, &entry.event)?;
+        let place = kept.places.get(&entry.task).copied();
+        let place = place.ok_or_else(|| storage(format!("there is no task `{}`", entry.task)))?;
+        let next = kept.record.tasks[place].record(entry.attempt, &entry.event)?;
         if full {
-            return Ok(Appended::Full);
+            return Ok((Appended::Full, None));
         }
         if let Some(publication) = &entry.publication {
             if self.publications.iter().any(|(cycle, _)| *cycle == lease.cycle) {
@@ -68,15 +82,39 @@ impl Shelf {
             }
             self.publications.push((lease.cycle, publication.clone()));
         }
-        *task = next;
+        let before = std::mem::replace(&mut kept.record.tasks[place], next);
+        let claim = match &entry.pool {
+            Some(pool) => kept.claims.insert(entry.task.clone(), pool.name.clone()),
+            None => kept.claims.remove(&entry.task),
+        };
+        kept.written.insert(same);
         kept.entries.push(entry.clone());
-        Ok(Appended::Recorded)
+        let undo = Undo { place, before, claim, published: entry.publication.is_some() };
+        Ok((Appended::Recorded, Some(undo)))
+    }
+
+    /// Take back the lines that a transaction had written before it failed, the last one first.
+    fn roll_back(&mut self, lease: &Lease, done: Vec<Undo>) {
+        for undo in done.into_iter().rev() {
+            if undo.published {
+                self.publications.pop();
+            }
+            let Some(kept) = self.cycles.get_mut(&lease.cycle) else { continue };
+            if let Some(entry) = kept.entries.pop() {
+                kept.written.remove(&(entry.task, entry.attempt, entry.event.word(), lease.epoch));
+            }
+            match undo.claim {
+                Some(claim) => drop(kept.claims.insert(undo.before.key.clone(), claim)),
+                None => drop(kept.claims.remove(&undo.before.key)),
+            }
+            kept.record.tasks[undo.place] = undo.before;
+        }
     }
 
     /// Tasks that run in a pool, of cycles whose lease is live.
     fn occupancy(&self, pool: &str) -> usize {
         let live = self.cycles.values().filter(|kept| kept.held.is_some_and(|(_, until)| until > Utc::now()));
-        live.map(|kept| kept.running_in(pool)).sum()
+        live.map(|kept| kept.claims.values().filter(|name| *name == pool).count()).sum()
     }
 }
 
@@ -97,19 +135,58 @@ impl Kept {
         }
     }
 
-    fn running_in(&self, pool: &str) -> usize {
-        let in_pool = |task: &&TaskState| {
-            let began =
-                |entry: &&Entry| entry.task == task.key && entry.attempt == task.attempt && entry.pool.is_some();
-            let claim = self.entries.iter().find(began).and_then(|entry| entry.pool.as_ref());
-            task.status == super::TaskStatus::Running && claim.is_some_and(|claim| claim.name == pool)
-        };
-        self.record.tasks.iter().filter(in_pool).count()
+    fn add(&mut self, key: TaskKey) {
+        if !self.places.contains_key(&key) {
+            self.places.insert(key.clone(), self.record.tasks.len());
+            self.record.tasks.push(TaskState::new(key));
+        }
+    }
+
+    /// What [`Journal::reopen`] makes of the cycle.
+    fn reopen(&mut self, tasks: &[TaskKey]) -> Result<(), JournalError> {
+        let mut lines = Vec::new();
+        for key in tasks {
+            let place = self.places.get(key).copied().ok_or_else(|| storage(format!("there is no task `{key}`")))?;
+            let state = &self.record.tasks[place];
+            if let TaskStatus::Succeeded { .. } = state.status {
+                state.record(state.attempt, &TaskEvent::Reopened)?;
+            }
+            if let Some(event) = state.status.reopening() {
+                lines.push((place, state.record(state.attempt, &event)?, event));
+            }
+        }
+        for planned in self.episodes.values_mut().filter(|planned| tasks.contains(&planned.task)) {
+            planned.forgiven = planned.attempt;
+        }
+        self.epoch += 1;
+        self.held = None;
+        self.reason = None;
+        // Whoever gives up an open cycle means it; a person who opens an ended one again means the opposite.
+        self.record.cancel_requested &= self.record.status == CycleStatus::Open;
+        self.record.status = CycleStatus::Open;
+        self.record.paused = false;
+        for (place, next, event) in lines {
+            self.written.insert((next.key.clone(), next.attempt, event.word(), self.epoch));
+            self.entries.push(Entry::new(next.key.clone(), next.attempt, event));
+            self.record.tasks[place] = next;
+        }
+        Ok(())
     }
 
     /// Whether `lease` was the last one and has been given back: what a repeated farewell finds.
     fn has_left(&self, lease: &Lease) -> bool {
         self.held.is_none() && self.epoch == lease.epoch
+    }
+
+    /// Give the lease back with the cycle open.
+    fn leave_open(&mut self, lease: &Lease, paused: bool) -> Result<(), JournalError> {
+        if self.has_left(lease) && self.record.status == CycleStatus::Open {
+            return Ok(());
+        }
+        self.check(lease)?;
+        self.held = None;
+        self.record.paused = paused;
+        Ok(())
     }
 }
 
@@ -121,9 +198,20 @@ impl MemoryJournal {
 
     /// Keep a new cycle with its tasks. A record with that id is replaced.
     pub fn create(&self, record: CycleRecord, tasks: Vec<TaskKey>) {
-        let tasks = tasks.into_iter().map(TaskState::new).collect();
-        let record = CycleRecord { tasks, ..record };
-        let kept = Kept { reason: None, epoch: 0, held: None, entries: vec![], episodes: BTreeMap::new(), record };
+        let mut kept = Kept {
+            record: CycleRecord { tasks: vec![], ..record },
+            reason: None,
+            epoch: 0,
+            held: None,
+            entries: vec![],
+            places: HashMap::new(),
+            written: HashSet::new(),
+            claims: HashMap::new(),
+            episodes: BTreeMap::new(),
+        };
+        for task in tasks {
+            kept.add(task);
+        }
         self.shelf().cycles.insert(kept.record.id, kept);
     }
 
@@ -187,6 +275,7 @@ impl Journal for MemoryJournal {
             let owner = Uuid::new_v4();
             kept.epoch += 1;
             kept.held = Some((owner, Utc::now() + LEASE));
+            kept.record.paused = false;
             Ok(Lease { cycle, owner, epoch: kept.epoch })
         })
     }
@@ -201,19 +290,27 @@ impl Journal for MemoryJournal {
 
     async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
         let mut shelf = self.shelf();
-        let mut changed = shelf.clone();
-        let appended = entries.iter().map(|entry| changed.append(lease, entry)).collect::<Result<_, _>>()?;
-        *shelf = changed;
-        Ok(appended)
+        let (mut answers, mut done) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+        for entry in entries {
+            match shelf.append(lease, entry) {
+                Ok((appended, undo)) => {
+                    answers.push(appended);
+                    done.extend(undo);
+                }
+                Err(error) => {
+                    shelf.roll_back(lease, done);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
         self.with(lease.cycle, |kept| {
             kept.check(lease)?;
             for key in tasks {
-                if !kept.record.tasks.iter().any(|task| task.key == *key) {
-                    kept.record.tasks.push(TaskState::new(key.clone()));
-                }
+                kept.add(key.clone());
             }
             Ok(())
         })
@@ -222,11 +319,11 @@ impl Journal for MemoryJournal {
     async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
         self.with(lease.cycle, |kept| {
             kept.check(lease)?;
-            if !kept.record.tasks.iter().any(|state| state.key == *task) {
+            if !kept.places.contains_key(task) {
                 return Err(storage(format!("there is no task `{task}`")));
             }
             for key in keys {
-                let planned = || Planned { task: task.clone(), attempt: 0, last: None };
+                let planned = || Planned { task: task.clone(), attempt: 0, forgiven: 0, last: None };
                 kept.episodes.entry(key.clone()).or_insert_with(planned);
             }
             Ok(())
@@ -236,8 +333,13 @@ impl Journal for MemoryJournal {
     async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
         self.with(cycle, |kept| {
             let open = kept.episodes.iter().filter(|(_, planned)| planned.task == *task && planned.scored().is_none());
-            let mut pending: Vec<_> =
-                open.map(|(key, planned)| PendingEpisode { key: key.clone(), attempt: planned.attempt }).collect();
+            let mut pending: Vec<_> = open
+                .map(|(key, planned)| PendingEpisode {
+                    key: key.clone(),
+                    attempt: planned.attempt,
+                    counted: planned.attempt - planned.forgiven,
+                })
+                .collect();
             pending.sort_by(|a, b| (a.key.seed_index, &a.key.hotkey).cmp(&(b.key.seed_index, &b.key.hotkey)));
             Ok(pending)
         })
@@ -280,13 +382,22 @@ impl Journal for MemoryJournal {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.with(lease.cycle, |kept| {
-            if kept.has_left(lease) && kept.record.status == CycleStatus::Open {
-                return Ok(());
+        self.with(lease.cycle, |kept| kept.leave_open(lease, false))
+    }
+
+    async fn pause(&self, lease: &Lease) -> Result<(), JournalError> {
+        self.with(lease.cycle, |kept| kept.leave_open(lease, true))
+    }
+
+    async fn reopen(&self, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), JournalError> {
+        self.with(cycle, |kept| {
+            if kept.record.status == CycleStatus::Completed {
+                return Err(JournalError::Completed(cycle));
             }
-            kept.check(lease)?;
-            kept.held = None;
-            Ok(())
+            if let Some((_, until)) = kept.held.filter(|(_, until)| *until > Utc::now()) {
+                return Err(JournalError::Leased(cycle, until));
+            }
+            kept.reopen(tasks)
         })
     }
 }

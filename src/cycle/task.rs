@@ -5,25 +5,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Why a task failed, which decides whether it is tried again.
+/// Why a task failed. Its stage says which of these are worth another attempt (`retry.on`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// Our machinery: worth another attempt.
+    /// Our machinery.
     Infra,
-    /// It took longer than the stage's time-out: worth another attempt.
+    /// It took longer than the stage's time-out, or waited longer for its turn than the stage allows.
     Timeout,
-    /// What the operator wrote cannot work: never tried again.
+    /// What the operator wrote cannot work.
     Config,
     /// Too few episodes could be scored for the stage's `expect`.
     BelowQuorum,
-}
-
-impl FailureClass {
-    /// Whether another attempt may help.
-    pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Infra | Self::Timeout)
-    }
 }
 
 /// A failed attempt, in words for the operator.
@@ -54,18 +47,27 @@ pub enum TaskEvent {
         /// Why.
         failure: TaskFailure,
     },
-    /// The attempt failed and no other follows.
+    /// The attempt failed and no other follows. Of a task that had not begun: it cannot, or waited too long for its turn.
     Failed {
         /// Why.
         failure: TaskFailure,
     },
+    /// The last attempt failed and a person decides what follows.
+    Paused {
+        /// Why.
+        failure: TaskFailure,
+    },
+    /// A person has let a paused task go on, with all its attempts.
+    Resumed,
     /// The task will not run: its `when` is false or something it needs did not succeed.
     Skipped {
         /// Why.
         reason: String,
     },
-    /// The cycle was cancelled before the task ended.
+    /// The cycle was cancelled before the task ended, or another task of its stage failed and `fail_fast` ended the rest.
     Cancelled,
+    /// A person wants a task that ended without success to run again, with all its attempts.
+    Reopened,
 }
 
 impl TaskEvent {
@@ -77,8 +79,11 @@ impl TaskEvent {
             Self::Succeeded { .. } => "succeeded",
             Self::Retried { .. } => "retried",
             Self::Failed { .. } => "failed",
+            Self::Paused { .. } => "paused",
+            Self::Resumed => "resumed",
             Self::Skipped { .. } => "skipped",
             Self::Cancelled => "cancelled",
+            Self::Reopened => "reopened",
         }
     }
 }
@@ -102,12 +107,17 @@ pub enum TaskStatus {
         /// Why.
         failure: TaskFailure,
     },
+    /// Waits for a person, who resumes or cancels its cycle.
+    Paused {
+        /// Why its last attempt failed.
+        failure: TaskFailure,
+    },
     /// Never ran.
     Skipped {
         /// Why.
         reason: String,
     },
-    /// Stopped with the cycle.
+    /// Stopped with the cycle, or with the rest of its stage.
     Cancelled,
 }
 
@@ -123,23 +133,36 @@ impl TaskStatus {
     /// The status after `event`.
     ///
     /// # Errors
-    /// [`IllegalTransition`] when the event cannot happen in this state. No event is legal after a terminal state.
+    /// [`IllegalTransition`] when the event cannot happen in this state. After a terminal state a person may reopen what has
+    /// not succeeded; nothing else is legal there, and after success nothing at all.
     pub fn apply(&self, event: &TaskEvent) -> Result<Self, IllegalTransition> {
         use TaskEvent as E;
         match (self, event) {
             (Self::Pending, E::Started) => Ok(Self::Running),
             (Self::Running, E::Lost | E::Retried { .. }) => Ok(Self::Pending),
             (Self::Running, E::Succeeded { output }) => Ok(Self::Succeeded { output: output.clone() }),
-            (Self::Running, E::Failed { failure }) => Ok(Self::Failed { failure: failure.clone() }),
+            (Self::Pending | Self::Running, E::Failed { failure }) => Ok(Self::Failed { failure: failure.clone() }),
+            (Self::Running, E::Paused { failure }) => Ok(Self::Paused { failure: failure.clone() }),
+            (Self::Paused { .. }, E::Resumed) => Ok(Self::Pending),
             (Self::Pending, E::Skipped { reason }) => Ok(Self::Skipped { reason: reason.clone() }),
-            (Self::Pending | Self::Running, E::Cancelled) => Ok(Self::Cancelled),
+            (Self::Pending | Self::Running | Self::Paused { .. }, E::Cancelled) => Ok(Self::Cancelled),
+            (Self::Failed { .. } | Self::Skipped { .. } | Self::Cancelled, E::Reopened) => Ok(Self::Pending),
             (status, event) => Err(IllegalTransition { status: status.word(), event: event.word() }),
         }
     }
 
-    /// Whether nothing more can happen to the task.
+    /// Whether nothing more happens to the task by itself.
     pub fn is_terminal(&self) -> bool {
-        !matches!(self, Self::Pending | Self::Running)
+        !matches!(self, Self::Pending | Self::Running | Self::Paused { .. })
+    }
+
+    /// What a person does to a task in this state to have it run again; none where nothing is to be done or allowed.
+    pub fn reopening(&self) -> Option<TaskEvent> {
+        match self {
+            Self::Paused { .. } => Some(TaskEvent::Resumed),
+            Self::Failed { .. } | Self::Skipped { .. } | Self::Cancelled => Some(TaskEvent::Reopened),
+            Self::Pending | Self::Running | Self::Succeeded { .. } => None,
+        }
     }
 
     /// The word stored and shown.
@@ -149,6 +172,7 @@ impl TaskStatus {
             Self::Running => "running",
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
+            Self::Paused { .. } => "paused",
             Self::Skipped { .. } => "skipped",
             Self::Cancelled => "cancelled",
         }
@@ -168,7 +192,10 @@ mod tests {
             Just(TaskEvent::Lost),
             Just(TaskEvent::Succeeded { output: Value::Null }),
             Just(TaskEvent::Retried { failure: failure.clone() }),
-            Just(TaskEvent::Failed { failure }),
+            Just(TaskEvent::Failed { failure: failure.clone() }),
+            Just(TaskEvent::Paused { failure }),
+            Just(TaskEvent::Resumed),
+            Just(TaskEvent::Reopened),
             Just(TaskEvent::Skipped { reason: "x".into() }),
             Just(TaskEvent::Cancelled),
         ]
@@ -176,12 +203,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_happens_after_the_end(events in prop::collection::vec(event(), 0..40)) {
+        fn after_the_end_only_a_person_changes_what_has_not_succeeded(events in prop::collection::vec(event(), 0..40)) {
             let mut status = TaskStatus::default();
             for event in &events {
                 match status.apply(event) {
                     Ok(next) => {
-                        prop_assert!(!status.is_terminal());
+                        let reopened = *event == TaskEvent::Reopened && status.reopening().as_ref() == Some(event);
+                        prop_assert!(!status.is_terminal() || reopened);
+                        let has_succeeded = matches!(status, TaskStatus::Succeeded { .. });
+                        prop_assert!(!has_succeeded);
                         status = next;
                     }
                     Err(error) => prop_assert!(error.to_string().contains(status.word())),

@@ -1,5 +1,7 @@
 //! One attempt of one task: what it runs and what its settings come to.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::cycle::{FailureClass, TaskFailure, TaskKey};
@@ -13,7 +15,7 @@ pub struct Attempt {
     /// From 1.
     pub number: u32,
     /// The stage it belongs to.
-    pub stage: Stage,
+    pub stage: Arc<Stage>,
     /// What `${{ }}` in its settings may refer to.
     pub context: Value,
 }

@@ -1,67 +1,73 @@
-//! Decides what happens next in a cycle. Synchronous and pure: it never waits, writes or starts anything.
+//! Decides what happens next in a cycle. Synchronous and pure: it never waits, writes or starts anything, and the time is
+//! what it is told.
 //!
-//! The loop in `run.rs` asks [`Dispatcher::next`], writes the entry it is given to the journal, and only then calls
-//! [`Dispatcher::apply`], which changes memory and says what to do. Recovery needs no code of its own: a task that the
-//! journal calls running and that is not in flight here was lost with its process, and `next` says so.
+//! The loop in `run.rs` asks [`Dispatcher::next`], writes the entries it is given to the journal in one transaction, and then
+//! tells of each with [`Dispatcher::recorded`], which says what to run. The board is ahead of the journal by the entries of that
+//! one batch and no more; if the journal does not take them, the dispatcher is thrown away. Recovery needs no code of its own:
+//! a task that the journal calls running and that is not in flight here was lost with its process, and `next` says so.
+//!
+//! Nothing here scans all tasks: an event touches its task, its stage's counts, and the stages that wait for it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::attempt::Attempt;
+use super::board::{Board, Flight, Gate, PHASES, rank};
+use super::context::{Common, CycleFacts, with_matrix};
+use super::gates::Readiness;
+use super::limits::{Pools, jitter};
 use crate::cycle::{
-    CycleId, CycleStatus, Entry, IllegalTransition, StageId, TaskEvent, TaskFailure, TaskKey, TaskState, TaskStatus,
+    Appended, CycleStatus, Entry, FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskKey, TaskState,
+    TaskStatus,
 };
-use crate::plan::{self, Definition, Graph, GraphError, Phase, Stage};
+use crate::plan::{Definition, GraphError, Phase, Task, Then};
 use crate::stage::Output;
 
-/// Facts about the cycle that expressions may ask for.
-#[derive(Debug, Clone)]
-pub(super) struct CycleFacts {
-    /// Its id.
-    pub id: CycleId,
-    /// Block it is pinned to.
-    pub block: Option<u64>,
-}
-
-/// What to do after an entry has been written down.
-#[derive(Debug, PartialEq)]
-#[must_use]
-pub(super) enum Effect {
-    /// Nothing.
-    Nothing,
-    /// Run this attempt.
-    Run(Box<Attempt>),
-    /// Call [`Dispatcher::retry_due`] for the task after this time.
-    Wait(TaskKey, Duration),
-}
+/// Entries of one transaction at most.
+const BATCH: usize = 1000;
 
 /// The next thing to do.
 #[derive(Debug, PartialEq)]
 #[must_use]
 pub(super) enum Step {
-    /// Write this down, then apply it.
-    Record(Box<Entry>),
-    /// Nothing until an attempt ends or a wait is over.
-    Wait,
-    /// The cycle has ended.
+    /// Write these down together, then tell of each. No task comes twice.
+    Record(Vec<Entry>),
+    /// Write down that a stage has these tasks, then tell of it.
+    Expand(Vec<TaskKey>),
+    /// Nothing until an attempt ends, or this time has come.
+    Wait(Option<Duration>),
+    /// Only a person can get the cycle on.
+    Pause(TaskFailure),
+    /// The cycle has ended. The failure is what made it fail, or else what went wrong in its cleanup.
     End(CycleStatus, Option<TaskFailure>),
 }
 
-/// The state of a cycle's tasks in memory, never ahead of the journal.
+/// The state of a cycle's tasks in memory, never ahead of the journal but for one batch.
 #[derive(Debug)]
 pub(super) struct Dispatcher {
-    definition: Definition,
-    graph: Graph,
-    facts: CycleFacts,
-    tasks: HashMap<TaskKey, TaskState>,
-    in_flight: HashSet<TaskKey>,
-    waiting: HashSet<TaskKey>,
+    pub(super) board: Board,
+    pub(super) common: Common,
+    pools: Pools,
     parallelism: usize,
     cancelled: bool,
+    phase: usize,
+    /// Decided and not handed out yet.
+    pub(super) outbox: VecDeque<Entry>,
+    /// Stages to look at.
+    pub(super) agenda: BTreeSet<usize>,
+    /// Stages with ready tasks.
+    eager: BTreeSet<usize>,
+    /// Matrices that have become known: the stage with its tasks.
+    pub(super) expansions: VecDeque<(usize, Vec<Task>)>,
+    /// Waits before another attempt.
+    due: BTreeSet<(Duration, usize)>,
+    /// When ready tasks have waited too long.
+    deadlines: BTreeSet<(Duration, usize)>,
 }
 
 impl Dispatcher {
@@ -70,228 +76,281 @@ impl Dispatcher {
     /// # Errors
     /// [`GraphError`] when the stages of the definition do not form a graph without circles.
     pub(super) fn new(
-        definition: Definition,
-        facts: CycleFacts,
+        definition: &Definition,
+        facts: &CycleFacts,
         tasks: Vec<TaskState>,
         parallelism: usize,
     ) -> Result<Self, GraphError> {
-        Ok(Self {
-            graph: Graph::new(&definition)?,
-            definition,
-            facts,
-            tasks: tasks.into_iter().map(|task| (task.key.clone(), task)).collect(),
-            in_flight: HashSet::new(),
-            waiting: HashSet::new(),
+        let board = Board::new(definition, tasks)?;
+        let mut dispatcher = Self {
+            common: Common::new(definition, facts),
+            pools: Pools::new(&definition.pools),
             parallelism: parallelism.max(1),
             cancelled: false,
-        })
+            phase: 0,
+            outbox: VecDeque::new(),
+            agenda: (0..board.stages.len()).collect(),
+            eager: BTreeSet::new(),
+            expansions: VecDeque::new(),
+            due: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            board,
+        };
+        dispatcher.expand_again();
+        Ok(dispatcher)
     }
 
-    /// The next thing to do, given where everything stands.
-    pub(super) fn next(&self) -> Step {
-        for phase in [Phase::Main, Phase::Finally] {
-            if let Some(entry) = self.next_in(phase) {
-                return Step::Record(Box::new(entry));
-            }
-            if !self.is_over(phase) {
-                return Step::Wait;
-            }
+    /// The next thing to do, given where everything stands at `now`.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] when a decision does not fit the state: a bug.
+    pub(super) fn next(&mut self, now: Duration) -> Result<Step, IllegalTransition> {
+        for task in std::mem::take(&mut self.board.lost) {
+            self.emit(task, TaskEvent::Lost)?;
         }
-        let (status, failure) = self.verdict();
-        Step::End(status, failure)
+        self.wake(now)?;
+        loop {
+            while let Some(stage) = self.agenda.pop_first() {
+                self.settle(stage, now)?;
+            }
+            if self.phase + 1 >= PHASES.len() || !self.board.is_over(PHASES[self.phase]) {
+                break;
+            }
+            self.phase += 1;
+            let begins = PHASES[self.phase];
+            self.agenda.extend((0..self.board.stages.len()).filter(|it| self.board.stages[*it].stage.phase == begins));
+        }
+        self.start()?;
+        Ok(self.step())
     }
 
-    /// The entry for an attempt that has ended.
-    pub(super) fn finished(&self, attempt: &Attempt, result: Result<Output, TaskFailure>) -> Entry {
-        let failed = self.tasks.get(&attempt.task).map_or(0, |task| task.failed_attempts) + 1;
+    fn step(&mut self) -> Step {
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(entry) = self.outbox.front()
+            && batch.len() < BATCH
+            && seen.insert(entry.task.clone())
+        {
+            batch.extend(self.outbox.pop_front());
+        }
+        if !batch.is_empty() {
+            return Step::Record(batch);
+        }
+        if let Some((_, tasks)) = self.expansions.front() {
+            return Step::Expand(tasks.iter().map(|task| task.key.clone()).collect());
+        }
+        if self.is_over() {
+            let (status, failure) = self.verdict();
+            return Step::End(status, failure);
+        }
+        match (self.board.in_flight, self.alarm(), self.paused()) {
+            (0, None, Some(failure)) => Step::Pause(failure),
+            (_, alarm, _) => Step::Wait(alarm),
+        }
+    }
+
+    /// An attempt has ended. Word about one that is over already, or of another process, changes nothing.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`]: a bug.
+    pub(super) fn ended(
+        &mut self,
+        attempt: (&TaskKey, u32),
+        result: Result<Output, TaskFailure>,
+        now: Duration,
+    ) -> Result<(), IllegalTransition> {
+        let Some(task) = self.board.place(attempt.0) else { return Ok(()) };
+        let node = &self.board.tasks[task];
+        if !node.in_flight || node.state.attempt != attempt.1 {
+            return Ok(());
+        }
+        let stage = Arc::clone(&self.board.stages[node.stage].stage);
+        let (failed, is_stopped) = (node.state.failed_attempts + 1, self.is_stopped(node.stage));
         let mut publication = None;
         let event = match result {
             Ok(output) => {
                 publication = output.publication;
                 TaskEvent::Succeeded { output: output.value }
             }
-            Err(_) if self.cancelled && attempt.stage.phase == Phase::Main => TaskEvent::Cancelled,
-            Err(failure) if failure.class.is_retryable() && failed < attempt.stage.retry.max_attempts => {
+            Err(_) if is_stopped => TaskEvent::Cancelled,
+            Err(failure) if stage.retry.on.contains(&failure.class) && failed < stage.retry.max_attempts => {
+                let wait = stage.retry.wait(failed, jitter(attempt.0, attempt.1));
+                self.due.insert((now + wait, task));
                 TaskEvent::Retried { failure }
             }
+            Err(failure) if stage.retry.then == Then::Pause => TaskEvent::Paused { failure },
             Err(failure) => TaskEvent::Failed { failure },
         };
-        Entry { publication, ..Entry::new(attempt.task.clone(), attempt.number, event) }
-    }
-
-    /// Take an entry that the journal holds now into account.
-    ///
-    /// # Errors
-    /// [`IllegalTransition`] when the entry does not fit the state: a bug.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<Effect, IllegalTransition> {
-        let Some(task) = self.tasks.get_mut(&entry.task) else { return Ok(Effect::Nothing) };
-        *task = task.record(entry.attempt, &entry.event)?;
-        let failed = task.failed_attempts;
-        let key = entry.task.clone();
-        match &entry.event {
-            TaskEvent::Started => {
-                self.in_flight.insert(key.clone());
-                Ok(self.attempt(key, entry.attempt).map_or(Effect::Nothing, |attempt| Effect::Run(Box::new(attempt))))
-            }
-            TaskEvent::Retried { .. } => {
-                self.in_flight.remove(&key);
-                let wait =
-                    self.stage(&key.stage).map(|stage| stage.retry.wait(failed, rand::random())).unwrap_or_default();
-                self.waiting.insert(key.clone());
-                Ok(Effect::Wait(key, wait))
-            }
-            TaskEvent::Failed { .. }
-            | TaskEvent::Lost
-            | TaskEvent::Succeeded { .. }
-            | TaskEvent::Skipped { .. }
-            | TaskEvent::Cancelled => {
-                self.in_flight.remove(&key);
-                Ok(Effect::Nothing)
-            }
+        self.pools.leave(stage.pool.as_deref());
+        self.emit(task, event)?;
+        if let Some(entry) = self.outbox.back_mut() {
+            entry.publication = publication;
         }
+        Ok(())
     }
 
-    /// The wait before another attempt is over.
-    pub(super) fn retry_due(&mut self, task: &TaskKey) {
-        self.waiting.remove(task);
+    /// The journal has answered for an entry of the last batch; the attempt that is to run now, if it was a start.
+    pub(super) fn recorded(&mut self, entry: &Entry, answer: Appended, now: Duration) -> Option<Attempt> {
+        let (task, TaskEvent::Started) = (self.board.place(&entry.task)?, &entry.event) else { return None };
+        let place = self.board.tasks[task].stage;
+        let stage = Arc::clone(&self.board.stages[place].stage);
+        if answer == Appended::Full {
+            let attempt = entry.attempt - 1;
+            let before = TaskState { attempt, status: TaskStatus::Pending, ..self.board.tasks[task].state.clone() };
+            self.board.set(task, before);
+            self.board.set_in_flight(task, Flight::Ends);
+            self.pools.refused(stage.pool.as_deref(), now);
+            self.requeue(task, now);
+            return None;
+        }
+        let context = self.board.stages[place].context.as_deref().unwrap_or(&Value::Null);
+        let context = with_matrix(context, &self.board.tasks[task].matrix);
+        Some(Attempt { task: entry.task.clone(), number: entry.attempt, stage, context })
     }
 
-    /// The cycle is to stop: nothing more of the main body starts; `finally` still runs. The caller stops what is in flight.
+    /// The journal holds the tasks of the last [`Step::Expand`].
+    pub(super) fn expanded(&mut self) {
+        let Some((stage, tasks)) = self.expansions.pop_front() else { return };
+        self.board.adopt(stage, &tasks);
+        if self.board.stages[stage].gate == Gate::Expanding {
+            self.board.stages[stage].gate = Gate::Shut;
+        }
+        self.agenda.insert(stage);
+        self.agenda.extend(self.board.stages[stage].feeds.iter().copied());
+    }
+
+    /// The cycle is to stop: nothing more of it starts but `finally`.
     pub(super) fn cancel(&mut self) {
         self.cancelled = true;
-        self.waiting.clear();
+        self.agenda.extend(0..self.board.stages.len());
     }
 
-    fn next_in(&self, phase: Phase) -> Option<Entry> {
-        let stages = self.graph.phase(phase);
-        stages.flat_map(|stage| stage.tasks.iter().map(move |task| (stage, task))).find_map(|(stage, task)| {
-            let state = self.tasks.get(&task.key)?;
-            let entry = |event, attempt| Entry::new(task.key.clone(), attempt, event);
-            match &state.status {
-                TaskStatus::Running if !self.in_flight.contains(&task.key) => {
-                    Some(entry(TaskEvent::Lost, state.attempt))
-                }
-                TaskStatus::Pending if self.cancelled && phase == Phase::Main => {
-                    Some(entry(TaskEvent::Cancelled, state.attempt))
-                }
-                TaskStatus::Pending => match self.readiness(stage, &task.matrix) {
-                    Readiness::Never(reason) => Some(entry(TaskEvent::Skipped { reason }, state.attempt)),
-                    Readiness::Ready
-                        if !self.waiting.contains(&task.key) && self.in_flight.len() < self.parallelism =>
-                    {
-                        Some(entry(TaskEvent::Started, state.attempt + 1))
-                    }
-                    Readiness::Ready | Readiness::NotYet => None,
-                },
-                _ => None,
-            }
-        })
+    /// Whether an attempt that runs must be stopped.
+    pub(super) fn must_stop(&self, task: &TaskKey) -> bool {
+        self.board.place(task).is_some_and(|task| self.is_stopped(self.board.tasks[task].stage))
     }
 
-    fn readiness(&self, stage: &Stage, matrix: &Map<String, Value>) -> Readiness {
-        for needed in self.graph.dependencies(&stage.id) {
-            for state in self.states(needed) {
-                match &state.status {
-                    TaskStatus::Succeeded { .. } => {}
-                    TaskStatus::Pending | TaskStatus::Running => return Readiness::NotYet,
-                    TaskStatus::Skipped { .. } => return Readiness::Never(format!("`{needed}` was skipped")),
-                    TaskStatus::Failed { .. } | TaskStatus::Cancelled => {
-                        return Readiness::Never(format!("`{needed}` did not succeed"));
-                    }
-                }
-            }
+    /// Whether tasks of a stage that have not ended must end without running.
+    fn is_stopped(&self, stage: usize) -> bool {
+        let node = &self.board.stages[stage];
+        let cancelled = self.cancelled && node.stage.phase != Phase::Finally;
+        cancelled || (node.stage.fail_fast && node.counts.failed > 0)
+    }
+
+    /// Decide an event: the board takes it at once, the journal in the next batch.
+    pub(super) fn emit(&mut self, task: usize, event: TaskEvent) -> Result<(), IllegalTransition> {
+        let node = &self.board.tasks[task];
+        let stage = node.stage;
+        let attempt = node.state.attempt + u32::from(event == TaskEvent::Started);
+        let next = node.state.record(attempt, &event)?;
+        self.outbox.push_back(Entry::new(next.key.clone(), attempt, event));
+        self.dequeue(task);
+        let flight = if next.status == TaskStatus::Running { Flight::Begins } else { Flight::Ends };
+        self.board.set_in_flight(task, flight);
+        if self.board.set(task, next) {
+            self.agenda.extend(self.board.stages[stage].feeds.iter().copied());
         }
-        // A condition that cannot be evaluated starts the task, whose attempt then fails with the reason.
-        match stage.when.as_deref().map(|when| plan::truth(when, &self.context(matrix))) {
-            Some(Ok(false)) => Readiness::Never("its `when` is false".into()),
-            _ => Readiness::Ready,
+        let node = &self.board.stages[stage];
+        if node.gate != Gate::Open || self.is_stopped(stage) {
+            self.agenda.insert(stage);
         }
+        Ok(())
     }
 
-    fn is_over(&self, phase: Phase) -> bool {
-        self.graph.phase(phase).all(|stage| self.states(&stage.id).all(|state| state.status.is_terminal()))
-    }
-
-    /// How the cycle ended. One that was cancelled too late to stop anything has completed: its weights may be out.
-    fn verdict(&self) -> (CycleStatus, Option<TaskFailure>) {
-        let mut cancelled = false;
-        for stage in self.graph.topological() {
-            for state in self.states(&stage.id) {
-                match &state.status {
-                    TaskStatus::Failed { failure } => {
-                        let message = format!("{}: {}", state.key, failure.message);
-                        return (CycleStatus::Failed, Some(TaskFailure { class: failure.class, message }));
-                    }
-                    TaskStatus::Cancelled => cancelled = true,
-                    _ => {}
-                }
-            }
+    /// A task waits for its turn from now on.
+    pub(super) fn requeue(&mut self, task: usize, now: Duration) {
+        let stage = self.board.tasks[task].stage;
+        if self.is_stopped(stage) {
+            self.agenda.insert(stage);
+            return;
         }
-        (if cancelled { CycleStatus::Cancelled } else { CycleStatus::Completed }, None)
-    }
-
-    fn attempt(&self, task: TaskKey, number: u32) -> Option<Attempt> {
-        let stage = self.stage(&task.stage)?.clone();
-        let matrix = &stage.tasks.iter().find(|planned| planned.key == task)?.matrix;
-        let context = self.context(matrix);
-        Some(Attempt { task, number, stage, context })
-    }
-
-    /// `inputs`, `cycle`, `stages` and `matrix`, as expressions see them. Outputs of a matrix stage are lists in task order.
-    fn context(&self, matrix: &Map<String, Value>) -> Value {
-        let stages: Map<String, Value> = self
-            .definition
-            .stages
-            .iter()
-            .filter_map(|stage| Some((stage.id.to_string(), self.output(stage)?)))
-            .collect();
-        let environments: Vec<&str> =
-            self.definition.environments.iter().map(|e| e.simulation.environment.as_str()).collect();
-        json!({
-            "inputs": self.definition.inputs,
-            "cycle": { "id": self.facts.id.to_string(), "environments": environments, "publish": true, "block": self.facts.block },
-            "stages": stages,
-            "matrix": matrix,
-        })
-    }
-
-    fn output(&self, stage: &Stage) -> Option<Value> {
-        let outputs: Option<Vec<&Value>> = self
-            .states(&stage.id)
-            .map(|state| match &state.status {
-                TaskStatus::Succeeded { output } => Some(output),
-                _ => None,
-            })
-            .collect();
-        let outputs = outputs?;
-        match (stage.tasks.as_slice(), outputs.as_slice()) {
-            ([task], [output]) if task.key.cell.is_empty() => Some((*output).clone()),
-            _ => {
-                let mut fields: Map<String, Value> = Map::new();
-                for output in outputs {
-                    for (name, value) in output.as_object()? {
-                        let list = fields.entry(name.clone()).or_insert_with(|| json!([]));
-                        list.as_array_mut()?.push(value.clone());
-                    }
-                }
-                Some(Value::Object(fields))
-            }
+        self.board.stages[stage].ready.insert(task);
+        self.eager.insert(stage);
+        if let Some(milliseconds) = self.board.stages[stage].stage.queue_timeout_ms {
+            let deadline = now + Duration::from_millis(milliseconds);
+            self.board.tasks[task].deadline = Some(deadline);
+            self.deadlines.insert((deadline, task));
         }
     }
 
-    fn stage(&self, id: &StageId) -> Option<&Stage> {
-        self.definition.stage(id)
+    /// It waits no longer.
+    fn dequeue(&mut self, task: usize) {
+        let node = &mut self.board.tasks[task];
+        if let Some(deadline) = node.deadline.take() {
+            self.deadlines.remove(&(deadline, task));
+        }
+        self.board.stages[node.stage].ready.remove(&task);
     }
 
-    fn states<'a>(&'a self, id: &StageId) -> impl Iterator<Item = &'a TaskState> {
-        let tasks = self.definition.stage(id).map_or(&[][..], |stage| &stage.tasks);
-        tasks.iter().filter_map(|task| self.tasks.get(&task.key))
+    /// Waits that are over: tasks that may try again, and tasks that have waited too long for their turn.
+    fn wake(&mut self, now: Duration) -> Result<(), IllegalTransition> {
+        self.pools.wake(now);
+        while let Some((_, task)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.pop_first();
+            if self.board.tasks[task].state.status == TaskStatus::Pending {
+                self.requeue(task, now);
+            }
+        }
+        while let Some((_, task)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            let stage = &self.board.stages[self.board.tasks[task].stage].stage;
+            let seconds = stage.queue_timeout_ms.unwrap_or_default() as f64 / 1000.0;
+            let message = format!("waited longer for its turn than its queue_timeout of {seconds} s");
+            self.emit(task, TaskEvent::Failed { failure: TaskFailure { class: FailureClass::Timeout, message } })?;
+        }
+        Ok(())
     }
-}
 
-/// Whether a pending task may start.
-enum Readiness {
-    Ready,
-    NotYet,
-    Never(String),
+    /// The next time at which something happens by itself.
+    fn alarm(&self) -> Option<Duration> {
+        let queued = self.eager.iter().flat_map(|stage| self.board.stages[*stage].stage.pool.as_deref());
+        let waits = [self.due.first(), self.deadlines.first()].into_iter().flatten().map(|(at, _)| *at);
+        waits.chain(self.pools.next_try(queued)).min()
+    }
+
+    /// Start what is ready, as far as limits allow.
+    fn start(&mut self) -> Result<(), IllegalTransition> {
+        for stage in self.eager.clone() {
+            let shared = Arc::clone(&self.board.stages[stage].stage);
+            let limit = shared.max_parallel.map_or(usize::MAX, |limit| limit.max(1) as usize);
+            while self.board.in_flight < self.parallelism
+                && self.board.stages[stage].in_flight < limit
+                && self.pools.may_enter(shared.pool.as_deref())
+                && let Some(task) = self.board.stages[stage].ready.first().copied()
+            {
+                self.emit(task, TaskEvent::Started)?;
+                let claim = self.pools.enter(shared.pool.as_deref());
+                if let Some(entry) = self.outbox.back_mut() {
+                    entry.pool = claim;
+                }
+            }
+            if self.board.stages[stage].ready.is_empty() {
+                self.eager.remove(&stage);
+            }
+        }
+        Ok(())
+    }
+
+    /// Take a step with a stage whose neighbours, or whose fate, have changed.
+    fn settle(&mut self, stage: usize, now: Duration) -> Result<(), IllegalTransition> {
+        let node = &self.board.stages[stage];
+        let is_settled = node.is_closed() && node.gate != Gate::Expanding;
+        if rank(node.stage.phase) > self.phase || is_settled || self.is_expanding(stage) {
+            return Ok(());
+        }
+        if self.is_stopped(stage) {
+            return self.end_all(stage, &TaskEvent::Cancelled);
+        }
+        match node.gate.clone() {
+            Gate::Expanding | Gate::Open => Ok(()),
+            Gate::Broken(message) => {
+                let failure = TaskFailure { class: FailureClass::Config, message };
+                self.end_all(stage, &TaskEvent::Failed { failure })
+            }
+            Gate::Shut => match self.readiness(stage) {
+                Readiness::NotYet => Ok(()),
+                Readiness::Never(reason) => self.end_all(stage, &TaskEvent::Skipped { reason }),
+                Readiness::Ready => self.open(stage, now),
+            },
+        }
+    }
 }

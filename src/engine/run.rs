@@ -5,22 +5,22 @@
 
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::mpsc,
-    task::{Id, JoinSet},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    task::{Id, JoinError, JoinSet, yield_now},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::attempt::{Attempt, timed_out};
-use super::dispatcher::{CycleFacts, Dispatcher, Effect, Step};
+use super::context::CycleFacts;
+use super::dispatcher::{Dispatcher, Step};
 use crate::cycle::{
-    CycleId, CycleRecord, CycleStatus, Entry, FailureClass, Journal, JournalError, Lease, TaskEvent, TaskFailure,
-    TaskKey,
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, FailureClass, Journal, JournalError, Lease, TaskEvent,
+    TaskFailure,
 };
-use crate::plan::{BuildError, Definition, GraphError, Phase};
+use crate::plan::{BuildError, Definition, GraphError};
 use crate::stage::{self, Output};
 
 /// A third of the lease's length, so that two heartbeats may fail before it is lost.
@@ -44,6 +44,9 @@ pub enum Ending {
     Ended(CycleStatus, Option<TaskFailure>),
     /// It was suspended and can be resumed.
     Suspended,
+    /// A task waits for a person and nothing else can run: with this failure of its last attempt. The cycle is open, and
+    /// [`Journal::reopen`] lets the task go on.
+    Paused(TaskFailure),
 }
 
 /// Why a cycle could not be run on. It stays open and can be resumed.
@@ -77,8 +80,9 @@ pub struct Scope {
 /// Run a cycle from wherever it stands to its end.
 ///
 /// # Guarantees
-/// Nothing is started before the journal holds it, and no result counts before the journal holds it. When this returns,
-/// every attempt has stopped.
+/// Nothing is started before the journal holds it, and no result counts before the journal holds it: the ends that have come
+/// in and the starts that follow from them are one transaction, and a crash loses all of it or nothing. When this returns, every
+/// attempt has stopped.
 ///
 /// # Errors
 /// [`Error`] when another process took over, or the journal stayed unreachable.
@@ -94,7 +98,7 @@ where
     let definition: Definition =
         serde_json::from_value(record.definition.clone()).map_err(|source| Error::Definition(cycle, source))?;
     let facts = CycleFacts { id: cycle, block: record.block };
-    let dispatcher = Dispatcher::new(definition.clone(), facts, record.tasks.clone(), control.parallelism)?;
+    let dispatcher = Dispatcher::new(&definition, &facts, record.tasks.clone(), control.parallelism)?;
     let cancelled = record.cancel_requested;
     let scope = Scope { lease, definition: Arc::new(definition), record: Arc::new(record) };
     let mut run = Run {
@@ -104,8 +108,7 @@ where
         control,
         attempts: JoinSet::new(),
         running: HashMap::new(),
-        waits: FuturesUnordered::new(),
-        stop: CancellationToken::new(),
+        began: Instant::now(),
     };
     if cancelled {
         run.cancel();
@@ -120,7 +123,11 @@ where
     ending
 }
 
-type Wait = BoxFuture<'static, TaskKey>;
+/// An attempt in flight and what stops it.
+struct Running {
+    attempt: Attempt,
+    stop: CancellationToken,
+}
 
 struct Run<'a, J> {
     journal: &'a Arc<J>,
@@ -128,11 +135,11 @@ struct Run<'a, J> {
     dispatcher: Dispatcher,
     control: Control,
     attempts: JoinSet<Result<Output, stage::Error>>,
-    running: HashMap<Id, Attempt>,
-    waits: FuturesUnordered<Wait>,
-    /// Stops what is in flight of the main body.
-    stop: CancellationToken,
+    running: HashMap<Id, Running>,
+    began: Instant,
 }
+
+type Joined = Result<(Id, Result<Output, stage::Error>), JoinError>;
 
 impl<J: Journal> Run<'_, J> {
     async fn until_the_end<X, F>(
@@ -145,9 +152,14 @@ impl<J: Journal> Run<'_, J> {
         F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
     {
         loop {
-            match self.dispatcher.next() {
-                Step::Record(entry) => {
-                    self.record(*entry, execute).await?;
+            let alarm = match self.dispatcher.next(self.began.elapsed()).map_err(JournalError::from)? {
+                Step::Record(entries) => {
+                    self.record(entries, execute).await?;
+                    continue;
+                }
+                Step::Expand(tasks) => {
+                    self.journal.expand(&self.scope.lease, &tasks).await?;
+                    self.dispatcher.expanded();
                     continue;
                 }
                 Step::End(status, failure) => {
@@ -155,60 +167,84 @@ impl<J: Journal> Run<'_, J> {
                     self.journal.finish(&self.scope.lease, status, reason).await?;
                     return Ok(Ending::Ended(status, failure));
                 }
-                Step::Wait => {}
-            }
-            tokio::select! {
-                Some(joined) = self.attempts.join_next_with_id() => {
-                    let (id, result) = match joined {
-                        Ok((id, Ok(output))) => (id, Ok(output)),
-                        Ok((id, Err(stage::Error::Failed(failure)))) => (id, Err(failure)),
-                        // The attempt stays as it stands in the journal, and is lost with us.
-                        Ok((_, Err(stage::Error::Journal(error)))) => return Err(error.into()),
-                        Ok((_, Err(stage::Error::Build(error)))) => return Err(error.into()),
-                        Err(error) => (error.id(), Err(TaskFailure { class: FailureClass::Infra, message: format!("the attempt crashed: {error}") })),
-                    };
-                    if let Some(attempt) = self.running.remove(&id) {
-                        let entry = self.dispatcher.finished(&attempt, result);
-                        let entry = self.unless_cancelled(entry).await?;
-                        self.record(entry, execute).await?;
-                    }
+                Step::Pause(failure) => {
+                    self.journal.pause(&self.scope.lease).await?;
+                    return Ok(Ending::Paused(failure));
                 }
-                Some(task) = self.waits.next() => self.dispatcher.retry_due(&task),
-                Some(beat) = beats.recv() => match beat {
-                    Ok(()) => self.cancel(),
-                    Err(error) => return Err(error.into()),
-                },
+                Step::Wait(alarm) => alarm.map(|at| self.began + at),
+            };
+            tokio::select! {
+                Some(joined) = self.attempts.join_next_with_id() => self.collect(joined).await?,
+                () = until(alarm) => {}
+                Some(beat) = beats.recv() => {
+                    beat?;
+                    self.cancel();
+                }
                 () = self.control.suspend.cancelled() => return self.suspend().await,
             }
         }
     }
 
+    /// An attempt has ended; take the others that have ended by now along, so that one transaction holds them all.
+    async fn collect(&mut self, first: Joined) -> Result<(), Error> {
+        self.end(first).await?;
+        // Those that need no more than a turn of the runtime get it.
+        yield_now().await;
+        while let Some(joined) = self.attempts.try_join_next_with_id() {
+            self.end(joined).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, joined: Joined) -> Result<(), Error> {
+        let (id, result) = match joined {
+            Ok((id, Ok(output))) => (id, Ok(output)),
+            Ok((id, Err(stage::Error::Failed(failure)))) => (id, Err(failure)),
+            // The attempt stays as it stands in the journal, and is lost with us.
+            Ok((_, Err(stage::Error::Journal(error)))) => return Err(error.into()),
+            Ok((_, Err(stage::Error::Build(error)))) => return Err(error.into()),
+            Err(error) => {
+                let message = format!("the attempt crashed: {error}");
+                (error.id(), Err(TaskFailure { class: FailureClass::Infra, message }))
+            }
+        };
+        let Some(Running { attempt, .. }) = self.running.remove(&id) else { return Ok(()) };
+        let result = self.unless_cancelled(result).await?;
+        let task = (&attempt.task, attempt.number);
+        Ok(self.dispatcher.ended(task, result, self.began.elapsed()).map_err(JournalError::from)?)
+    }
+
     /// Weights do not go out after somebody has asked for the cycle to stop, even if the next heartbeat is seconds away.
-    async fn unless_cancelled(&mut self, entry: Entry) -> Result<Entry, Error> {
-        if entry.publication.is_none() || !self.journal.heartbeat(&self.scope.lease).await?.cancel_requested {
-            return Ok(entry);
+    async fn unless_cancelled(
+        &mut self,
+        result: Result<Output, TaskFailure>,
+    ) -> Result<Result<Output, TaskFailure>, Error> {
+        let publishes = result.as_ref().is_ok_and(|output| output.publication.is_some());
+        if !publishes || !self.journal.heartbeat(&self.scope.lease).await?.cancel_requested {
+            return Ok(result);
         }
         self.cancel();
-        Ok(Entry { event: TaskEvent::Cancelled, publication: None, ..entry })
+        Ok(Err(stopped()))
     }
 
     /// Journal first, memory second, deeds last.
-    async fn record<X, F>(&mut self, entry: Entry, execute: &X) -> Result<(), Error>
+    async fn record<X, F>(&mut self, entries: Vec<Entry>, execute: &X) -> Result<(), Error>
     where
         X: Fn(Scope, Attempt) -> F,
         F: Future<Output = Result<Output, stage::Error>> + Send + 'static,
     {
-        let _ = self.journal.append(&self.scope.lease, &entry).await?;
-        let effect = self.dispatcher.apply(&entry).map_err(JournalError::from)?;
-        (self.control.observer)(&entry);
-        match effect {
-            Effect::Nothing => {}
-            Effect::Wait(task, time) => self.waits.push(Box::pin(async move {
-                sleep(time).await;
-                task
-            })),
-            Effect::Run(attempt) => self.start(*attempt, execute),
+        let answers = self.journal.append_all(&self.scope.lease, &entries).await?;
+        let now = self.began.elapsed();
+        for (entry, answer) in entries.iter().zip(answers) {
+            let attempt = self.dispatcher.recorded(entry, answer, now);
+            if answer != Appended::Full {
+                (self.control.observer)(entry);
+            }
+            if let Some(attempt) = attempt {
+                self.start(attempt, execute);
+            }
         }
+        self.stop_what_must();
         Ok(())
     }
 
@@ -219,36 +255,55 @@ impl<J: Journal> Run<'_, J> {
     {
         debug!(task = %attempt.task, attempt = attempt.number, "attempt starts");
         let work = execute(self.scope.clone(), attempt.clone());
-        let stop = match attempt.stage.phase {
-            Phase::Main => self.stop.clone(),
-            Phase::OnFailure | Phase::Finally => CancellationToken::new(),
-        };
-        let stage = attempt.stage.clone();
+        let (stage, stop) = (Arc::clone(&attempt.stage), CancellationToken::new());
+        let told = stop.clone();
         let handle = self.attempts.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => Err(TaskFailure { class: FailureClass::Infra, message: "stopped with the cycle".into() }.into()),
-                result = timeout(Duration::from_millis(stage.timeout_ms), work) => result.unwrap_or_else(|_| Err(timed_out(&stage).into())),
+                () = told.cancelled() => Err(stopped().into()),
+                result = timeout(Duration::from_millis(stage.timeout_ms), work) => {
+                    result.unwrap_or_else(|_| Err(timed_out(&stage).into()))
+                }
             }
         });
-        self.running.insert(handle.id(), attempt);
+        self.running.insert(handle.id(), Running { attempt, stop });
     }
 
     /// The cycle ends as cancelled: stop the main body, let `finally` run.
     fn cancel(&mut self) {
         self.dispatcher.cancel();
-        self.waits.clear();
-        self.stop.cancel();
+        self.stop_what_must();
+    }
+
+    /// Stop attempts that the dispatcher wants no more: those of a cancelled cycle, and of a stage that fails fast.
+    fn stop_what_must(&self) {
+        for running in self.running.values().filter(|running| self.dispatcher.must_stop(&running.attempt.task)) {
+            running.stop.cancel();
+        }
     }
 
     /// Stop everything, write down that attempts in flight are lost, give the lease back.
     async fn suspend(&mut self) -> Result<Ending, Error> {
         self.attempts.shutdown().await;
-        for (_, attempt) in self.running.drain() {
-            let entry = Entry::new(attempt.task, attempt.number, TaskEvent::Lost);
-            let _ = self.journal.append(&self.scope.lease, &entry).await?;
+        let lost = self.running.drain().map(|(_, running)| running.attempt);
+        let lost: Vec<Entry> = lost.map(|attempt| Entry::new(attempt.task, attempt.number, TaskEvent::Lost)).collect();
+        if !lost.is_empty() {
+            self.journal.append_all(&self.scope.lease, &lost).await?;
         }
         self.journal.release(&self.scope.lease).await?;
         Ok(Ending::Suspended)
+    }
+}
+
+/// The failure of an attempt that was told to stop. The journal sees it as cancelled.
+fn stopped() -> TaskFailure {
+    TaskFailure { class: FailureClass::Infra, message: "stopped with the cycle".into() }
+}
+
+/// The time has come; never, if there is none.
+async fn until(alarm: Option<Instant>) {
+    match alarm {
+        Some(alarm) => sleep_until(alarm).await,
+        None => std::future::pending().await,
     }
 }
 

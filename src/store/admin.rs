@@ -16,6 +16,7 @@ const OLDEST_SERVER: i32 = 130_000;
 const RESET: &str = "
     drop table if exists draft, aged_out, publication, episode_attempt, episode, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change();
+    drop function if exists refuse_change_of_cycle(), refuse_change_of_task();
 ";
 
 /// Whether `create` had anything to do.

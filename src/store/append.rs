@@ -57,7 +57,11 @@ pub(super) async fn expand(connection: &mut PgConnection, lease: &Lease, tasks: 
     Ok(())
 }
 
-async fn locked_task(connection: &mut PgConnection, cycle: CycleId, key: &TaskKey) -> Result<TaskState, Trouble> {
+pub(super) async fn locked_task(
+    connection: &mut PgConnection,
+    cycle: CycleId,
+    key: &TaskKey,
+) -> Result<TaskState, Trouble> {
     let row: Option<StateRow> = sqlx::query_as(
         "select stage, cell, attempt, failed_attempts, status, output::text, failure::text, reason
          from task where cycle_id = $1 and stage = $2 and cell = $3 for update",
@@ -71,11 +75,11 @@ async fn locked_task(connection: &mut PgConnection, cycle: CycleId, key: &TaskKe
     Ok(row.state()?)
 }
 
-async fn write_task(connection: &mut PgConnection, cycle: CycleId, task: &TaskState) -> Result<(), Trouble> {
+pub(super) async fn write_task(connection: &mut PgConnection, cycle: CycleId, task: &TaskState) -> Result<(), Trouble> {
     let (output, failure, reason) = match &task.status {
         TaskStatus::Pending | TaskStatus::Running | TaskStatus::Cancelled => (None, None, None),
         TaskStatus::Succeeded { output } => (Some(json(output)?), None, None),
-        TaskStatus::Failed { failure } => (None, Some(json(failure)?), None),
+        TaskStatus::Failed { failure } | TaskStatus::Paused { failure } => (None, Some(json(failure)?), None),
         TaskStatus::Skipped { reason } => (None, None, Some(storable(reason))),
     };
     sqlx::query(
@@ -83,7 +87,7 @@ async fn write_task(connection: &mut PgConnection, cycle: CycleId, task: &TaskSt
          set status = $4, attempt = $5, failed_attempts = $6, output = $7::text::json, failure = $8::text::json,
              reason = $9,
              started_at = case when $4 = 'running' then coalesce(started_at, clock_timestamp()) else started_at end,
-             finished_at = case when $4 in ('pending', 'running') then null else clock_timestamp() end
+             finished_at = case when $4 in ('pending', 'running', 'paused') then null else clock_timestamp() end
          where cycle_id = $1 and stage = $2 and cell = $3",
     )
     .bind(cycle.as_uuid())
@@ -123,9 +127,9 @@ impl StateRow {
             ("succeeded", Some(output), None, None) => {
                 TaskStatus::Succeeded { output: serde_json::from_str(output).map_err(|_| unreadable())? }
             }
-            ("failed", None, Some(failure), None) => {
+            (word @ ("failed" | "paused"), None, Some(failure), None) => {
                 let failure: TaskFailure = serde_json::from_str(failure).map_err(|_| unreadable())?;
-                TaskStatus::Failed { failure }
+                if word == "failed" { TaskStatus::Failed { failure } } else { TaskStatus::Paused { failure } }
             }
             ("skipped", None, None, Some(reason)) => TaskStatus::Skipped { reason: reason.clone() },
             _ => return Err(unreadable()),

@@ -51,6 +51,8 @@ pub struct CycleSummary {
     pub reason: Option<String>,
     /// Whether some process runs it now: its lease is live and its holder not known to be dead.
     pub is_running: bool,
+    /// Whether it is open but waits for a person: a loop that takes up what nobody runs leaves it alone.
+    pub paused: bool,
     /// Whether somebody has asked for it to stop.
     pub cancel_requested: bool,
     /// Block it is pinned to.
@@ -240,13 +242,15 @@ struct RecordRow {
     block: Option<i64>,
     status: String,
     cancel_requested: bool,
+    paused: bool,
     created_at: DateTime<Utc>,
 }
 
 /// Everything known about a cycle.
 pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, Trouble> {
     let row: Option<RecordRow> = sqlx::query_as(
-        "select definition::text, root, salt, block, status, cancel_requested, created_at
+        "select definition::text, root, salt, block, status, cancel_requested,
+                paused_at is not null as paused, created_at
          from cycle where cycle_id = $1",
     )
     .bind(cycle.as_uuid())
@@ -264,6 +268,7 @@ pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, T
         block: row.block.and_then(|block| u64::try_from(block).ok()),
         status: status(&row.status)?,
         cancel_requested: row.cancel_requested,
+        paused: row.paused,
         created_at: row.created_at,
         tasks,
     })
@@ -301,6 +306,7 @@ struct SummaryRow {
     reason: Option<String>,
     is_leased: bool,
     holder: Option<Value>,
+    paused: bool,
     cancel_requested: bool,
     block: Option<i64>,
     salt_sha256: String,
@@ -318,7 +324,7 @@ struct SummaryRow {
 pub(super) async fn summaries(pool: &PgPool, only: Option<CycleId>, limit: i64) -> Result<Vec<CycleSummary>, Error> {
     let rows: Vec<SummaryRow> = sqlx::query_as(
         "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
-                coalesce(lease_until > clock_timestamp(), false) as is_leased,
+                coalesce(lease_until > clock_timestamp(), false) as is_leased, paused_at is not null as paused,
                 -- The secret leaves the database only when it is one no longer.
                 case when status <> 'open' then salt end as salt,
                 created_at, finished_at,
@@ -327,7 +333,7 @@ pub(super) async fn summaries(pool: &PgPool, only: Option<CycleId>, limit: i64) 
                 (select digest from publication where publication.cycle_id = cycle.cycle_id) as weights_digest
          from cycle
          cross join lateral (
-             select count(*) as planned, count(*) filter (where status not in ('pending', 'running')) as ended
+             select count(*) as planned, count(*) filter (where status not in ('pending', 'running', 'paused')) as ended
              from task where task.cycle_id = cycle.cycle_id
          ) task
          cross join lateral (
@@ -354,6 +360,7 @@ impl SummaryRow {
             status: status(&self.status)?,
             reason: self.reason,
             is_running: self.is_leased && !Holder::is_known_dead(self.holder.as_ref()),
+            paused: self.paused,
             cancel_requested: self.cancel_requested,
             block: self.block.and_then(|block| u64::try_from(block).ok()),
             salt_sha256: self.salt_sha256,

@@ -102,4 +102,24 @@ impl Journal for Store {
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
         self.finish(lease, CycleStatus::Open, None).await
     }
+
+    async fn pause(&self, lease: &Lease) -> Result<(), JournalError> {
+        let work = || async {
+            let mut transaction = self.begin().await?;
+            lease::leave(&mut transaction, lease, CycleStatus::Open, None).await?;
+            super::reopen::mark_paused(&mut transaction, lease).await?;
+            Ok(transaction.commit().await?)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn reopen(&self, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            super::reopen::reopen(&mut transaction, cycle, tasks).await?;
+            super::takeover::forgive(&mut transaction, cycle, tasks).await?;
+            Ok(transaction.commit().await?)
+        };
+        Ok(self.persist(work).await?)
+    }
 }

@@ -45,28 +45,49 @@ struct Held {
     holder: Option<Value>,
 }
 
-/// Take the lease for `owner`. Doing it twice with one owner is doing it once.
-pub(super) async fn acquire(connection: &mut PgConnection, cycle: CycleId, owner: Uuid) -> Result<Lease, Trouble> {
+/// Hold a cycle that nobody runs against a new owner until this transaction ends; its status.
+pub(super) async fn hold_for_a_person(connection: &mut PgConnection, cycle: CycleId) -> Result<String, Trouble> {
+    let held = held(connection, cycle).await?;
+    if let Some(until) = held.live_until() {
+        return Err(JournalError::Leased(cycle, until).into());
+    }
+    Ok(held.status)
+}
+
+async fn held(connection: &mut PgConnection, cycle: CycleId) -> Result<Held, Trouble> {
     let held: Option<Held> = sqlx::query_as(
         "select status, owner, epoch, lease_until, coalesce(lease_until > clock_timestamp(), false) as is_live, holder
          from cycle where cycle_id = $1 for update",
     )
     .bind(cycle.as_uuid())
-    .fetch_optional(&mut *connection)
+    .fetch_optional(connection)
     .await?;
-    let held = held.ok_or(JournalError::Unknown(cycle))?;
+    Ok(held.ok_or(JournalError::Unknown(cycle))?)
+}
+
+impl Held {
+    /// Until when the lease is good, unless it has run out or its holder is known to be dead.
+    fn live_until(&self) -> Option<DateTime<Utc>> {
+        self.lease_until.filter(|_| self.is_live && !Holder::is_known_dead(self.holder.as_ref()))
+    }
+}
+
+/// Take the lease for `owner`. Doing it twice with one owner is doing it once.
+pub(super) async fn acquire(connection: &mut PgConnection, cycle: CycleId, owner: Uuid) -> Result<Lease, Trouble> {
+    let held = held(connection, cycle).await?;
     if held.status != CycleStatus::Open.word() {
         return Err(JournalError::LeaseLost(cycle).into());
     }
     if held.owner == Some(owner) {
         return Ok(Lease { cycle, owner, epoch: held.epoch });
     }
-    if let Some(until) = held.lease_until.filter(|_| held.is_live && !Holder::is_known_dead(held.holder.as_ref())) {
+    if let Some(until) = held.live_until() {
         return Err(JournalError::Leased(cycle, until).into());
     }
     let epoch: i64 = sqlx::query_scalar(
         "update cycle
-         set owner = $2, epoch = epoch + 1, lease_until = clock_timestamp() + interval '15 seconds', holder = $3
+         set owner = $2, epoch = epoch + 1, lease_until = clock_timestamp() + interval '15 seconds', holder = $3,
+             paused_at = null
          where cycle_id = $1
          returning epoch",
     )

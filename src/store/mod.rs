@@ -9,7 +9,7 @@
 //! | `cycle.rs` | cycles: create, find, list, cancel |
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
 //! | `events.rs` | the journal as people follow it |
-//! | `takeover.rs` | a lease taken from an owner that hangs |
+//! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
 //! | `history.rs` | what finished cycles took |
 //! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
@@ -32,6 +32,7 @@ mod lease;
 mod lineage;
 mod location;
 mod publication;
+mod reopen;
 mod retry;
 mod status;
 mod takeover;

@@ -1,8 +1,11 @@
-//! Taking a cycle from an owner that does not let go of it: one that hangs, or sits behind a broken network.
+//! What a person does to a cycle against its course: take it from an owner that hangs or sits behind a broken network, and
+//! give episodes whose tries are used up as many again.
 
-use crate::cycle::CycleId;
+use sqlx::PgConnection;
 
-use super::{Error, Store};
+use crate::cycle::{CycleId, TaskKey};
+
+use super::{Error, Store, error::Trouble};
 
 impl Store {
     /// Void the lease of an open cycle. Its owner finds out at its next write or heartbeat, both of which are refused; who
@@ -21,4 +24,21 @@ impl Store {
         })
         .await
     }
+}
+
+/// Let the episodes of tasks begin with all their tries, in the transaction that `connection` is in.
+pub(super) async fn forgive(connection: &mut PgConnection, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), Trouble> {
+    let stages: Vec<&str> = tasks.iter().map(|task| task.stage.as_str()).collect();
+    let cells: Vec<&str> = tasks.iter().map(|task| task.cell.as_str()).collect();
+    sqlx::query(
+        "update episode set forgiven = attempt
+         from unnest($2::text[], $3::text[]) as again (stage, cell)
+         where cycle_id = $1 and episode.stage = again.stage and episode.cell = again.cell and outcome = 'infra_fault'",
+    )
+    .bind(cycle.as_uuid())
+    .bind(stages)
+    .bind(cells)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -1,13 +1,13 @@
 //! The verbs about cycles on the real program and a real database: what is kept, what runs again, why, and what ages out.
 //! Numbers in names are those of the lessons that other engines' users have taught.
 
-use std::{fs, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{fs, path::PathBuf, sync::OnceLock};
 
 use nix::sys::signal::Signal;
 use robo::{
     cycle::{
-        CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, InfraFault, Journal, Outcome, Publication, TaskEvent,
-        TaskKey,
+        CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Outcome,
+        Publication, TaskEvent, TaskFailure, TaskKey,
     },
     store::{NewCycle, Store},
 };
@@ -367,16 +367,7 @@ async fn old_cycle(store: &Store, base: &Value) -> String {
         hotkey: "somebody".parse().unwrap(),
     };
     store.plan_episodes(&lease, played, &(0..5001).map(key).collect::<Vec<_>>()).await.unwrap();
-    let report = EpisodeReport {
-        outcome: Outcome::InfraFault(InfraFault::ServerLost),
-        detail: None,
-        steps: 1,
-        total_reward: 0.0,
-        trajectory_hash: None,
-        latency: None,
-        wall_ms: 1.0,
-    };
-    let _ = store.record_episode(&lease, &Episode { key: key(0), attempt: 1, report }).await.unwrap();
+    let _ = store.record_episode(&lease, &Episode { key: key(0), attempt: 1, report: lost() }).await.unwrap();
     let publish = tasks.iter().find(|task| task.stage.as_str() == "publish").unwrap();
     let _ = store.append(&lease, &Entry::new(publish.clone(), 1, TaskEvent::Started)).await.unwrap();
     let publication = Publication {
@@ -439,12 +430,137 @@ fn lesson_11_detail_ages_out_and_results_stay() {
     assert_eq!(bench.json(&["cycle", "show", &open])["lineage"]["aged_out_at"], Value::Null);
     let off = bench.run(&["gc", "--older-than", "off"]);
     assert_eq!(off.code, 2, "{}", off.stderr);
-    // The function of the backend: the same, on a store.
-    let aged = bench.runtime.block_on(async {
+    // The backend does the same by itself, when it starts: a cycle that ended since goes without a command.
+    let later = bench.runtime.block_on(async {
         let store = bench.database.store().await;
-        let aged = store.collect_garbage(Duration::ZERO, &|_| {}).await.unwrap();
+        let later = old_cycle(&store, &model).await;
         store.close().await;
-        aged
+        later
     });
-    assert_eq!(aged.cycles, 0);
+    let backend = bench.start(&["backend", "--host", "127.0.0.1", "--port", "0", "--retention", "1ms"]);
+    while bench.json(&["cycle", "show", &later])["episodes_planned"] != 0 {}
+    backend.signal(Signal::SIGTERM);
+    assert_eq!(backend.wait().code, 0);
+}
+
+/// A cycle with the outputs of the base whose weights failed, whose publication was skipped, and with an episode beside
+/// whose tries are used up.
+async fn failed_cycle(store: &Store, base: &Value, root: &str) -> String {
+    let rows = base["tasks"].as_array().unwrap();
+    let keys: Vec<TaskKey> = base["definition"]["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|stage| stage["tasks"].as_array().unwrap().clone())
+        .map(|task| serde_json::from_value(task["key"].clone()).unwrap())
+        .collect();
+    let new = NewCycle {
+        pipeline: "quickstart".into(),
+        definition: base["definition"].clone(),
+        definition_hash: base["definition_hash"].as_str().unwrap().into(),
+        root: root.into(),
+        salt: base["salt"].as_str().unwrap().parse().unwrap(),
+        block: None,
+        tasks: keys.clone(),
+    };
+    let cycle = store.create_cycle(&new).await.unwrap();
+    let lease = store.acquire(cycle).await.unwrap();
+    for key in keys {
+        let row = rows.iter().find(|row| row["task"] == key.to_string()).unwrap();
+        let failure = TaskFailure { class: FailureClass::Config, message: "a bad day".into() };
+        let end = match key.stage.as_str() {
+            "weights" => TaskEvent::Failed { failure },
+            "publish" => TaskEvent::Skipped { reason: "`weights` did not succeed".into() },
+            _ => TaskEvent::Succeeded { output: row["output"].clone() },
+        };
+        let attempt = u32::from(key.stage.as_str() != "publish");
+        if attempt == 1 {
+            let _ = store.append(&lease, &Entry::new(key.clone(), 1, TaskEvent::Started)).await.unwrap();
+        }
+        let _ = store.append(&lease, &Entry::new(key, attempt, end)).await.unwrap();
+    }
+    store.finish(&lease, CycleStatus::Failed, Some("weights: a bad day")).await.unwrap();
+    cycle.to_string()
+}
+
+#[test]
+fn lesson_03_a_retry_runs_again_what_failed_and_nothing_that_succeeded() {
+    let base = Base::get();
+    let (model, bench) = (base.show(&base.cycle), &base.bench);
+    let root = base.folder.path().to_str().unwrap();
+    let cycle = bench.runtime.block_on(async {
+        let store = bench.database.store().await;
+        let cycle = failed_cycle(&store, &model, root).await;
+        store.close().await;
+        cycle
+    });
+    let watched = bench.run(&["cycle", "watch", &cycle]);
+    assert_eq!(watched.code, 1, "{}", watched.stderr);
+    assert!(watched.stderr.contains("weights: a bad day"), "{}", watched.stderr);
+    let resumed = bench.run(&["cycle", "resume", &cycle]);
+    assert!(resumed.code == 1 && resumed.stderr.contains("cycle retry"), "{}", resumed.stderr);
+    let nothing = bench.run(&["cycle", "retry", &cycle, "--stage", "pareto"]);
+    assert!(nothing.code == 1 && nothing.stderr.contains("nothing that was asked for"), "{}", nothing.stderr);
+
+    let retried = bench.ok(&["cycle", "retry", &cycle, "--failed"]);
+    assert!(retried.stderr.contains("runs again: weights, publish"), "{}", retried.stderr);
+    let shown = base.show(&cycle);
+    assert_eq!(shown["status"], "completed");
+    let attempts = |name: &str| task(&shown, name)["attempts"].as_u64().unwrap();
+    assert_eq!(["pareto", "weights", "publish", "teardown"].map(attempts), [1, 2, 1, 1]);
+    let completed = bench.run(&["cycle", "retry", &cycle]);
+    assert!(completed.code == 1 && completed.stderr.contains("cycle fork"), "{}", completed.stderr);
+    let explained = bench.ok(&["cycle", "explain", &cycle, "weights"]).stdout;
+    assert!(explained.contains("failed: a bad day") && explained.contains("reopened"), "{explained}");
+}
+
+#[test]
+fn an_episode_whose_tries_are_used_up_gets_as_many_again() {
+    let bench = Bench::new();
+    bench.runtime.block_on(async {
+        let store = bench.database.store().await;
+        let task = TaskKey { stage: "episodes".parse().unwrap(), cell: String::new() };
+        let new = NewCycle {
+            pipeline: "p".into(),
+            definition: json!({}),
+            definition_hash: "h".into(),
+            root: "/".into(),
+            salt: "5a".repeat(32).parse().unwrap(),
+            block: None,
+            tasks: vec![task.clone()],
+        };
+        let cycle = store.create_cycle(&new).await.unwrap();
+        let lease = store.acquire(cycle).await.unwrap();
+        let _ = store.append(&lease, &Entry::new(task.clone(), 1, TaskEvent::Started)).await.unwrap();
+        let key =
+            EpisodeKey { environment: "m/a".parse().unwrap(), seed_index: 0, hotkey: "somebody".parse().unwrap() };
+        store.plan_episodes(&lease, &task, std::slice::from_ref(&key)).await.unwrap();
+        for attempt in 1..=5 {
+            let _ = store.record_episode(&lease, &Episode { key: key.clone(), attempt, report: lost() }).await.unwrap();
+        }
+        let counted = async || {
+            let pending = store.pending_episodes(cycle, &task).await.unwrap();
+            pending.into_iter().map(|episode| (episode.attempt, episode.counted)).collect::<Vec<_>>()
+        };
+        assert_eq!(counted().await, [(5, 5)]);
+        let failure = TaskFailure { class: FailureClass::BelowQuorum, message: "too few".into() };
+        let _ = store.append(&lease, &Entry::new(task.clone(), 1, TaskEvent::Failed { failure })).await.unwrap();
+        store.finish(&lease, CycleStatus::Failed, None).await.unwrap();
+        store.reopen(cycle, std::slice::from_ref(&task)).await.unwrap();
+        assert_eq!(counted().await, [(5, 0)], "no attempt is forgotten, and none counts");
+        store.close().await;
+    });
+}
+
+/// The report of an episode that was lost to a fault of ours.
+fn lost() -> EpisodeReport {
+    EpisodeReport {
+        outcome: Outcome::InfraFault(InfraFault::ServerLost),
+        detail: None,
+        steps: 1,
+        total_reward: 0.0,
+        trajectory_hash: None,
+        latency: None,
+        wall_ms: 1.0,
+    }
 }

@@ -13,7 +13,14 @@ use sqlx::Executor;
 
 use super::support::database::{TestDatabase, Version};
 
+mod batches;
 mod on_postgres;
+
+use batches::{
+    a_batch_is_written_whole_or_not_at_all, a_paused_task_waits_for_a_person,
+    reopening_opens_the_cycle_under_a_new_epoch, tasks_that_become_known_come_after_the_others_and_once,
+    what_has_not_succeeded_can_be_reopened_and_nothing_else,
+};
 
 /// A journal under test, with what a test must do beside the contract.
 trait Subject {
@@ -44,6 +51,7 @@ impl Subject for OnMemory {
             block: new.block,
             status: CycleStatus::Open,
             cancel_requested: false,
+            paused: false,
             created_at: chrono::Utc::now(),
             tasks: vec![],
         };
@@ -144,6 +152,11 @@ contract! {
     reports_come_back_exactly_and_in_order
     what_was_never_planned_is_not_recorded
     episodes_are_fenced_too
+    a_batch_is_written_whole_or_not_at_all
+    tasks_that_become_known_come_after_the_others_and_once
+    a_paused_task_waits_for_a_person
+    what_has_not_succeeded_can_be_reopened_and_nothing_else
+    reopening_opens_the_cycle_under_a_new_epoch
 }
 
 fn new_cycle() -> NewCycle {

@@ -29,13 +29,14 @@ async fn both_journals_answer_alike() {
     let mut random = rand::rngs::StdRng::seed_from_u64(7);
     let mut answers = BTreeMap::new();
     for _ in 0..1000 {
-        let event = match random.next_u32() % 7 {
+        let event = match random.next_u32() % 8 {
             0 | 1 => TaskEvent::Started,
             2 => TaskEvent::Lost,
             3 => TaskEvent::Retried { failure: failure() },
             4 if random.random_bool(0.1) => TaskEvent::Succeeded { output: json!([1]) },
             5 if random.random_bool(0.1) => TaskEvent::Failed { failure: failure() },
             6 if random.random_bool(0.1) => TaskEvent::Cancelled,
+            7 if random.random_bool(0.3) => TaskEvent::Paused { failure: failure() },
             _ => continue,
         };
         let tasks = new_cycle().tasks;
@@ -86,6 +87,35 @@ async fn what_has_ended_cannot_be_changed_by_hand_either() {
         let error = subject.execute(sql).await.unwrap_err();
         assert!(error.to_string().contains("never changes"), "{sql}: {error}");
     }
+}
+
+/// The way back to `pending` that `reopen` takes is narrow: whatever else somebody changes on it is refused.
+#[tokio::test]
+async fn only_what_has_not_succeeded_goes_back_and_only_as_reopen_does_it() {
+    let subject = OnPostgres::new(Version::Default).await;
+    let (journal, cycle) = (&subject.store, subject.create().await);
+    let lease = journal.acquire(cycle).await.unwrap();
+    let _ = append(journal, &lease, line(task("discover", ""), 0, TaskEvent::Cancelled)).await;
+    journal.finish(&lease, CycleStatus::Cancelled, None).await.unwrap();
+    let reopen_task = "update task set status = 'pending', finished_at = null where stage = 'discover'";
+    let refused = [
+        reopen_task,
+        "update cycle set status = 'open', finished_at = null",
+        "update cycle set status = 'open', finished_at = null, epoch = epoch + 1, salt = '\\x00'",
+        "update cycle set status = 'completed', epoch = epoch + 1",
+    ];
+    for sql in refused {
+        let error = subject.execute(sql).await.unwrap_err();
+        assert!(error.to_string().contains("never changes"), "{sql}: {error}");
+    }
+    subject.execute("update cycle set status = 'open', finished_at = null, epoch = epoch + 1").await.unwrap();
+    for sql in [
+        "update task set status = 'pending', finished_at = null, attempt = 5 where stage = 'discover'",
+        "update task set status = 'running', finished_at = null where stage = 'discover'",
+    ] {
+        assert!(subject.execute(sql).await.is_err(), "{sql}");
+    }
+    subject.execute(reopen_task).await.unwrap();
 }
 
 #[tokio::test]
