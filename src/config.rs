@@ -38,6 +38,34 @@ pub struct Database {
     pub data: DataDir,
 }
 
+/// For how long the detail of ended cycles is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct Retention {
+    /// Age at which the episodes, attempts and journal lines of an ended cycle are deleted, as `30d`; `off` keeps them for
+    /// good. Scores, weights, outputs, definitions and salts always stay
+    #[arg(long, env = "ROBO_RETENTION", value_name = "AGE", default_value = "30d", value_parser = KeepFor::parse)]
+    pub retention: KeepFor,
+}
+
+/// An age, or no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepFor {
+    /// Until this age.
+    Age(std::time::Duration),
+    /// For good.
+    Ever,
+}
+
+impl KeepFor {
+    /// `off`, or a duration as in manifests.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self::Ever) } else { crate::manifest::duration(text).map(Self::Age) }
+    }
+}
+
 /// The same command line, for which a variable that is set to nothing is not set: that is how service managers and
 /// compose files spell "none".
 pub fn without_empty_variables(command: Command) -> Command {
@@ -165,6 +193,13 @@ pub(crate) fn simulation_seed() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_age_needs_a_unit() {
+        assert_eq!(KeepFor::parse("off"), Ok(KeepFor::Ever));
+        assert_eq!(KeepFor::parse("2d"), Ok(KeepFor::Age(std::time::Duration::from_secs(2 * 86_400))));
+        assert!(KeepFor::parse("30").unwrap_err().contains("needs a unit"));
+    }
 
     #[test]
     fn flags_are_repeated_without_passwords() {

@@ -55,8 +55,11 @@ impl Cycles {
         }
     }
 
-    /// Take up open cycles that nobody runs, while there is room.
+    /// End what cycles of this machine have left behind; then take up open cycles that nobody runs, while there is room.
     pub(super) async fn round(&mut self) {
+        if let Err(error) = self.store.reap().await {
+            unreachable("what cycles have left running could not be looked for", error);
+        }
         if self.running.len() >= self.limits.cycles {
             return;
         }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     db, drive,
     exit::{Exit, Failure, Result},
+    gc,
     inputs::{self, Inputs},
     render,
 };
@@ -51,6 +52,9 @@ pub(super) struct Args {
     parallel: u16,
 
     #[command(flatten)]
+    retention: config::Retention,
+
+    #[command(flatten)]
     database: config::Database,
 }
 
@@ -66,6 +70,7 @@ pub(super) async fn run(args: Args) -> Result {
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
     let work = work(&store, data_dir, (pipelines, limits), stop.clone());
+    let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, Store::clone(&store), stop.clone().cancelled_owned()).await;
         // Without the one there is nothing to look at the other by.
@@ -74,6 +79,9 @@ pub(super) async fn run(args: Args) -> Result {
     };
     let (served, ()) = tokio::join!(serve, work);
     signals.abort();
+    retention.abort();
+    // It holds the store, which is closed in order once nobody else does.
+    let _ = retention.await;
     Store::clone(&store).close().await;
     served?;
     render::note("stopped");

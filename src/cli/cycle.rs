@@ -1,11 +1,12 @@
-//! `robo cycle`: list, show, resume and cancel cycles.
+//! `robo cycle`: everything a person does with cycles. What each verb means is told once, in docs/cycles.md.
 
 use std::path::Path;
 
 use clap::Subcommand;
 
 use super::{
-    cycle_show, db,
+    cycle_cancel, cycle_diff, cycle_explain, cycle_fork, cycle_graph, cycle_logs, cycle_read, cycle_retry, cycle_show,
+    cycle_watch, db,
     desk::Desk,
     drive::{self, drive},
     exit::{Exit, Failure, Result},
@@ -13,9 +14,7 @@ use super::{
 };
 use crate::config::Database;
 use crate::cycle::{CycleStatus, Journal, TaskKey, TaskState, TaskStatus};
-use crate::engine;
-use crate::plan::{self, Definition};
-use crate::store::CancelAnswer;
+use crate::plan;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,6 +24,7 @@ Examples:
   robo cycle ls --format json
   robo cycle show @latest --episodes     # every episode with its outcome and reason
   robo cycle resume                      # the latest one, after Ctrl-C or a crash
+  robo cycle fork 01a20489 --from weights --with pipelines/stricter.yaml
   robo cycle cancel 01a20489")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -67,11 +67,24 @@ enum Verb {
         #[command(flatten)]
         options: drive::Options,
     },
+    /// Run again what did not succeed, in the same cycle
+    Retry(cycle_retry::Args),
+    /// New cycle that keeps what is finished upstream of a stage and runs the rest
+    Fork(cycle_fork::Fork),
+    /// New cycle that keeps all episodes and only scores again
+    Rescore(cycle_fork::Rescore),
     /// Ask a cycle to stop for good; its teardown still runs
-    Cancel {
-        /// Which cycle
-        cycle: String,
-    },
+    Cancel(cycle_cancel::Args),
+    /// Compare two cycles: definitions, stages, scores, weights
+    Diff(cycle_diff::Args),
+    /// Say why a stage ran again or was kept
+    Explain(cycle_explain::Args),
+    /// Follow a cycle that another process runs, and exit as it ends
+    Watch(cycle_watch::Args),
+    /// Print a cycle's graph with where its stages stand
+    Graph(cycle_graph::Args),
+    /// Print what has happened to a cycle's tasks
+    Logs(cycle_logs::Args),
 }
 
 pub(super) async fn run(args: Args) -> Result {
@@ -83,7 +96,15 @@ pub(super) async fn run(args: Args) -> Result {
         }
         Verb::Show { cycle, parts, format } => cycle_show::show(&desk.store, &cycle, parts, format).await,
         Verb::Resume { cycle, options } => resume(&desk, &cycle, &options).await,
-        Verb::Cancel { cycle } => cancel(&desk, &cycle).await,
+        Verb::Retry(args) => cycle_retry::run(&desk, &args).await,
+        Verb::Fork(args) => cycle_fork::fork(&desk, &args).await,
+        Verb::Rescore(args) => cycle_fork::rescore(&desk, &args).await,
+        Verb::Cancel(args) => cycle_cancel::run(&desk, &args).await,
+        Verb::Diff(args) => cycle_diff::run(&desk.store, &args).await,
+        Verb::Explain(args) => cycle_explain::run(&desk.store, &args).await,
+        Verb::Watch(args) => cycle_watch::run(&desk, &args).await,
+        Verb::Graph(args) => cycle_graph::run(&desk.store, &args).await,
+        Verb::Logs(args) => cycle_logs::run(&desk.store, &args).await,
     };
     desk.close().await;
     result
@@ -101,12 +122,13 @@ async fn resume(desk: &Desk, name: &str, options: &drive::Options) -> Result {
         }
         ended => {
             let error = anyhow::anyhow!("cycle {cycle} has ended as {}; it cannot be resumed", ended.word());
-            return Err(Failure::new(Exit::Failed, error).hint("start a new cycle with: robo run-pipeline FILE"));
+            return Err(Failure::new(Exit::Failed, error).hint(format!(
+                "run again what did not succeed with: {}",
+                desk.command(&format!("cycle retry {cycle}"))
+            )));
         }
     }
-    let definition: Definition = serde_json::from_value(record.definition.clone())
-        .map_err(|error| engine::Error::Definition(cycle, error))
-        .map_err(|error| Failure::new(Exit::Mismatch, error).hint("resume it with the version that started it"))?;
+    let definition = cycle_read::definition(&record)?;
     plan::check_builds(&definition, Path::new(&record.root)).map_err(drive::build_failure)?;
     let waits = |task: &&TaskState| matches!(task.status, TaskStatus::Paused { .. });
     let paused: Vec<TaskKey> = record.tasks.iter().filter(waits).map(|task| task.key.clone()).collect();
@@ -114,26 +136,4 @@ async fn resume(desk: &Desk, name: &str, options: &drive::Options) -> Result {
         desk.store.reopen(cycle, &paused).await.map_err(drive::journal_failure)?;
     }
     drive(desk, cycle, options).await
-}
-
-async fn cancel(desk: &Desk, name: &str) -> Result {
-    let cycle = desk.store.resolve(name).await.map_err(db::failure)?;
-    match desk.store.request_cancel(cycle).await.map_err(db::failure)? {
-        CancelAnswer::Requested => {
-            render::line(format!("cycle {cycle} will stop within seconds; its teardown still runs"))
-        }
-        CancelAnswer::NobodyRuns => {
-            // Nobody else would end it: do what its owner would have done, teardown included.
-            let options = drive::Options::default();
-            return match drive(desk, cycle, &options).await? {
-                Exit::Cancelled => Ok(Exit::Ok),
-                other => Ok(other),
-            };
-        }
-        CancelAnswer::Ended(status) => {
-            let error = anyhow::anyhow!("cycle {cycle} has ended already: {}", status.word());
-            return Err(Failure::new(Exit::Failed, error));
-        }
-    }
-    Ok(Exit::Ok)
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::cycle::{Episode, Journal, TaskStatus};
 use crate::scoring;
 use crate::stage::documents::{ScoresDocument, WeightsDocument};
-use crate::store::{CycleSummary, EpisodeCount, Store, TaskRow};
+use crate::store::{CycleSummary, EpisodeCount, Lineage, Publishing, Store, TaskRow};
 
 /// Cycles, newest first: the latest, or those older than the last one of the page before.
 pub(super) async fn list(store: &Store, page: Page<'_>, format: Format) -> Result {
@@ -72,11 +72,10 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     let id = store.resolve(name).await.map_err(db::failure)?;
     let cycle = store.cycle_summary(id).await.map_err(db::failure)?;
     let counts = store.episode_counts(id).await.map_err(db::failure)?;
-    let publication = store.publication(id).await.map_err(db::failure)?;
-    let documents: Option<(ScoresDocument, WeightsDocument)> = match &publication {
-        Some(row) => {
-            Some((serde_json::from_str(&row.publication.scores)?, serde_json::from_str(&row.publication.weights)?))
-        }
+    let lineage = store.lineage(id).await.map_err(db::failure)?;
+    let result = store.result(id).await.map_err(db::failure)?;
+    let documents: Option<(ScoresDocument, WeightsDocument)> = match &result {
+        Some(result) => Some((serde_json::from_str(&result.scores)?, serde_json::from_str(&result.weights)?)),
         None => None,
     };
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
@@ -90,7 +89,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         document["retried_episodes"] = json!(bias);
         document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
         document["weights_document"] = json!(documents.as_ref().map(|(_, weights)| weights));
-        document["weights_digest"] = json!(cycle.weights_digest);
+        document["weights_digest"] = json!(result.map(|result| result.digest));
+        document["published"] = json!(cycle.weights_digest.is_some());
+        document["lineage"] = origin(&lineage);
         if parts.episodes {
             document["episodes"] = episodes.iter().map(episode).collect();
         }
@@ -107,6 +108,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         moment(cycle.created_at),
         took(Some(cycle.created_at), cycle.finished_at)
     ));
+    provenance(&lineage).into_iter().for_each(|line| render::line(format!("  {line}")));
     render::line(format!("\nTasks\n{}", cycle_tables::tasks(store, id).await?));
     if !counts.is_empty() {
         render::line(format!("\nEpisodes\n{}", cycle_tables::outcomes(&counts)));
@@ -121,6 +123,33 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         render::line(format!("\nGo on with: robo cycle resume {}", cycle.id));
     }
     Ok(Exit::Ok)
+}
+
+/// Where a cycle comes from and what is left of it, for programs.
+fn origin(lineage: &Lineage) -> Value {
+    json!({
+        "origin": lineage.origin.word(),
+        "parent": lineage.parent.as_ref().map(|parent| parent.cycle),
+        "from_stage": lineage.parent.as_ref().map(|parent| &parent.from),
+        "kept": lineage.kept,
+        "publishes": lineage.publishing == Publishing::Public,
+        "aged_out_at": lineage.aged_out_at,
+    })
+}
+
+/// The same for people: nothing for a cycle of its own with all its detail.
+fn provenance(lineage: &Lineage) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(parent) = &lineage.parent {
+        lines.push(format!("{} of {} from `{}`", lineage.origin.word(), parent.cycle, parent.from));
+    }
+    if lineage.publishing == Publishing::Draft {
+        lines.push("its weights are not published: validators do not see them".into());
+    }
+    if let Some(at) = lineage.aged_out_at {
+        lines.push(format!("its episodes and journal have aged out on {}", moment(at)));
+    }
+    lines
 }
 
 /// An open cycle is running when somebody holds it, and interrupted when nobody does.

@@ -94,6 +94,7 @@ pub(super) fn failure(error: store::Error) -> Failure {
         E::OldServer(_) => (Exit::Failed, "upgrade the server, or leave --database-url out to use the embedded one"),
         E::Running(_) => (Exit::Failed, "wait for it to end, or stop it with `robo cycle cancel`"),
         E::UnknownCycle { .. } | E::AmbiguousCycle { .. } => (Exit::Usage, "`robo cycle ls` lists all cycles"),
+        E::AgedOut(_) => (Exit::Failed, "keep detail for longer with --retention or ROBO_RETENTION; start a new cycle"),
         E::NoCycle => (Exit::Failed, "`robo run-pipeline pipelines/quickstart.yaml` runs one"),
         E::DataDir(_) => (Exit::Failed, "choose another directory with --data-dir or ROBO_DATA_DIR"),
         E::Embedded(error) => (Exit::DatabaseUnreachable, embedded_hint(error)),

@@ -171,14 +171,18 @@ pub(super) async fn show_result(desk: &Desk, cycle: CycleId, format: Format) -> 
         cycle_show::show(&desk.store, &cycle.to_string(), parts, format).await?;
         return Ok(());
     }
-    let Some(row) = desk.store.publication(cycle).await.map_err(db::failure)? else {
+    let Some(result) = desk.store.result(cycle).await.map_err(db::failure)? else {
         render::line(format!("Cycle {cycle} completed and published no weights."));
         return Ok(());
     };
-    let scores: documents::ScoresDocument = serde_json::from_str(&row.publication.scores)?;
-    let weights: documents::WeightsDocument = serde_json::from_str(&row.publication.weights)?;
+    let scores: documents::ScoresDocument = serde_json::from_str(&result.scores)?;
+    let weights: documents::WeightsDocument = serde_json::from_str(&result.weights)?;
     render::line(format!("\n{}", report::results(&scores, &weights)));
-    render::line(format!("Cycle {cycle} completed; weights sha256:{}\n\nRead the results:", row.publication.digest));
+    if desk.store.publication(cycle).await.map_err(db::failure)?.is_none() {
+        render::line(format!("Cycle {cycle} completed; weights sha256:{}, not published", result.digest));
+        return Ok(());
+    }
+    render::line(format!("Cycle {cycle} completed; weights sha256:{}\n\nRead the results:", result.digest));
     for (what, command) in [
         ("the vector, --format json for programs", format!("weights show {cycle}")),
         ("stages, outcomes and faults", format!("cycle show {cycle}")),

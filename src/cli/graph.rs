@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 /// A language that describes graphs.
 #[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum Language {
+pub(super) enum Language {
     /// For Markdown pages
     #[default]
     Mermaid,

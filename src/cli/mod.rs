@@ -8,18 +8,30 @@ mod backend;
 mod chaos;
 mod completions;
 mod cycle;
+mod cycle_cancel;
+mod cycle_diff;
+mod cycle_explain;
+mod cycle_fork;
+mod cycle_graph;
+mod cycle_logs;
+mod cycle_read;
+mod cycle_retry;
 mod cycle_show;
 mod cycle_tables;
+mod cycle_watch;
 mod db;
 mod demo_miner;
 mod desk;
+mod differences;
 mod drive;
 mod env_server;
+mod gc;
 mod graph;
 mod inputs;
 mod lint;
 mod mortal;
 mod plan;
+mod plan_against;
 mod progress;
 mod report;
 mod run_pipeline;
@@ -67,10 +79,12 @@ enum Verb {
     Plan(plan::Args),
     /// Print a pipeline's graph as DOT or Mermaid
     Graph(graph::Args),
-    /// List, show, resume and cancel cycles
+    /// List, show, resume, retry, fork, rescore, cancel and compare cycles
     Cycle(cycle::Args),
     /// Show, preview, pause and trigger the schedules of pipelines
     Schedule(schedule::Args),
+    /// Delete the detail of cycles that ended long ago
+    Gc(gc::Args),
     /// Show published weights
     Weights(weights::Args),
     /// Score a table of success rates offline
@@ -131,6 +145,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Graph(args) => graph::run(args).await,
         Verb::Cycle(args) => cycle::run(args).await,
         Verb::Schedule(args) => schedule::run(args).await,
+        Verb::Gc(args) => gc::run(args).await,
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,

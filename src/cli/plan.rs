@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
+use crate::config;
 use crate::plan::{Compiled, Concurrency, Graph, OnLimit, Phase, Stage};
+use crate::store::Store;
 
 use super::exit::{Exit, Result};
 use super::inputs::{self, Inputs};
 use super::render::{self, Format};
+use super::{db, plan_against};
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10\n  robo plan pipelines/quickstart.yaml --format json\n\nThe JSON holds the whole definition; the hash is SHA-256 over its canonical form (RFC 8785)."
+    after_help = "Examples:\n  robo plan pipelines/quickstart.yaml -i episodes_per_env=10\n  robo plan pipelines/quickstart.yaml --format json\n  robo plan pipelines/quickstart.yaml --against @latest\n\nThe JSON holds the whole definition; the hash is SHA-256 over its canonical form (RFC 8785)."
 )]
 pub(super) struct Args {
     /// The pipeline
@@ -22,13 +25,26 @@ pub(super) struct Args {
     #[command(flatten)]
     inputs: Inputs,
 
+    /// Show what could be kept of this cycle (an id, the start of one, @latest), and about how long the rest would take
+    #[arg(long, value_name = "CYCLE")]
+    against: Option<String>,
+
     /// For people or for programs
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    #[command(flatten)]
+    database: config::Database,
 }
 
 pub(super) async fn run(args: Args) -> Result {
     let compiled = inputs::compile(&args.file, &args.inputs)?;
+    if let Some(cycle) = &args.against {
+        let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
+        let shown = plan_against::show(&store, &compiled.definition, cycle, args.format).await;
+        store.close().await;
+        return shown.map(|()| Exit::Ok);
+    }
     let graph = Graph::new(&compiled.definition)?;
     match args.format {
         Format::Json => render::json(&document(&compiled, &graph)),

@@ -180,6 +180,8 @@ pub struct PendingEpisode {
     pub key: EpisodeKey,
     /// Attempts that ended in our own faults.
     pub attempt: u32,
+    /// Those of them that count against the stage's limit: all since a person last had the task run again.
+    pub counted: u32,
 }
 
 /// Scored episodes, counted.
@@ -316,7 +318,8 @@ pub trait Journal: Send + Sync + 'static {
 
     /// What a person does before a cycle that nobody holds is run again: paused tasks are resumed, tasks that failed, were
     /// skipped or cancelled are reopened, all with no failed attempts; a cycle that failed or was cancelled is open again
-    /// with no wish to stop. All of it under a new epoch. Tasks that are pending stay so.
+    /// with no wish to stop. All of it under a new epoch. Tasks that are pending stay so; episodes of all these tasks get as
+    /// many tries as if there had been none.
     ///
     /// # Errors
     /// [`JournalError::Completed`], [`JournalError::Leased`], and [`JournalError::Illegal`] for a task that has succeeded;

@@ -48,6 +48,8 @@ struct Kept {
 struct Planned {
     task: TaskKey,
     attempt: u32,
+    /// Attempts that a person has forgiven.
+    forgiven: u32,
     last: Option<Episode>,
 }
 
@@ -152,6 +154,9 @@ impl Kept {
             if let Some(event) = state.status.reopening() {
                 lines.push((place, state.record(state.attempt, &event)?, event));
             }
+        }
+        for planned in self.episodes.values_mut().filter(|planned| tasks.contains(&planned.task)) {
+            planned.forgiven = planned.attempt;
         }
         self.epoch += 1;
         self.held = None;
@@ -318,7 +323,7 @@ impl Journal for MemoryJournal {
                 return Err(storage(format!("there is no task `{task}`")));
             }
             for key in keys {
-                let planned = || Planned { task: task.clone(), attempt: 0, last: None };
+                let planned = || Planned { task: task.clone(), attempt: 0, forgiven: 0, last: None };
                 kept.episodes.entry(key.clone()).or_insert_with(planned);
             }
             Ok(())
@@ -328,8 +333,13 @@ impl Journal for MemoryJournal {
     async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
         self.with(cycle, |kept| {
             let open = kept.episodes.iter().filter(|(_, planned)| planned.task == *task && planned.scored().is_none());
-            let mut pending: Vec<_> =
-                open.map(|(key, planned)| PendingEpisode { key: key.clone(), attempt: planned.attempt }).collect();
+            let mut pending: Vec<_> = open
+                .map(|(key, planned)| PendingEpisode {
+                    key: key.clone(),
+                    attempt: planned.attempt,
+                    counted: planned.attempt - planned.forgiven,
+                })
+                .collect();
             pending.sort_by(|a, b| (a.key.seed_index, &a.key.hotkey).cmp(&(b.key.seed_index, &b.key.hotkey)));
             Ok(pending)
         })

@@ -25,3 +25,4 @@ pub(crate) use build::digest as build_digest;
 pub use diagnostic::{Diagnostic, Diagnostics, Pointer, Severity};
 pub use family::{Family, Member, load_all, root_of};
 pub(crate) use family::{load, shown_path};
+pub(crate) use units::duration;

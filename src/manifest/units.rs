@@ -51,6 +51,14 @@ impl Span {
     }
 }
 
+/// A duration that was typed, in the words of manifests.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    Span::parse(text.trim()).map(|span| span.0)
+}
+
 fn no_unit(number: impl fmt::Display) -> String {
     format!("a duration needs a unit: `{number}s` or `{number}m`, not `{number}`")
 }

@@ -107,7 +107,7 @@ impl<J: Journal> Work<'_, J> {
         loop {
             let pending = self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await?;
             let pending: Vec<PendingEpisode> =
-                pending.into_iter().filter(|episode| episode.attempt < self.settings.attempts).collect();
+                pending.into_iter().filter(|episode| episode.counted < self.settings.attempts).collect();
             if pending.is_empty() {
                 return Ok(());
             }

@@ -135,8 +135,8 @@ async fn keep_attempt(connection: &mut PgConnection, cycle: CycleId, episode: &E
 
 /// Episodes of a task without a scored outcome, in the order they run.
 pub(super) async fn pending(pool: &PgPool, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, Error> {
-    let rows: Vec<(String, i32, String, i32)> = sqlx::query_as(
-        "select environment, seed_index, hotkey, attempt from episode
+    let rows: Vec<(String, i32, String, i32, i32)> = sqlx::query_as(
+        "select environment, seed_index, hotkey, attempt, attempt - forgiven from episode
          where cycle_id = $1 and stage = $2 and cell = $3 and (outcome is null or outcome = 'infra_fault')
          order by seed_index, hotkey, environment",
     )
@@ -145,9 +145,9 @@ pub(super) async fn pending(pool: &PgPool, cycle: CycleId, task: &TaskKey) -> Re
     .bind(&task.cell)
     .fetch_all(pool)
     .await?;
-    let pending = rows.into_iter().map(|(environment, seed_index, hotkey, attempt)| {
+    let pending = rows.into_iter().map(|(environment, seed_index, hotkey, attempt, counted)| {
         let key = key(&environment, seed_index, &hotkey)?;
-        Ok(PendingEpisode { key, attempt: number(attempt.into())? })
+        Ok(PendingEpisode { key, attempt: number(attempt.into())?, counted: number(counted.into())? })
     });
     pending.collect()
 }

@@ -59,6 +59,9 @@ pub enum Error {
         /// Some of those it may mean.
         candidates: Vec<String>,
     },
+    /// What it was made of has been deleted.
+    #[error("the episodes of cycle `{0}` have aged out: its scores and weights are kept, what they came from is not")]
+    AgedOut(CycleId),
     /// `@latest` in a database without cycles.
     #[error("there is no cycle yet")]
     NoCycle,

@@ -119,6 +119,7 @@ impl Journal for Store {
         let work = || async move {
             let mut transaction = self.begin().await?;
             super::reopen::reopen(&mut transaction, cycle, tasks).await?;
+            super::takeover::forgive(&mut transaction, cycle, tasks).await?;
             Ok(transaction.commit().await?)
         };
         Ok(self.persist(work).await?)

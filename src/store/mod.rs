@@ -10,6 +10,11 @@
 //! | `stage.rs` | stages, each with its tasks counted |
 //! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
 //! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
+//! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
+//! | `events.rs` | the journal as people follow it |
+//! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
+//! | `history.rs` | what finished cycles took |
+//! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
@@ -25,11 +30,15 @@ mod cycle;
 pub mod embedded;
 mod episode;
 mod error;
+mod events;
 mod fire;
+mod gc;
+mod history;
 mod holder;
 mod journal;
 mod lease;
 mod ledger;
+mod lineage;
 mod location;
 mod pool;
 mod publication;
@@ -39,6 +48,7 @@ mod retry;
 mod schedule;
 mod stage;
 mod status;
+mod takeover;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -51,8 +61,12 @@ pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
+pub use events::EventRow;
 pub use fire::{Fired, Outcome, Round};
+pub use gc::Aged;
+pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
+pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
 pub use publication::PublicationRow;
 pub use schedule::{PauseRow, ScheduleRow};
 pub use stage::StageRow;

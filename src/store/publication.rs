@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::cycle::{CycleId, Publication};
 
-use super::{Error, Store, error::Trouble};
+use super::{Error, Store, error::Trouble, lineage};
 
 /// A publication with its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,12 +35,16 @@ impl From<Row> for PublicationRow {
     }
 }
 
-/// Add a link to the chain, in the transaction that `connection` is in.
+/// Add a link to the chain, in the transaction that `connection` is in. The result of a cycle that does not publish is
+/// kept beside the chain, whatever its definition says: validators never see it.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     cycle: CycleId,
     publication: &Publication,
 ) -> Result<(), Trouble> {
+    if lineage::keep_draft(connection, cycle, publication).await? {
+        return Ok(());
+    }
     // Writers take turns until they commit, so that the chain has neither gaps nor forks; readers are not held up.
     sqlx::query("lock table publication in share row exclusive mode").execute(&mut *connection).await?;
     sqlx::query(

@@ -55,7 +55,7 @@ impl Store {
             let rows: Vec<(Uuid, bool, Option<serde_json::Value>)> = sqlx::query_as(
                 "select cycle_id, coalesce(lease_until > clock_timestamp(), false), holder
                  from cycle
-                 where status = 'open' and cycle_waits_for(cycle_id) is null
+                 where status = 'open' and paused_at is null and cycle_waits_for(cycle_id) is null
                    and (epoch > 0 or created_at < clock_timestamp() - interval '15 seconds'
                         or exists (select from schedule_fire fire where fire.cycle_id = cycle.cycle_id))
                  order by place",

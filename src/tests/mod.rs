@@ -19,6 +19,7 @@ mod language;
 mod ledger;
 mod lessons_durability;
 mod lessons_language;
+mod lessons_verbs;
 mod manifest;
 mod miner;
 mod runtime;
