@@ -9,6 +9,8 @@ mod context;
 mod dispatcher;
 mod expansion;
 mod gates;
+#[cfg(test)]
+mod lessons;
 mod limits;
 mod run;
 #[cfg(test)]

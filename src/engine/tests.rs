@@ -21,7 +21,7 @@ use crate::cycle::{
 use crate::plan::{self, Definition, Expect, Phase, Retry, Stage, Task};
 use crate::stage::{self, Output};
 
-fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
+pub(super) fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
     let task = |cell: &&str| Task {
         key: TaskKey { stage: id.parse().unwrap(), cell: (*cell).into() },
         matrix: Map::from_iter([("x".to_owned(), json!(cell))]),
@@ -55,7 +55,7 @@ fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
 }
 
 /// first -> wide[a, b, c] -> last; finally cleanup.
-fn definition() -> Definition {
+pub(super) fn definition() -> Definition {
     let mut last = stage("last", &["wide"], &[]);
     last.with.insert("all".into(), json!("${{ stages.wide.name }}"));
     let mut cleanup = stage("cleanup", &[], &[]);
@@ -71,7 +71,7 @@ fn definition() -> Definition {
     }
 }
 
-fn create(journal: &MemoryJournal, definition: &Definition) -> CycleId {
+pub(super) fn create(journal: &MemoryJournal, definition: &Definition) -> CycleId {
     let keys = definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect();
     let record = CycleRecord {
         id: CycleId::generate(),
@@ -90,20 +90,20 @@ fn create(journal: &MemoryJournal, definition: &Definition) -> CycleId {
     cycle
 }
 
-fn control() -> Control {
+pub(super) fn control() -> Control {
     Control { suspend: CancellationToken::new(), observer: Arc::new(|_| ()), parallelism: 2 }
 }
 
 /// Runs attempts: counts them, fails those it is told to, and answers with the task's name and settings.
 #[derive(Clone, Default)]
-struct Hands {
-    runs: Arc<Mutex<BTreeMap<String, usize>>>,
+pub(super) struct Hands {
+    pub(super) runs: Arc<Mutex<BTreeMap<String, usize>>>,
     /// Class and how many attempts of the task fail with it.
-    failing: BTreeMap<String, (FailureClass, usize)>,
+    pub(super) failing: BTreeMap<String, (FailureClass, usize)>,
 }
 
 impl Hands {
-    fn execute(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, stage::Error>> {
+    pub(super) fn execute(&self, attempt: Attempt) -> BoxFuture<'static, Result<Output, stage::Error>> {
         let task = attempt.task.to_string();
         let count = {
             let mut runs = self.runs.lock().unwrap();
@@ -128,16 +128,16 @@ impl Hands {
         })
     }
 
-    fn runs(&self, task: &str) -> usize {
+    pub(super) fn runs(&self, task: &str) -> usize {
         self.runs.lock().unwrap().get(task).copied().unwrap_or(0)
     }
 }
 
-async fn run_all<J: Journal>(journal: &Arc<J>, cycle: CycleId, hands: &Hands) -> Result<Ending, Error> {
+pub(super) async fn run_all<J: Journal>(journal: &Arc<J>, cycle: CycleId, hands: &Hands) -> Result<Ending, Error> {
     run(journal, cycle, |_, attempt| hands.execute(attempt), control()).await
 }
 
-async fn status(journal: &impl Journal, cycle: CycleId, task: &str) -> TaskStatus {
+pub(super) async fn status(journal: &impl Journal, cycle: CycleId, task: &str) -> TaskStatus {
     let record = journal.load(cycle).await.unwrap();
     record.tasks.into_iter().find(|state| state.key.to_string() == task).unwrap().status
 }
@@ -313,16 +313,16 @@ async fn a_suspended_cycle_goes_on_later() {
 
 /// When a journal fails: before the write that fails, or right after it, as a crash would.
 #[derive(Clone, Copy, PartialEq)]
-enum Crash {
+pub(super) enum Crash {
     Before,
     After,
 }
 
 /// A journal whose n-th write is the last thing that happens.
-struct Crashing {
-    journal: Arc<MemoryJournal>,
-    crash: Crash,
-    left: AtomicUsize,
+pub(super) struct Crashing {
+    pub(super) journal: Arc<MemoryJournal>,
+    pub(super) crash: Crash,
+    pub(super) left: AtomicUsize,
 }
 
 impl Crashing {

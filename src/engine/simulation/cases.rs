@@ -26,7 +26,7 @@ impl Case {
     pub(super) fn random(random: &mut StdRng) -> Self {
         let pools = BTreeMap::from([("one".to_owned(), 1), ("two".to_owned(), 2)]);
         let mut stages: Vec<Stage> = Vec::new();
-        for index in 0..random.random_range(2..6) {
+        for index in 0..random.random_range(2..5) {
             let stage = main_stage(random, index, &stages);
             stages.push(stage);
         }
