@@ -320,10 +320,12 @@ impl Child {
 
     /// What the child wrote before its end may still be in the pipe.
     async fn hear_out(&mut self) {
-        if let Some(mut errors) = self.errors.take()
-            && timeout(Duration::from_secs(1), &mut errors).await.is_err()
-        {
-            errors.abort();
+        // Kept until it has ended: whoever waits may give up in the middle and wait again.
+        if let Some(errors) = &mut self.errors {
+            if timeout(Duration::from_secs(1), &mut *errors).await.is_err() {
+                errors.abort();
+            }
+            self.errors = None;
         }
     }
 
