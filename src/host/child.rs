@@ -97,12 +97,15 @@ impl fmt::Display for LastWords {
 pub struct Program {
     name: String,
     command: Command,
+    /// The name its standard error is logged under; none if it is only kept for the error message.
+    logged_as: Option<String>,
 }
 
 impl Program {
     /// A program by its path, under the name that messages use.
     pub fn new(name: impl Into<String>, path: impl AsRef<Path>) -> Self {
-        Self { name: name.into(), command: Command::new(path.as_ref()) }
+        let name = name.into();
+        Self { logged_as: Some(name.clone()), name, command: Command::new(path.as_ref()) }
     }
 
     /// The name that messages use.
@@ -147,6 +150,13 @@ impl Program {
         self
     }
 
+    /// Without a log line for what it writes to standard error, which may hold secrets that it was given.
+    #[must_use]
+    pub fn unlogged(mut self) -> Self {
+        self.logged_as = None;
+        self
+    }
+
     /// In this working directory.
     #[must_use]
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
@@ -160,7 +170,7 @@ impl Program {
     /// # Errors
     /// [`ChildError::Start`].
     pub async fn start(self) -> Result<Child, ChildError> {
-        let Self { name, mut command } = self;
+        let Self { name, mut command, logged_as } = self;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         die_with_parent(command.as_std_mut(), Signal::SIGKILL);
         let handle = tokio::runtime::Handle::current();
@@ -172,7 +182,7 @@ impl Program {
         .and_then(|spawned| spawned);
         let mut process = spawned.map_err(|source| ChildError::Start { name: name.clone(), source })?;
         let tail = Tail::default();
-        let errors = process.stderr.take().map(|stream| tokio::spawn(listen(stream, name.clone(), tail.clone())));
+        let errors = process.stderr.take().map(|stream| tokio::spawn(listen(stream, logged_as, tail.clone())));
         Ok(Child {
             group: process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw),
             stdin: process.stdin.take(),
@@ -325,17 +335,19 @@ impl Child {
 
     /// What the child wrote before its end may still be in the pipe.
     async fn hear_out(&mut self) {
-        if let Some(mut errors) = self.errors.take()
-            && timeout(Duration::from_secs(1), &mut errors).await.is_err()
-        {
-            errors.abort();
+        // Kept until it has ended: whoever waits may give up in the middle and wait again.
+        if let Some(errors) = &mut self.errors {
+            if timeout(Duration::from_secs(1), &mut *errors).await.is_err() {
+                errors.abort();
+            }
+            self.errors = None;
         }
     }
 
     /// Keep the pipe empty, so that a child that goes on printing never blocks.
     fn drain_output(&mut self) {
         if let Some(stdout) = self.stdout.take() {
-            tokio::spawn(listen(stdout, self.name.clone(), Tail::default()));
+            tokio::spawn(listen(stdout, Some(self.name.clone()), Tail::default()));
         }
     }
 
@@ -374,10 +386,12 @@ impl Tail {
     }
 }
 
-async fn listen(stream: impl AsyncRead + Unpin, name: String, tail: Tail) {
+async fn listen(stream: impl AsyncRead + Unpin, logged_as: Option<String>, tail: Tail) {
     let mut stream = BufReader::new(stream);
     while let Some(line) = read_line(&mut stream).await {
-        tracing::info!(child.name = name, "{name}: {line}");
+        if let Some(name) = &logged_as {
+            tracing::info!(child.name = name, "{name}: {line}");
+        }
         tail.push(line);
     }
 }

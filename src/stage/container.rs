@@ -67,7 +67,8 @@ fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) ->
     let name = format!("`{program}`");
     // Only a path is looked for below the root; a name is found in PATH.
     let program = if program.contains('/') { root.join(program) } else { program.into() };
-    let command = Program::new(name, program).args(&settings.command[1..]).current_dir(directory).with_clean_env();
+    let command =
+        Program::new(name, program).args(&settings.command[1..]).current_dir(directory).with_clean_env().unlogged();
     settings.env.iter().fold(command.env("PATH", path), |command, (name, value)| command.env(name, value))
 }
 
