@@ -181,7 +181,7 @@ impl Run {
             self.alone = None;
         }
         match played {
-            Played::Suspect(report) if !was_alone && self.faults < HOPELESS => {
+            Played::Suspect(report) if !was_alone && !self.is_hopeless() => {
                 self.suspects.push_back((start, report));
                 self.take_back(start).await
             }
@@ -190,12 +190,27 @@ impl Run {
                 self.take_back(start).await
             }
             Played::Ended(report) | Played::Suspect(report) => {
-                self.faults = if report.outcome.is_scored() { 0 } else { self.faults + 1 };
+                self.count(&report);
                 self.scheduler.ended(start.miner);
                 self.report(start.episode, report).await?;
-                if self.faults >= HOPELESS { self.report_suspects().await } else { Ok(()) }
+                if self.is_hopeless() { self.report_suspects().await } else { Ok(()) }
             }
         }
+    }
+
+    fn count(&mut self, report: &EpisodeReport) {
+        if report.outcome.is_scored() {
+            self.faults = 0;
+            self.slots.faults.store(0, Ordering::Relaxed);
+        } else {
+            self.faults += 1;
+            self.slots.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing has ended well for too long, in this request or on the whole server.
+    fn is_hopeless(&self) -> bool {
+        self.faults >= HOPELESS || self.slots.faults.load(Ordering::Relaxed) > HOPELESS
     }
 
     /// The simulator fails whatever it runs.
