@@ -4,7 +4,8 @@
 //!
 //! When a worker dies, an episode that kills workers must not cost others a try. Those that were with their miners start
 //! again. Of several that the worker owed an answer one may be the killer: each of these is played again with no other
-//! episode of this request beside it, and only one that takes a worker along once more is reported as lost.
+//! episode of this request beside it, and only one that takes a worker along once more is reported as lost. Where every
+//! episode ends that way, it is not the episode: then all are reported, as nobody could wait for each of them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,6 +34,9 @@ use super::{
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// Faults in a row, with no good episode between them, after which no suspect is played alone any more.
+const HOPELESS: u32 = 2;
+
 /// The reader of the answer has gone.
 struct Gone;
 
@@ -47,8 +51,10 @@ pub(super) struct Run {
     lines: mpsc::Sender<Bytes>,
     playing: JoinSet<Played>,
     started: HashMap<Id, Start>,
-    /// To be played alone. The scheduler counts them as in flight.
-    suspects: VecDeque<Start>,
+    /// To be played alone, each with its report in case that makes no sense. The scheduler counts them as in flight.
+    suspects: VecDeque<(Start, EpisodeReport)>,
+    /// Faults of ours since an episode has ended well.
+    faults: u32,
     /// The suspect that is being played.
     alone: Option<Id>,
 }
@@ -74,6 +80,7 @@ impl Run {
             playing: JoinSet::new(),
             started: HashMap::new(),
             suspects: VecDeque::new(),
+            faults: 0,
             alone: None,
         }
     }
@@ -149,7 +156,7 @@ impl Run {
     }
 
     async fn start(&mut self, lease: Lease) -> Result<(), Gone> {
-        let suspect = self.suspects.pop_front();
+        let suspect = self.suspects.pop_front().map(|(start, _)| start);
         let Some(start) = suspect.or_else(|| self.scheduler.start()) else { return Ok(()) };
         self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
         let episode = Episode {
@@ -174,8 +181,8 @@ impl Run {
             self.alone = None;
         }
         match played {
-            Played::Suspect(_) if !was_alone => {
-                self.suspects.push_back(start);
+            Played::Suspect(report) if !was_alone && !self.is_hopeless() => {
+                self.suspects.push_back((start, report));
                 self.take_back(start).await
             }
             Played::Disturbed => {
@@ -183,16 +190,43 @@ impl Run {
                 self.take_back(start).await
             }
             Played::Ended(report) | Played::Suspect(report) => {
+                self.count(&report);
                 self.scheduler.ended(start.miner);
-                self.report(start.episode, report).await
+                self.report(start.episode, report).await?;
+                if self.is_hopeless() { self.report_suspects().await } else { Ok(()) }
             }
         }
+    }
+
+    fn count(&mut self, report: &EpisodeReport) {
+        if report.outcome.is_scored() {
+            self.faults = 0;
+            self.slots.faults.store(0, Ordering::Relaxed);
+        } else {
+            self.faults += 1;
+            self.slots.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing has ended well for too long, in this request or on the whole server.
+    fn is_hopeless(&self) -> bool {
+        self.faults >= HOPELESS || self.slots.faults.load(Ordering::Relaxed) > HOPELESS
+    }
+
+    /// The simulator fails whatever it runs.
+    async fn report_suspects(&mut self) -> Result<(), Gone> {
+        while let Some((start, report)) = self.suspects.pop_front() {
+            self.scheduler.ended(start.miner);
+            self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
+            self.report(start.episode, report).await?;
+        }
+        Ok(())
     }
 
     /// No worker is left: what has not ended cannot run here, and has lost nothing.
     fn give_up(&mut self) {
         self.scheduler.give_up();
-        for suspect in self.suspects.drain(..) {
+        for (suspect, _) in self.suspects.drain(..) {
             self.scheduler.ended(suspect.miner);
         }
     }

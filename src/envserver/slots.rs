@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
 };
 
 use tokio::sync::oneshot;
@@ -18,6 +18,8 @@ pub(super) struct AllLost;
 pub(super) struct Slots {
     per_worker: u32,
     state: Mutex<State>,
+    /// Faults of ours since an episode of any request has ended well.
+    pub(super) faults: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl Slots {
     /// Places for this many workers, none of which is there yet.
     pub(super) fn new(workers: u32, per_worker: u32) -> Arc<Self> {
         let seats = (0..workers).map(|_| Seat::Empty).collect();
-        Arc::new(Self { per_worker, state: Mutex::new(State { seats, waiting: VecDeque::new(), generation: 0 }) })
+        let state = Mutex::new(State { seats, waiting: VecDeque::new(), generation: 0 });
+        Arc::new(Self { per_worker, state, faults: AtomicU32::new(0) })
     }
 
     /// A worker has come.

@@ -234,9 +234,9 @@ mod tests {
         let ledger = Memory::default();
         // `setsid` takes the grandchild out of the group; its parent ends, so that nobody is above it.
         let (mut child, id) =
-            start(shell("setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null &"), &ledger).await.unwrap();
+            start(shell("setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null & read line"), &ledger).await.unwrap();
         let grandchild: u32 = child.next_line().await.unwrap().parse().unwrap();
-        assert!(child.wait().await.unwrap().success());
+        child.stop(Duration::from_secs(60)).await;
         let resource = ledger.0.lock().unwrap().first().cloned().unwrap();
         assert_eq!((resource.id, resource.name.as_str()), (id, "the test program"));
         let grandchild = Identity::of(grandchild).expect("it has left the group that was killed");

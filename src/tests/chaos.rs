@@ -5,7 +5,7 @@ use sqlx::Executor;
 
 use crate::support::{
     database::{TestDatabase, Version},
-    program::{Place, Ran, pipeline, turn, workspace},
+    program::{Place, Ran, pipeline, repository, turn, workspace},
 };
 
 /// `robo chaos` in a database of its own.
@@ -95,6 +95,21 @@ async fn a_pipeline_that_never_completes_is_told_from_one_that_differs() {
     let ran = chaos(&database, words("--points 1")).await;
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("does not complete even when nothing disturbs it"), "{}", ran.stderr);
+}
+
+/// A page that names what proves it must not outlive a test.
+#[test]
+fn every_test_that_the_page_on_faults_names_exists() {
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let page = read("docs/faults.md");
+    let mut named = 0;
+    for name in page.split('`').filter(|text| text.contains("::") && !text.contains(char::is_whitespace)) {
+        let (area, test) = name.rsplit_once("::").unwrap();
+        let source = read(&format!("src/tests/{}.rs", area.replace("::", "/")));
+        assert!(source.contains(&format!("fn {test}()")), "docs/faults.md names `{name}`, which is not there");
+        named += 1;
+    }
+    assert!(named > 20, "{named}");
 }
 
 /// Real episodes: simulators, miners and their servers die with the process, at points that a printed seed chooses.

@@ -292,6 +292,19 @@ async fn killer_among_others(how: &str, fault: InfraFault) {
     }
 }
 
+/// Each of them played alone would take the worker along: after two of them it is plain that it is not the episode.
+#[tokio::test]
+async fn a_simulator_that_always_dies_is_not_asked_about_every_episode() {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &[]);
+    open(&server, vec![faulty("crash")], 1, 16).await;
+    let miner = Serving::demo_miner("noop", &[]);
+    let miners: Vec<(String, String)> = (0..12).map(|n| (format!("m{n}"), miner.url())).collect();
+    let miners: Vec<(&str, String)> = miners.iter().map(|(name, url)| (name.as_str(), url.clone())).collect();
+    let reports = run_what_can_be(&server, &request("faulty/crash", &miners, [13])).await;
+    assert!(reports.len() > 5, "one death an episode leaves no worker after five: {}", reports.len());
+}
+
 #[tokio::test]
 async fn workers_that_always_die_end_the_request() {
     let package = faulty_package();

@@ -65,11 +65,12 @@ impl Bench {
 
 /// A process that survives its parent: the kernel's promise does not reach it, only its mark tells whose it is.
 async fn survivor(ledger: &CycleLedger) -> Identity {
-    let script =
-        Program::new("a server", "/bin/sh").args(["-c", "setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null &"]);
+    let script = Program::new("a server", "/bin/sh")
+        .args(["-c", "setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null & read line"]);
     let (mut child, _) = ledger::start(script, ledger).await.unwrap();
     let survivor = child.next_line().await.unwrap().parse().unwrap();
-    child.wait().await.unwrap();
+    // Its parent ends when its input does.
+    child.stop(std::time::Duration::from_secs(60)).await;
     let survivor = Identity::of(survivor).unwrap();
     assert_eq!(survivor.state(), State::Alive);
     survivor
