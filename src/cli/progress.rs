@@ -10,15 +10,20 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::render;
-use crate::cycle::{Entry, EnvironmentId, TaskEvent};
+use crate::cycle::{Entry, EnvironmentId, StageId, TaskEvent};
 use crate::stage::EpisodeProgress;
 
 /// How often an environment gets a plain line while its episodes run.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How many tasks of a stage get a line as they start. Of thousands, only what goes wrong is told.
+const STARTS_SHOWN: u64 = 40;
+
 /// Shows progress on standard error.
 pub(super) struct Board {
     live: Option<MultiProgress>,
+    /// Attempts that have started, by stage.
+    starts: Mutex<HashMap<StageId, u64>>,
     lines: Mutex<HashMap<EnvironmentId, Line>>,
 }
 
@@ -33,7 +38,7 @@ struct Line {
 impl Board {
     pub(super) fn new() -> Self {
         let live = stderr().is_terminal().then(MultiProgress::new);
-        Self { live, lines: Mutex::new(HashMap::new()) }
+        Self { live, starts: Mutex::default(), lines: Mutex::default() }
     }
 
     /// A line that stays.
@@ -49,13 +54,28 @@ impl Board {
     pub(super) fn entry(&self, entry: &Entry) {
         let task = &entry.task;
         match &entry.event {
-            TaskEvent::Started if !matches!(task.stage.as_str(), "episodes") => self.say(&format!("{task} ...")),
+            TaskEvent::Started if !matches!(task.stage.as_str(), "episodes") => {
+                let started = self.count_start(&task.stage);
+                if started < STARTS_SHOWN {
+                    self.say(&format!("{task} ..."));
+                } else if started == STARTS_SHOWN {
+                    self.say(&format!("{task} ... and more of `{}`, of which only failures are told", task.stage));
+                }
+            }
             TaskEvent::Retried { failure } => self.say(&format!("{task} failed and will be tried again: {failure}")),
             TaskEvent::Failed { failure } => self.say(&format!("{task} failed: {failure}")),
             TaskEvent::Paused { failure } => self.say(&format!("{task} failed and waits for somebody: {failure}")),
             TaskEvent::Skipped { reason } => self.say(&format!("{task} skipped: {reason}")),
             _ => {}
         }
+    }
+
+    /// How many attempts of a stage have started before this one.
+    fn count_start(&self, stage: &StageId) -> u64 {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = starts.entry(stage.clone()).or_default();
+        *count += 1;
+        *count - 1
     }
 
     /// News of an environment's episodes.
@@ -125,6 +145,14 @@ fn describe(progress: &EpisodeProgress, elapsed: Duration, scored_before: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lesson_10_starts_are_counted_by_stage() {
+        let board = Board::new();
+        let [wide, other] = ["wide", "other"].map(|stage| stage.parse::<StageId>().unwrap());
+        assert_eq!((0..3).map(|_| board.count_start(&wide)).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(board.count_start(&other), 0);
+    }
 
     #[test]
     fn a_line_says_how_far_and_how_fast() {

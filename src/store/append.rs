@@ -137,14 +137,19 @@ pub(super) async fn locked_tasks(
 ) -> Result<HashMap<TaskKey, Locked>, Trouble> {
     let keys: BTreeSet<&TaskKey> = keys.collect();
     let rows: Vec<LockedRow> = sqlx::query_as(
-        "select task.stage, task.cell, task.attempt, task.failed_attempts, task.status, task.output::text,
-                task.failure::text, task.reason, task.pool
+        // Looked up one by one through the key, whatever the planner thinks of tables it has not analysed yet: else each batch
+        // of a wide cycle would read all of its tasks. It also locks them in the order of the arrays.
+        "select found.stage, found.cell, found.attempt, found.failed_attempts, found.status, found.output::text,
+                found.failure::text, found.reason, found.pool
          from unnest($4::text[], $5::text[]) as wanted (stage, cell)
-         join task on task.cycle_id = $1 and task.stage = wanted.stage and task.cell = wanted.cell
+         cross join lateral (
+             select * from task
+             where task.cycle_id = $1 and task.stage = wanted.stage and task.cell = wanted.cell
+             limit 1 for update
+         ) found
          join cycle on cycle.cycle_id = $1
          where $2::uuid is null or (cycle.owner = $2 and cycle.epoch = $3 and cycle.status = 'open')
-         order by task.stage, task.cell
-         for update of task for share of cycle",
+         for share of cycle",
     )
     .bind(cycle.as_uuid())
     .bind(lease.map(|lease| lease.owner))
@@ -221,7 +226,13 @@ pub(super) async fn write(
          from unnest($8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[],
                      $15::text[], $16::text[], $17::boolean[], $18::boolean[])
               as changed (stage, cell, status, attempt, failed_attempts, output, failure, reason, pool, begins, ends)
-         where task.cycle_id = $1 and task.stage = changed.stage and task.cell = changed.cell",
+         -- The rows are locked and stay where they are; see `locked_tasks` for why they are looked up one by one.
+         cross join lateral (
+             select ctid as place from task
+             where task.cycle_id = $1 and task.stage = changed.stage and task.cell = changed.cell
+             limit 1
+         ) found
+         where task.ctid = found.place",
     )
     .bind(cycle.as_uuid())
     .bind(epoch)

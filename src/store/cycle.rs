@@ -364,8 +364,11 @@ pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result
              from task where task.cycle_id = cycle.cycle_id
          ) task
          cross join lateral (
-             select count(*) as planned, count(*) filter (where outcome <> 'infra_fault') as scored
-             from episode where episode.cycle_id = cycle.cycle_id
+             select planned, planned - pending as scored
+             from (select count(*) as planned from episode where episode.cycle_id = cycle.cycle_id) every,
+                  -- Two counts that indexes alone can answer, of a table that may hold a quarter of a million rows a cycle.
+                  (select count(*) as pending from episode
+                   where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault')) open
          ) episode
          where ($1::uuid is null or cycle_id = $1) and ($3::uuid is null or cycle_id < $3)
          order by cycle_id desc
