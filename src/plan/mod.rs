@@ -24,6 +24,7 @@ mod rules;
 pub mod schema;
 mod secrets;
 mod settings;
+mod vocabulary;
 
 pub use build::{BuildError, check_builds};
 pub use compile::{Compiled, compile};
