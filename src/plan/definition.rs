@@ -12,7 +12,7 @@ use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
 use crate::manifest::simulation::Simulation;
 
-use super::kinds::Type as OutputType;
+use super::kinds::{Kind, Type as OutputType};
 
 /// A pipeline with its inputs bound, its environments and matrices expanded, in the order it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,6 +187,14 @@ pub struct Stage {
     pub timeout_ms: u64,
     /// How many episodes must be scored.
     pub expect: Expect,
+}
+
+impl Stage {
+    /// Names of its outputs: those of its kind and those that the pipeline declares.
+    pub fn output_names(&self) -> impl Iterator<Item = &str> {
+        let fixed = Kind::find(&self.uses).map_or(&[][..], |kind| kind.outputs).iter().map(|output| output.name);
+        fixed.chain(self.outputs.keys().map(String::as_str))
+    }
 }
 
 /// When a stage runs.

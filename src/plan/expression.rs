@@ -3,9 +3,11 @@
 //! An expression sees `inputs`, `cycle`, `stages` and `matrix`, and nothing else of the world: no files, no clock, no
 //! randomness. It runs on a budget. Values travel as JSON; only strings, numbers and booleans can be part of a longer text.
 
-use minijinja::value::Serde;
+use minijinja::value::{Kwargs, Serde, ValueKind};
 use minijinja::{Environment, ErrorKind, Expression, UndefinedBehavior, filters, functions};
 use serde_json::Value;
+
+use super::vocabulary::{self, FUNCTIONS, Unknown};
 
 /// Steps an expression may take; far above what any manifest needs.
 const FUEL: u64 = 200_000;
@@ -21,10 +23,6 @@ const LONGEST_TEXT: usize = 1 << 20;
 
 /// The most bytes in all texts of what an expression gives.
 const MOST_BYTES: usize = 64 << 20;
-
-/// What can be called: `length(x)` or `x | length`.
-pub(super) const FUNCTIONS: [&str; 14] =
-    ["abs", "default", "first", "int", "join", "last", "length", "map", "max", "min", "range", "round", "sort", "sum"];
 
 /// Why an expression has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +54,7 @@ impl ExpressionError {
 
 /// What people of other languages write.
 fn habit(expression: &str) -> Option<String> {
-    let unquoted = without_texts(expression);
+    let unquoted = vocabulary::without_texts(expression);
     let hint = if unquoted.contains("&&") {
         "write `and` in place of `&&`"
     } else if unquoted.contains("||") {
@@ -69,20 +67,6 @@ fn habit(expression: &str) -> Option<String> {
         return None;
     };
     Some(hint.to_owned())
-}
-
-fn without_texts(expression: &str) -> String {
-    let mut plain = String::new();
-    let mut quote = None;
-    for character in expression.chars() {
-        match quote {
-            Some(open) if character == open => quote = None,
-            Some(_) => {}
-            None if character == '"' || character == '\'' => quote = Some(character),
-            None => plain.push(character),
-        }
-    }
-    plain
 }
 
 /// A piece of a text with expressions in it.
@@ -220,7 +204,7 @@ pub(super) fn evaluate(expression: &str, context: &Value) -> Result<Value, Expre
 
 /// What an expression has come to, as JSON.
 pub(super) fn json_of(expression: &str, value: &minijinja::Value) -> Result<Value, ExpressionError> {
-    if value.is_undefined() {
+    if has_gap(value) {
         return Err(ExpressionError::new(expression, "something in the expression has no value"));
     }
     let json = serde_json::to_value(value)
@@ -231,6 +215,45 @@ pub(super) fn json_of(expression: &str, value: &minijinja::Value) -> Result<Valu
         return Err(ExpressionError::new(expression, "the result is not a finite number"));
     }
     Ok(json)
+}
+
+/// Whether something in a value is missing: it would become an empty value without a word.
+fn has_gap(value: &minijinja::Value) -> bool {
+    let below = match value.kind() {
+        ValueKind::Undefined => return true,
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter().ok(),
+        ValueKind::Map => {
+            let items = value.try_iter().into_iter().flatten();
+            return items.filter_map(|name| value.get_item(&name).ok()).any(|item| has_gap(&item));
+        }
+        _ => None,
+    };
+    below.is_some_and(|mut items| items.any(|item| has_gap(&item)))
+}
+
+/// `values | length`. The engine's own calls what is missing empty.
+fn length(value: &minijinja::Value) -> Result<usize, minijinja::Error> {
+    if value.is_undefined() { Err(ErrorKind::UndefinedError.into()) } else { filters::length(value) }
+}
+
+/// `values | map(attribute='name')`: one field of every value.
+fn pick(values: minijinja::Value, options: Kwargs) -> Result<Vec<minijinja::Value>, minijinja::Error> {
+    let name: String = options.get("attribute")?;
+    options.assert_all_used()?;
+    // The engine takes what is missing for an empty list.
+    if values.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    if !matches!(values.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "`map` takes a list"));
+    }
+    values
+        .try_iter()?
+        .map(|value| match value.get_attr(&name)? {
+            field if field.is_undefined() => Err(ErrorKind::UndefinedError.into()),
+            field => Ok(field),
+        })
+        .collect()
 }
 
 /// A result has a size that a database and a page can bear.
@@ -282,7 +305,11 @@ pub(super) fn compile<'e>(
         let message = format!("the expression is longer than {LONGEST_EXPRESSION} bytes");
         return Err(ExpressionError::new(&start, message));
     }
-    engine.compile_expression(expression).map_err(|error| ExpressionError::from_engine(expression, &error))
+    let compiled =
+        engine.compile_expression(expression).map_err(|error| ExpressionError::from_engine(expression, &error))?;
+    let unknown = |Unknown { message, help }| ExpressionError { help, ..ExpressionError::new(expression, message) };
+    vocabulary::check(expression).map_err(unknown)?;
+    Ok(compiled)
 }
 
 pub(super) fn engine<'s>() -> Environment<'s> {
@@ -299,11 +326,13 @@ pub(super) fn engine<'s>() -> Environment<'s> {
     }
     register! {
         "abs": filters::abs, "default": filters::default, "first": filters::first, "int": filters::int,
-        "join": filters::join, "last": filters::last, "length": filters::length, "map": filters::map,
+        "join": filters::join, "last": filters::last, "length": length, "map": pick,
         "max": filters::max,
         "min": filters::min, "range": functions::range, "round": filters::round, "sort": filters::sort,
         "sum": filters::sum,
     }
+    engine.add_test("defined", minijinja::tests::is_defined);
+    engine.add_test("none", minijinja::tests::is_none);
     engine
 }
 
@@ -355,6 +384,28 @@ mod tests {
         assert_eq!(error("${{ true || false }}").help.unwrap(), "write `or` in place of `||`");
         assert_eq!(error("${{ !true }}").help.unwrap(), "write `not` in place of `!`");
         assert!(references("nosuch(1)").unwrap().contains(&"nosuch".to_owned()));
+    }
+
+    #[test]
+    fn what_may_be_missing_is_said_so() {
+        let value = |text: &str| evaluate(text, &context()).unwrap();
+        assert_eq!(value("stages.discover.gone | default('none')"), "none");
+        assert_eq!(value("stages.discover.miners | map(attribute='uid') | sum"), 1);
+        assert_eq!(value("range(3) | join('-')"), "0-1-2");
+        assert_eq!(value("stages.discover.gone is defined or stages.discover.count is none"), false);
+        assert_eq!(value("[2, 1] | sort"), json!([1, 2]));
+        for function in FUNCTIONS.iter().filter(|name| **name != "default" && **name != "map") {
+            let gap = format!("stages.discover.gone | {function}");
+            assert!(evaluate(&gap, &context()).is_err(), "{gap}");
+        }
+        for gap in [
+            "stages.discover.miners | map(attribute='gone')",
+            "inputs.nope | map(attribute='a')",
+            "[inputs.n, inputs.nope]",
+            "{'a': [inputs.nope]}",
+        ] {
+            assert!(evaluate(gap, &context()).unwrap_err().message.contains("no value"), "{gap}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod schedule;
 pub mod schema;
 mod secrets;
 mod settings;
+mod vocabulary;
 
 pub use build::{BuildError, check_builds};
 pub use codeless::program_digest;

@@ -290,3 +290,50 @@ fn unknown(message: String, written: &str, known: &[&str]) -> (String, Option<St
     };
     (message, help)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Diagnostics;
+    use crate::manifest::decode::decode;
+    use crate::manifest::pipeline::Pipeline;
+    use crate::plan::draft;
+    use crate::plan::kinds::{Kind, Output};
+
+    static FREE: Kind = Kind {
+        name: "test/free",
+        doc: "",
+        settings: &[],
+        outputs: &[Output { name: "exit", kind: Type::Integer, doc: "" }],
+        declares_outputs: true,
+    };
+
+    #[test]
+    fn declared_outputs_are_known_by_name_and_type() {
+        let text = "version: 1\nname: p\nstages:
+  a: { uses: test/free, outputs: { points: { type: scores }, notes: { type: list, description: why } } }
+  many: { uses: test/free, matrix: { x: [1] }, outputs: { points: { type: scores } } }
+  user: { uses: environments/teardown }\n";
+        let document = Document::parse("p.yaml", text.as_bytes()).unwrap();
+        let pipeline: Pipeline = decode(&document, &mut Diagnostics::default()).unwrap();
+        let mut drafts = draft::drafts(&document, &pipeline, &mut Diagnostics::default());
+        for draft in drafts.iter_mut().filter(|draft| draft.wire.uses.value == FREE.name) {
+            draft.kind = Some(&FREE);
+        }
+        let inputs = Inputs::default();
+        let scope = Scope { document: &document, inputs: &inputs, environments: &[], drafts: &drafts };
+        let check = |name: &str| scope.check_text(2, drafts[2].at, &format!("${{{{ {name} }}}}"));
+        for (name, kind) in [
+            ("stages.a.points", Type::Scores),
+            ("stages.a.notes", Type::List),
+            ("stages.a.exit", Type::Integer),
+            ("stages.a.points.entries", Type::Any),
+            ("stages.many.points", Type::List),
+        ] {
+            assert_eq!(check(name).unwrap().kind, Some(kind), "{name}");
+        }
+        let near = check("stages.a.pionts").unwrap_err().remove(0).to_string();
+        assert!(near.contains("stage `a` has no output `pionts`") && near.contains("did you mean `points`?"), "{near}");
+        assert_eq!(drafts[0].outputs().len(), 3);
+    }
+}

@@ -24,6 +24,12 @@ fn lesson_7_errors_at_load() {
         ("when: \"${{ cycle.blok > 0 }}\"", "`cycle` has no field `blok`", "did you mean `block`?"),
         ("when: \"${{ true && false }}\"", "the expression is wrong", "write `and` in place of `&&`"),
         ("when: \"${{ inputs.netuid }}\"", "a condition is true or false, this is integer", ""),
+        (
+            "when: \"${{ stages.discover.miners | lenght > 0 }}\"",
+            "there is no function `lenght`",
+            "did you mean `length`?",
+        ),
+        ("when: \"${{ stages.discover.count is definde }}\"", "nothing `is definde`", "did you mean `defined`?"),
         ("whn: true", "unknown key `whn`", "did you mean `when`?"),
         ("matrix: { x: \"${{ stages.discover.count }}\" }", "a matrix needs a list, this is integer", ""),
     ] {
@@ -78,9 +84,14 @@ fn lesson_7_an_inferred_dependency_is_pointed_out() {
 #[test]
 fn lesson_7_missing_is_not_empty() {
     let context = json!({ "stages": { "a": { "miner": { "uid": 1 }, "quoted": "a\" ] }} ${{ inputs.x }}" } } });
-    for missing in
-        ["stages.a.gone", "stages.a.miner.hotkey", "stages.b.x", "stages.a.miner.hotkey ~ 'x'", "stages.a.gone == ''"]
-    {
+    for missing in [
+        "stages.a.gone",
+        "stages.a.miner.hotkey",
+        "stages.b.x",
+        "stages.a.miner.hotkey ~ 'x'",
+        "stages.a.gone == ''",
+        "stages.a.gone | length",
+    ] {
         for text in [format!("${{{{ {missing} }}}}"), format!("before ${{{{ {missing} }}}} after")] {
             let error = plan::render(&json!(text), &context).expect_err(&text);
             assert!(error.message.contains("no value"), "{text}: {error}");

@@ -219,6 +219,34 @@ fn a_definition_is_complete() {
 }
 
 #[test]
+fn the_one_stage_of_episodes_may_choose_its_environments_late() {
+    let root = Root::new();
+    let text = |more: &str| {
+        format!(
+            "version: 1\nname: p\nenvironments: [metaworld/*]\nstages:
+  discover: {{ uses: file/miners, with: {{ miners: [{{ uid: 1, hotkey: a, endpoint: \"demo:noop\" }}] }} }}
+  episodes:
+    depends_on: [discover]
+    uses: episodes/run
+    matrix: {{ environment: \"${{{{ cycle.environments if stages.discover.count > 0 else [] }}}}\" }}
+    with: {{ episodes: 1 }}
+{more}"
+        )
+    };
+    let compiled = compile(&root.write("pipelines/p.yaml", text("")), &[], &[]).unwrap();
+    let stage = compiled.definition.stages.iter().find(|stage| stage.uses == "episodes/run").unwrap();
+    assert_eq!(compiled.definition.planned_episodes(stage), None);
+    let context = json!({
+        "stages": { "discover": { "count": 1 } }, "cycle": { "environments": ["metaworld/push-v3", "metaworld/reach-v3"] },
+    });
+    let tasks = plan::expand(stage, &context).unwrap();
+    assert_eq!(tasks.len(), 2);
+    let second = "  again: { depends_on: [discover], uses: episodes/run, with: { episodes: 1, environment: metaworld/push-v3 } }\n";
+    let problems = compile(&root.write("pipelines/p.yaml", text(second)), &[], &[]).unwrap_err().to_string();
+    assert!(problems.contains("only in the pipeline's one such stage"), "{problems}");
+}
+
+#[test]
 fn plan_and_graph_as_an_operator_sees_them() {
     for (name, arguments) in [
         ("plan_table", vec!["plan", "pipelines/quickstart.yaml", "-i", "episodes_per_env=2"]),
