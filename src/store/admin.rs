@@ -16,7 +16,7 @@ const OLDEST_SERVER: i32 = 130_000;
 const RESET: &str = "
     drop table if exists schedule_fire, schedule_pause, schedule, publication, episode_attempt, episode, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change();
-    drop function if exists note_concurrency(), cycle_waits_for(uuid);
+    drop function if exists cycle_waits_for(uuid);
 ";
 
 /// Whether `create` had anything to do.
