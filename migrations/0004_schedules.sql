@@ -11,17 +11,6 @@ alter table cycle
 
 create index cycle_open on cycle (place) where status = 'open';
 
--- Here and not in the statements that create cycles, so that none can be created past its limit.
-create function note_concurrency() returns trigger language plpgsql as $$
-begin
-    new.concurrency_group := new.definition #>> '{concurrency,group}';
-    new.concurrency_limit := (new.definition #>> '{concurrency,limit}')::integer;
-    return new;
-end
-$$;
-
-create trigger cycle_concurrency before insert on cycle for each row execute function note_concurrency();
-
 -- A cycle that has to end before this one may start; null when it is this one's turn. Ahead are cycles that run, whatever
 -- their place, and older ones that are going to. One that is to stop waits for nobody, and only while it runs does
 -- anybody wait for it.
@@ -79,6 +68,8 @@ create table schedule_fire (
     constraint schedule_fire_due check ((due_time is null) <> (due_block is null)),
     constraint schedule_fire_outcome check ((cycle_id is null) <> (reason is null))
 );
+
+create trigger schedule_fire_final before update on schedule_fire for each row execute function refuse_change();
 
 create index schedule_fire_cycle on schedule_fire (cycle_id) where cycle_id is not null;
 

@@ -21,6 +21,9 @@ use crate::store::Store;
 /// The first and the longest rest of a cycle that could not go on.
 const RESTS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
+/// How often what the dead have left behind is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// How much one process does at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -39,6 +42,8 @@ pub(super) struct Cycles {
     running: HashMap<Id, CycleId>,
     /// Cycles that could not go on: how often in a row, and when they are tried again.
     resting: HashMap<CycleId, (u32, Instant)>,
+    /// When what the dead have left behind is looked for again.
+    sweep_at: Instant,
 }
 
 impl Cycles {
@@ -52,13 +57,17 @@ impl Cycles {
             runs: JoinSet::new(),
             running: HashMap::new(),
             resting: HashMap::new(),
+            sweep_at: Instant::now(),
         }
     }
 
     /// End what cycles of this machine have left behind; then take up open cycles that nobody runs, while there is room.
     pub(super) async fn round(&mut self) {
-        if let Err(error) = self.store.reap().await {
-            unreachable("what cycles have left running could not be looked for", error);
+        if self.sweep_at <= Instant::now() {
+            self.sweep_at = Instant::now() + SWEEP;
+            if let Err(error) = self.store.reap().await {
+                unreachable("what cycles have left running could not be looked for", error);
+            }
         }
         if self.running.len() >= self.limits.cycles {
             return;

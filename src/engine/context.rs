@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::board::{Board, StageNode};
 use crate::cycle::{CycleId, TaskFailure, TaskKey, TaskStatus};
-use crate::plan::{Definition, kinds::Kind};
+use crate::plan::Definition;
 
 /// Facts about the cycle that expressions may ask for.
 #[derive(Debug, Clone)]
@@ -45,10 +45,7 @@ impl Common {
             mentioned.filter_map(|node| Some((node.stage.id.to_string(), output(board, node)?))).collect();
         let mut cycle = self.cycle.clone();
         if let Some((task, failure)) = failure {
-            let told = json!({
-                "stage": task.stage, "task": task.to_string(), "class": failure.class, "message": failure.message,
-            });
-            cycle.insert("failure".into(), told);
+            cycle.insert("failure".into(), json!(format!("{task}: {}", failure.message)));
         }
         json!({ "inputs": self.inputs, "cycle": cycle, "stages": stages })
     }
@@ -76,9 +73,8 @@ fn output(board: &Board, node: &StageNode) -> Option<Value> {
         return { outputs }.next().cloned();
     }
     // A matrix without cells has outputs too: empty lists.
-    let declared = Kind::find(&node.stage.uses).map_or(&[][..], |kind| kind.outputs);
     let mut lists: Map<String, Value> = match node.tasks.as_slice() {
-        [] => declared.iter().map(|output| (output.name.to_owned(), json!([]))).collect(),
+        [] => node.stage.output_names().map(|name| (name.to_owned(), json!([]))).collect(),
         _ => Map::new(),
     };
     for output in outputs {

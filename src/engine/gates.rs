@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::board::{Board, Gate, PHASES};
 use super::context::with_matrix;
 use super::dispatcher::Dispatcher;
-use super::expansion::{expand, stand_in};
+use super::expansion::stand_in;
 use crate::cycle::{CycleStatus, Entry, IllegalTransition, StageId, TaskEvent, TaskFailure, TaskKey, TaskStatus};
 use crate::plan::{self, Phase, Task};
 

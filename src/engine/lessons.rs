@@ -234,7 +234,7 @@ async fn on_failure_runs_after_a_failure_and_reads_it() {
         let mut definition = definition();
         let mut alarm = stage("alarm", &[], &[]);
         alarm.phase = Phase::OnFailure;
-        alarm.with.insert("text".into(), json!("${{ cycle.failure.task }}: ${{ cycle.failure.message }}"));
+        alarm.with.insert("text".into(), json!("${{ cycle.failure }}"));
         definition.stages.push(alarm);
         let cycle = create(&journal, &definition);
         let hands = failing("wide[b]", FailureClass::Config, fails);

@@ -144,12 +144,15 @@ fn ripe(schedule: &Schedule, state: &State<'_>, after: Due, clock: &Clock) -> Op
     let due = schedule.timing.next(after)?;
     let age = match due {
         Due::Time(time) => clock.now - time - jitter(schedule, state.pipeline, time),
-        Due::Block(block) => {
-            let blocks = i64::try_from(clock.block?.checked_sub(block)?).unwrap_or(i64::MAX / BLOCK_SECONDS / 1000);
-            Duration::seconds(blocks.min(i64::MAX / BLOCK_SECONDS / 1000) * BLOCK_SECONDS)
-        }
+        Due::Block(block) => time_of(clock.block?.checked_sub(block)?),
     };
     (age >= Duration::zero()).then_some((due, age))
+}
+
+/// About how long so many blocks take.
+fn time_of(blocks: u64) -> Duration {
+    let most = i64::MAX / 1000 / BLOCK_SECONDS;
+    Duration::seconds(i64::try_from(blocks).unwrap_or(most).min(most) * BLOCK_SECONDS)
 }
 
 /// Why there will be no cycle, whatever is open. `is_followed` says that a later due time has come, too.

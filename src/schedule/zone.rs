@@ -123,11 +123,11 @@ mod tests {
     }
 
     /// Whether `*/30 * * * *` is due, by going through the minutes: the clock shows such a time and has not shown it in the
-    /// last two days, or was set past one a moment ago.
+    /// last three hours, or was set past one a moment ago.
     fn is_due(moment: DateTime<Utc>, zone: Tz) -> bool {
         let shown = |moment: DateTime<Utc>| moment.with_timezone(&zone).naive_local();
         let (now, before) = (shown(moment), shown(moment - Duration::minutes(1)));
-        let is_first = || (1..=2880).all(|minutes| shown(moment - Duration::minutes(minutes)) != now);
+        let is_first = || (1..=180).all(|minutes| shown(moment - Duration::minutes(minutes)) != now);
         let skipped = (1..(now - before).num_minutes())
             .any(|minutes| (before + Duration::minutes(minutes)).minute().is_multiple_of(30));
         skipped || now.minute().is_multiple_of(30) && is_first()

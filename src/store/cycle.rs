@@ -236,6 +236,9 @@ pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new:
         .execute(&mut *connection)
         .await?;
     }
+    if is_new == 1 {
+        super::turn::note_limit(connection, id, new).await?;
+    }
     Ok(is_new == 1)
 }
 

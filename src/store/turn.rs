@@ -89,13 +89,7 @@ pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 /// Create a cycle as its `concurrency` demands, in the transaction that `connection` is in.
 pub(super) async fn admit(connection: &mut PgConnection, id: CycleId, new: &NewCycle) -> Result<Admission, Error> {
     lock(connection).await?;
-    // Not yet typed where it comes from a definition that an older version has written.
-    let concurrency = new.definition.get("concurrency").filter(|value| !value.is_null());
-    let concurrency: Option<Concurrency> =
-        concurrency
-            .map(|value| serde_json::from_value(value.clone()))
-            .transpose()
-            .map_err(|error| Error::Corrupt(format!("a definition whose `concurrency` cannot be read: {error}")))?;
+    let concurrency = concurrency(new)?;
     if let Some(concurrency) = &concurrency
         && let Some(open) = make_room(connection, id, concurrency).await?
     {
@@ -103,6 +97,27 @@ pub(super) async fn admit(connection: &mut PgConnection, id: CycleId, new: &NewC
     }
     insert_into(connection, id, new).await?;
     Ok(Admission::Created(id))
+}
+
+/// The limit that a cycle's definition declares.
+fn concurrency(new: &NewCycle) -> Result<Option<Concurrency>, Error> {
+    let declared = new.definition.get("concurrency").filter(|value| !value.is_null());
+    declared
+        .map(|value| serde_json::from_value(value.clone()))
+        .transpose()
+        .map_err(|error| Error::Corrupt(format!("a definition whose `concurrency` cannot be read: {error}")))
+}
+
+/// Write the limit beside the definition, where it can be counted: for every cycle, however it came to be created.
+pub(super) async fn note_limit(connection: &mut PgConnection, id: CycleId, new: &NewCycle) -> Result<(), Error> {
+    let Some(concurrency) = concurrency(new)? else { return Ok(()) };
+    sqlx::query("update cycle set concurrency_group = $2, concurrency_limit = $3 where cycle_id = $1")
+        .bind(id.as_uuid())
+        .bind(&concurrency.group)
+        .bind(i32::try_from(concurrency.limit).unwrap_or(i32::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Do to the open cycles of a group what one more calls for. The oldest of them, when there must not be one more.

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::File;
-use crate::support::program::{Place, Running, pipeline, turn, workspace};
+use crate::support::program::{Place, Running, pipeline, repository, turn, workspace};
 
 fn backend(place: &Place, file: &str) -> Running {
     let mut running =
@@ -98,6 +98,11 @@ fn schedules_are_previewed_paused_and_listed_from_the_command_line() {
     assert!(ran.stdout.contains("Sun 2027-03-28 03:00 +02:00   2027-03-28T01:00:00Z"), "{}", ran.stdout);
     assert!(ran.stdout.contains("up to 90 s later") && ran.stdout.contains("multiple of 360"), "{}", ran.stdout);
     assert!(place.processes().is_empty() && !place.data.path().join("postgres").exists(), "it needs no database");
+
+    let folder = workspace(|_| fs::read_to_string(repository().join("examples/pipelines/scheduled.yaml")).unwrap());
+    let example =
+        place.json(&["schedule", "next", &pipeline(&folder), "--after", "2027-03-27T12:00:00Z", "--format", "json"]);
+    assert_eq!(example["schedules"][1]["due"][0]["utc"], "2027-03-28T01:00:00Z", "{example}");
 
     let unknown = place.run(&["schedule", "pause", "scheduled"]);
     assert_eq!((unknown.code, unknown.stderr.contains("robo backend --pipeline")), (2, true), "{}", unknown.stderr);
