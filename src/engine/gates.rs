@@ -83,9 +83,9 @@ impl Dispatcher {
     fn open_matrix(&mut self, stage: usize) -> Result<(), IllegalTransition> {
         let node = &self.board.stages[stage];
         let context = node.context.clone().unwrap_or_default();
-        match expand(&node.stage, &context) {
-            Err(message) => {
-                self.board.stages[stage].gate = Gate::Broken(message);
+        match plan::expand(&node.stage, &context) {
+            Err(error) => {
+                self.board.stages[stage].gate = Gate::Broken(error.to_string());
                 self.agenda.insert(stage);
             }
             Ok(tasks) => {
@@ -161,7 +161,7 @@ impl Dispatcher {
                 continue;
             }
             let context = self.context(stage);
-            if let Ok(tasks) = expand(&node.stage, &context)
+            if let Ok(tasks) = plan::expand(&node.stage, &context)
                 && tasks.iter().all(|task| self.board.recorded.contains_key(&task.key))
             {
                 self.retire_stand_in(stage, &tasks);
