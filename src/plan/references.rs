@@ -306,6 +306,7 @@ mod tests {
         settings: &[],
         outputs: &[Output { name: "exit", kind: Type::Integer, doc: "" }],
         declares_outputs: true,
+        purity: crate::plan::kinds::Purity::Effects,
     };
 
     #[test]
