@@ -34,11 +34,15 @@ async fn killed_at_every_persisted_transition_a_cycle_ends_with_the_same_bytes()
     let ran = chaos(&database, words("--format json")).await;
     let found = said(&ran, 0);
     let writes = found["journal_writes"].as_u64().unwrap();
-    // The lease, start and end of seven tasks, the skipped one, the end.
-    assert_eq!(writes, 17, "{found}");
-    for count in ["points", "killed", "resumed", "identical"] {
+    // The lease, start and end of seven tasks, the skipped one, the end: 17 lines, an end and the starts that follow it in one
+    // transaction. Tasks that end at the same moment share one, too, so a run may have one transition less than another
+    // and outlive the last points.
+    assert!((7..=17).contains(&writes), "{found}");
+    for count in ["points", "identical"] {
         assert_eq!(found[count].as_u64(), Some(2 * writes), "{count}: {found}");
     }
+    assert_eq!(found["killed"], found["resumed"], "{found}");
+    assert!(found["killed"].as_u64() >= Some(2 * writes - 4), "{found}");
     let mut connection = database.connection().await;
     let (cycles, open): (i64, i64) =
         sqlx::query_as("select count(*), count(*) filter (where status <> 'completed') from cycle")
@@ -126,6 +130,6 @@ fn killed_at_random_points_a_real_pipeline_ends_with_the_same_bytes() {
         said(&chaos(&database, arguments).await, 0)
     });
     assert_eq!((&found["points"], &found["identical"]), (&3.into(), &3.into()), "--seed {seed}: {found}");
-    // Start and end of every task, and 16 episodes in 4 environments that were planned.
-    assert!(found["journal_writes"].as_u64() > Some(40), "{found}");
+    // 16 episodes, each a write of its own, and the tasks around them.
+    assert!(found["journal_writes"].as_u64() > Some(20), "{found}");
 }
