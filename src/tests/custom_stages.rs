@@ -49,7 +49,7 @@ fn a_custom_rule_of_each_kind_decides_the_published_weights() {
     let (swing_up, still) = (Miner::start("swing-up"), Miner::start("still"));
     let example = |name: &str| fs::read_to_string(repository().join("examples").join(name)).unwrap();
     let folder = workspace(str::to_owned);
-    std::os::unix::fs::symlink(repository().join("examples"), folder.path().join("examples")).unwrap();
+    std::os::unix::fs::symlink(repository().join("examples/stages"), folder.path().join("stages")).unwrap();
     let family = example("environments/classic-control.yaml").replace("action_timeout: 100ms", "action_timeout: 20s");
     fs::write(folder.path().join("environments/classic-control.yaml"), family).unwrap();
     let place = Place::new();
