@@ -1,7 +1,7 @@
 //! When cycles start by themselves: due times of a schedule, and what becomes of each.
 //!
 //! Pure: the time and the block are arguments, so a year is a loop in a test. `cron` reads five fields, `zone` finds the
-//! moment a clock on a wall shows a time, [`decide`] says what happens to every due time. Who writes that down, and starts
+//! moment a clock on a wall shows a time, [`decide()`] says what happens to every due time. Who writes that down, and starts
 //! the cycles, is in `store` and `backend`.
 
 mod cron;
