@@ -293,9 +293,9 @@ pub(super) async fn expand(connection: &mut PgConnection, lease: &Lease, tasks: 
     .bind(lease.cycle.as_uuid())
     .bind(stages)
     .bind(cells)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    Ok(super::cycle::note_growth(connection, tasks.len()).await?)
 }
 
 #[derive(sqlx::FromRow)]

@@ -17,6 +17,9 @@ use super::{
 /// How many cycles an error lists.
 const CANDIDATES: i64 = 5;
 
+/// From so many tasks on, reading all of them for one is felt.
+const MANY_TASKS: usize = 500;
+
 /// A cycle to be created.
 #[derive(Debug, Clone)]
 pub struct NewCycle {
@@ -235,11 +238,20 @@ pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new:
         .bind(cells)
         .execute(&mut *connection)
         .await?;
-    }
-    if is_new == 1 {
+        note_growth(connection, new.tasks.len()).await?;
         super::turn::note_limit(connection, id, new).await?;
     }
     Ok(is_new == 1)
+}
+
+/// So many new tasks make the server's idea of the table worthless, and with it the plans that sessions keep: those that check a
+/// line's task may have been made for a table of a few rows, where every index is as good, and would read all tasks of the
+/// cycle for each line until the server happens to look again, a minute later.
+pub(super) async fn note_growth(connection: &mut PgConnection, tasks: usize) -> Result<(), sqlx::Error> {
+    if tasks >= MANY_TASKS {
+        sqlx::query("analyze task").execute(connection).await?;
+    }
+    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
