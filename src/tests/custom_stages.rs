@@ -359,6 +359,8 @@ fn mistakes_are_told_before_anything_starts() {
     };
     assert!(map("itm.uid").contains("`itm` is not known here"));
     assert!(map("item.uid + stages.nope.x").contains("no stage `nope`"));
+    assert!(map("stages.nope.x[item:][0]").contains("no stage `nope`"));
+    assert!(map("item ~ secrets.KEY").contains("`secrets.KEY` is not known here"));
     assert!(map("item.uid +").contains("wrong"));
     let outputs =
         lint("  a: { uses: expr/map, with: { items: [1], value: item }, outputs: { x: { type: integer } } }\n");

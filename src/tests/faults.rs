@@ -123,6 +123,41 @@ fn a_worker_the_server_and_the_database_die_and_nobody_pays_for_it() {
     assert_eq!(shown["retried_episodes"], bias, "{episodes:?}");
 }
 
+#[test]
+fn a_retry_goes_on_in_the_middle_of_the_episodes_that_failed() {
+    let _turn = turn();
+    let calm = Result::undisturbed();
+    let once = |text: &str| text.replace("defaults:\n", "defaults:\n  retry: { max_attempts: 1 }\n");
+    let (workspace, place) = (workspace(once), Place::new());
+    let mut running = place.start(&arguments(&pipeline(&workspace)));
+    running.until_line(|line| line.contains(" episodes  ") && !line.contains(" 0/"));
+    // No server lives for long, so no attempt at the stage can end well.
+    let failed = running.wait_while(|| {
+        for server in place.named("env-server") {
+            let _ = kill(server, Signal::SIGKILL);
+        }
+    });
+    ended(&failed, 1, &["failed: episodes", "robo cycle show"]);
+    let shown = || place.json(&["cycle", "show", "--format", "json", "--episodes"]);
+    let before = shown();
+    assert_eq!(before["status"], "failed");
+    assert!(before["salt"].is_null(), "the seeds of a cycle that can be tried again are nobody's business");
+    let done: Vec<&Value> = before["episodes"].as_array().unwrap().iter().filter(|row| is_terminal(row)).collect();
+    assert!(!done.is_empty() && done.len() < calm.episodes.len(), "{} are done", done.len());
+
+    ended(&place.run(&["cycle", "retry"]), 0, &["runs again: episodes"]);
+    nothing_runs(&place);
+    let (result, episodes) = Result::of(&place);
+    assert_eq!(result.episodes, calm.episodes);
+    for row in done {
+        assert!(episodes.contains(row), "it was played again: {row}");
+    }
+}
+
+fn is_terminal(row: &Value) -> bool {
+    !row["report"].is_null() && row["report"]["outcome"]["outcome"] != "infra_fault"
+}
+
 /// Episodes by miner and environment, those that ran again apart.
 fn strata(episodes: &[Value]) -> Vec<robo::scoring::Stratum> {
     let mut strata = BTreeMap::new();
