@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -129,8 +132,15 @@ fn a_retry_goes_on_in_the_middle_of_the_episodes_that_failed() {
     let calm = Result::undisturbed();
     let once = |text: &str| text.replace("defaults:\n", "defaults:\n  retry: { max_attempts: 1 }\n");
     let (workspace, place) = (workspace(once), Place::new());
-    let mut running = place.start(&arguments(&pipeline(&workspace)));
+    let mut command = place.robo(&arguments(&pipeline(&workspace)));
+    let mut running = Running::from(command.env("ROBO_SECRET_PROBE", "none of their business").spawn().unwrap());
     running.until_line(|line| line.contains(" episodes  ") && !line.contains(" 0/"));
+    for program in ["env-server", "robo_eval_env worker", "demo-miner"] {
+        let processes = place.named(program);
+        assert!(!processes.is_empty(), "no {program}");
+        let told = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/environ")).unwrap().contains("ROBO_SECRET");
+        assert!(!processes.iter().any(told), "{program} knows our secrets");
+    }
     // No server lives for long, so no attempt at the stage can end well.
     let failed = running.wait_while(|| {
         for server in place.named("env-server") {
