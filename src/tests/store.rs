@@ -50,18 +50,7 @@ impl Subject for OnMemory {
 
     async fn create(&self) -> CycleId {
         let new = new_cycle();
-        let record = CycleRecord {
-            id: CycleId::generate(),
-            definition: new.definition,
-            root: new.root,
-            salt: new.salt,
-            block: new.block,
-            status: CycleStatus::Open,
-            cancel_requested: false,
-            paused: false,
-            created_at: chrono::Utc::now(),
-            tasks: vec![],
-        };
+        let record = CycleRecord { root: new.root, block: new.block, ..CycleRecord::new(new.definition, new.salt) };
         let id = record.id;
         self.0.create(record, new.tasks);
         id
