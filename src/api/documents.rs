@@ -215,6 +215,7 @@ mod tests {
             reason: None,
             is_running: false,
             paused: false,
+            has_begun: true,
             cancel_requested: false,
             block: Some(77),
             salt_sha256: "s".into(),

@@ -64,6 +64,7 @@ pub async fn run_cycle<J: Journal + Rows>(
             definition: scope.definition,
             record: scope.record,
             servers: Arc::clone(&servers),
+            ledger: ledger.clone(),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

@@ -152,11 +152,12 @@ fn provenance(lineage: &Lineage) -> Vec<String> {
     lines
 }
 
-/// An open cycle is running when somebody holds it, and interrupted when nobody does.
+/// An open cycle is running when somebody holds it, interrupted when nobody does any more, and waiting when nobody has yet.
 fn state(cycle: &CycleSummary) -> &'static str {
     match (cycle.status, cycle.is_running) {
         (crate::cycle::CycleStatus::Open, true) => "running",
         (crate::cycle::CycleStatus::Open, false) if cycle.paused => "paused",
+        (crate::cycle::CycleStatus::Open, false) if !cycle.has_begun => "waiting",
         (crate::cycle::CycleStatus::Open, false) => "interrupted",
         (ended, _) => ended.word(),
     }

@@ -22,8 +22,8 @@ use crate::store::{CycleSummary, EventRow};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits as the cycle ends: 0 completed, 1 failed, 3 below quorum, 4 cancelled. A cycle that nobody runs is waited for until
-somebody goes on with it.")]
+Exits as the cycle ends: 0 completed, 1 failed, 3 below quorum, 4 cancelled; and with 1 when it waits for a person. A cycle
+that nobody runs is waited for until somebody goes on with it.")]
 pub(super) struct Args {
     /// Which cycle
     #[arg(default_value = "@latest")]
@@ -58,10 +58,18 @@ pub(super) async fn run(desk: &Desk, args: &Args) -> Result {
                 return conclude(desk, cycle, ended, args.format).await;
             }
         }
+        if summary.paused && !summary.cancel_requested {
+            window.end();
+            let stored = Stored::load(&desk.store, cycle).await?;
+            let paused = stored.record.tasks.iter().find_map(|task| match &task.status {
+                TaskStatus::Paused { failure } => Some(failure),
+                _ => None,
+            });
+            return Err(drive::paused(desk, cycle, paused));
+        }
         if !summary.is_running && !abandoned {
             let resume = desk.command(&format!("cycle resume {cycle}"));
-            let why = if summary.paused { "it waits for a person" } else { "nobody runs it" };
-            window.say(&format!("{why}; go on with: {resume}"));
+            window.say(&format!("nobody runs it; go on with: {resume}"));
         }
         abandoned = !summary.is_running;
         // Another process runs it, and nothing tells us but the database.

@@ -70,7 +70,7 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
             render::note(format!("\nStopped. Nothing that was finished is lost; go on with: {resume}"));
             Ok(Exit::Cancelled)
         }
-        Ok(Ending::Paused(failure)) => Err(paused(desk, cycle, &failure)),
+        Ok(Ending::Paused(failure)) => Err(paused(desk, cycle, Some(&failure))),
         Err(Error::Engine(engine::Error::Journal(error @ (JournalError::Leased(..) | JournalError::LeaseLost(_))))) => {
             Err(journal_failure(error)
                 .hint(format!("see how far it is with: {}", desk.command(&format!("cycle show {cycle}")))))
@@ -84,9 +84,10 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
 }
 
 /// A task waits for somebody to decide.
-fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
+pub(super) fn paused(desk: &Desk, cycle: CycleId, failure: Option<&TaskFailure>) -> Failure {
     let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
-    Failure::new(Exit::Failed, anyhow::anyhow!("cycle {cycle} is paused: {failure}"))
+    let why = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
+    Failure::new(Exit::Failed, anyhow::anyhow!("cycle {cycle} is paused{why}"))
         .hint(format!("when the cause is gone, go on with: {resume}; or give it up with: {cancel}"))
 }
 
@@ -97,15 +98,34 @@ async fn in_turn(
     (cycle, suspend): (CycleId, &CancellationToken),
     options: &Options,
 ) -> std::result::Result<Ending, Error> {
+    let storage = |error: store::Error| Error::from(JournalError::Storage(Box::new(error)));
+    for old in desk.store.given_up_for(cycle).await.map_err(storage)? {
+        render::note(format!("cycle {old} is to stop, and nobody runs it: ending it first"));
+        if let Err(error) = run(desk, journal, (old, suspend), options).await {
+            render::note(format!("warning: cycle {old} could not be ended: {:#}", anyhow::Error::from(error)));
+        }
+    }
     let mut told = None;
     loop {
-        let board = Arc::new(Board::new());
-        let steering = steering(&board, suspend.clone(), options);
-        let ending = backend::run_cycle(journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
-        board.end();
-        let Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) = &ending else { return ending };
-        if told.replace(*ahead) != Some(*ahead) {
-            render::note(format!("cycle {cycle} waits until cycle {ahead} has ended; Ctrl-C leaves it waiting"));
+        let ending = run(desk, journal, (cycle, suspend), options).await;
+        match &ending {
+            Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) => {
+                if told.replace(*ahead) != Some(*ahead) {
+                    render::note(format!(
+                        "cycle {cycle} waits until cycle {ahead} has ended; Ctrl-C leaves it waiting"
+                    ));
+                }
+            }
+            // While it waited, somebody else has taken it up, or ended it.
+            Err(Error::Engine(engine::Error::Journal(JournalError::Leased(..) | JournalError::LeaseLost(_))))
+                if told.is_some() =>
+            {
+                let status = desk.store.cycle_summary(cycle).await.map_err(storage)?.status;
+                if status != CycleStatus::Open {
+                    return Ok(Ending::Ended(status, None));
+                }
+            }
+            _ => return ending,
         }
         // Whoever runs the other one cannot tell us when it has ended.
         tokio::select! {
@@ -113,6 +133,20 @@ async fn in_turn(
             () = tokio::time::sleep(TURN) => {}
         }
     }
+}
+
+/// Run a cycle and show how it goes.
+async fn run(
+    desk: &Desk,
+    journal: &Arc<Guarded<Store, Mortal>>,
+    (cycle, suspend): (CycleId, &CancellationToken),
+    options: &Options,
+) -> std::result::Result<Ending, Error> {
+    let board = Arc::new(Board::new());
+    let steering = steering(&board, suspend.clone(), options);
+    let ending = backend::run_cycle(journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
+    board.end();
+    ending
 }
 
 fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -> Steering {

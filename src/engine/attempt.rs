@@ -48,7 +48,7 @@ impl Attempt {
         });
         let context = with_secrets.as_ref().unwrap_or(&self.context);
         plan::render(&Value::Object(self.stage.with.clone()), context)
-            .map_err(|error| config(format!("`with`: {error}")))
+            .map_err(|error| config(format!("`with`: {error}, in `${{{{ {} }}}}`", error.expression)))
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_matrix_without_cells_is_done_and_one_without_a_value_fails() {
     // There is no list of names to hand on: what `last` asks for does not exist, and says so.
     let ending = run_all(&journal, cycle, &Hands::default()).await.unwrap();
     let Ending::Ended(CycleStatus::Failed, Some(failure)) = ending else { panic!("{ending:?}") };
-    assert!(failure.message.starts_with("last: `with`"), "{failure}");
+    assert!(failure.message.starts_with("last: `with`") && failure.message.contains("in `${{"), "{failure}");
 
     let cycle = create(&journal, &late("${{ stages.first.name }}"));
     let ending = run_all(&journal, cycle, &Hands::default()).await.unwrap();

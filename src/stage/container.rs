@@ -1,6 +1,6 @@
 //! `container/run`: a program of the operator's own, JSON in and JSON out.
 //!
-//! It sees its input, the variables it is given and PATH; its working directory is empty and goes away with it. It is
+//! It sees its input, the variables it is given, PATH and the mark of the ledger; its working directory is empty and goes away with it. It is
 //! killed with everything it has started when it ends, takes too long, or the cycle stops.
 
 use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
@@ -11,7 +11,10 @@ use serde_json::Value;
 use super::{Context, Invocation, Output, chain, config, outputs};
 use crate::config::search_path;
 use crate::cycle::{FailureClass, TaskFailure};
-use crate::host::child::{ChildError, LastWords, Program};
+use crate::host::{
+    child::{ChildError, LastWords, Program},
+    ledger::{self, RecordError},
+};
 use crate::plan;
 
 /// `EX_TEMPFAIL` of sysexits: the program asks to be tried again.
@@ -47,13 +50,18 @@ pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> 
     check_digest(&settings, root)?;
     // Declared before the child, so that the child is gone when its directory goes.
     let directory = tempfile::Builder::new().prefix("robo-stage-").tempdir().map_err(|error| infra(&error))?;
-    let child = command(&settings, program, root, directory.path()).start().await.map_err(not_started)?;
+    let command = command(&settings, program, root, directory.path());
+    let (child, id) = ledger::start(command, &*context.ledger).await.map_err(|error| match error {
+        RecordError::Child(error) => not_started(error),
+        RecordError::Ledger(error) => infra(&error),
+    })?;
     let input = settings.input.to_string();
-    let (status, said, last_words) =
-        child.converse(input.as_bytes(), settings.max_bytes).await.map_err(|error| match error {
-            ChildError::TooMuch { .. } => config(error.to_string()),
-            error => infra(&error),
-        })?;
+    let conversation = child.converse(input.as_bytes(), settings.max_bytes).await;
+    context.ledger.leave(id).await;
+    let (status, said, last_words) = conversation.map_err(|error| match error {
+        ChildError::TooMuch { .. } => config(error.to_string()),
+        error => infra(&error),
+    })?;
     if !status.success() {
         return Err(ended_badly(program, status, &last_words));
     }

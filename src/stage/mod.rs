@@ -29,6 +29,7 @@ use serde_json::Value;
 use crate::cycle::{
     CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure, TaskKey,
 };
+use crate::host::ledger::Ledger;
 use crate::plan::{BuildError, Definition, Stage};
 
 /// What a stage leaves behind.
@@ -90,6 +91,8 @@ pub struct Context<J> {
     pub record: Arc<CycleRecord>,
     /// Environment servers and demo miners.
     pub servers: Arc<Servers>,
+    /// Where programs that outlive us would be looked for.
+    pub ledger: Arc<dyn Ledger>,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }

@@ -56,6 +56,8 @@ pub struct CycleSummary {
     pub is_running: bool,
     /// Whether it is open but waits for a person: a loop that takes up what nobody runs leaves it alone.
     pub paused: bool,
+    /// Whether somebody has ever run it.
+    pub has_begun: bool,
     /// Whether somebody has asked for it to stop.
     pub cancel_requested: bool,
     /// Block it is pinned to.
@@ -333,6 +335,7 @@ struct SummaryRow {
     is_leased: bool,
     holder: Option<Value>,
     paused: bool,
+    has_begun: bool,
     cancel_requested: bool,
     block: Option<i64>,
     salt_sha256: String,
@@ -368,7 +371,7 @@ pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result
         "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
                 coalesce(lease_until > clock_timestamp(), false) as is_leased, paused_at is not null as paused,
                 -- The secret leaves the database only when it is one no longer.
-                case when status = 'completed' then salt end as salt,
+                case when status = 'completed' then salt end as salt, epoch > 0 as has_begun,
                 created_at, finished_at,
                 task.ended as tasks_ended, task.planned as tasks_all,
                 episode.scored as episodes_scored, episode.planned as episodes_all,
@@ -407,6 +410,7 @@ impl SummaryRow {
             reason: self.reason,
             is_running: self.is_leased && !Holder::is_known_dead(self.holder.as_ref()),
             paused: self.paused,
+            has_begun: self.has_begun,
             cancel_requested: self.cancel_requested,
             block: self.block.and_then(|block| u64::try_from(block).ok()),
             salt_sha256: self.salt_sha256,

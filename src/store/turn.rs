@@ -49,13 +49,13 @@ impl Store {
     }
 
     /// Open cycles that nobody runs and whose turn it is, the oldest first. One that a person has just created is theirs to
-    /// start for as long as a lease lasts.
+    /// start for as long as a lease lasts; one that waits for a person is left alone, unless it is to stop.
     pub async fn idle_cycles(&self) -> Result<Vec<CycleId>, Error> {
         self.ask(|| async {
             let rows: Vec<(Uuid, bool, Option<serde_json::Value>)> = sqlx::query_as(
                 "select cycle_id, coalesce(lease_until > clock_timestamp(), false), holder
                  from cycle
-                 where status = 'open' and paused_at is null and cycle_waits_for(cycle_id) is null
+                 where status = 'open' and (paused_at is null or cancel_requested) and cycle_waits_for(cycle_id) is null
                    and (epoch > 0 or created_at < clock_timestamp() - interval '15 seconds'
                         or exists (select from schedule_fire fire where fire.cycle_id = cycle.cycle_id))
                  order by place",
@@ -66,6 +66,24 @@ impl Store {
                 !is_leased || Holder::is_known_dead(holder.as_ref())
             };
             Ok(rows.into_iter().filter(is_idle).map(|(id, ..)| id.into()).collect())
+        })
+        .await
+    }
+
+    /// Cycles that are to stop, whose place this one takes, and that nobody runs: they still have to be cleaned up after.
+    pub async fn given_up_for(&self, cycle: CycleId) -> Result<Vec<CycleId>, Error> {
+        let idle = self.idle_cycles().await?;
+        self.ask(|| async {
+            let given_up: Vec<Uuid> = sqlx::query_scalar(
+                "select other.cycle_id from cycle other join cycle this on this.cycle_id = $1
+                 where other.status = 'open' and other.cancel_requested and other.place < this.place
+                   and other.concurrency_group = this.concurrency_group
+                 order by other.place",
+            )
+            .bind(cycle.as_uuid())
+            .fetch_all(&self.pool)
+            .await?;
+            Ok(given_up.into_iter().map(CycleId::from).filter(|id| idle.contains(id)).collect())
         })
         .await
     }

@@ -138,7 +138,7 @@ printf '{"input": %s, "arguments": ["%s", "%s"], "variables": "%s%s", "directory
     assert_eq!(found["input"]["a"], json!([1, 2.5, "x"]));
     assert_eq!(found["input"]["cycle"].as_str().unwrap().len(), 36);
     assert_eq!(found["arguments"], json!(["two words", "$HOME"]), "no shell comes between");
-    assert_eq!(found["variables"], "GIVEN PATH a b");
+    assert_eq!(found["variables"], "GIVEN PATH ROBO_RESOURCE a b");
     assert_eq!(found["files"], 0);
     let directory = Path::new(found["directory"].as_str().unwrap());
     assert!(directory.is_absolute() && !directory.exists(), "{}", directory.display());

@@ -83,12 +83,56 @@ fn a_cycle_too_many_is_skipped_or_waits_for_its_turn() {
 
     let mut second = gate.start("queue");
     second.until(&format!("waits until cycle {id} has ended"));
+    let third = {
+        let mut third = gate.start("queue");
+        third.until(&format!("waits until cycle {id} has ended"));
+        third
+    };
+    let (newest, state) = gate.cycles().remove(0);
+    assert_eq!(state, "waiting");
+    assert_eq!(gate.place.run(&["cycle", "cancel", &newest]).code, 0);
+    let cancelled = third.wait();
+    assert_eq!(cancelled.code, 4, "{}", cancelled.stderr);
     gate.open();
     for running in [first, elsewhere, second] {
         let ran = running.wait();
         assert_eq!(ran.code, 0, "{}", ran.stderr);
     }
     assert_eq!(gate.cycles().iter().filter(|(_, status)| status == "completed").count(), 3);
+}
+
+#[test]
+fn a_paused_cycle_that_is_replaced_is_cleaned_up_after() {
+    let _turn = turn();
+    let gate = Gate::new();
+    let file = gate.folder.path().join("pausing.yaml");
+    let text = "version: 1
+name: pausing
+inputs: { command: { type: string, default: 'false' } }
+concurrency: { group: pausing, on_limit: replace }
+stages:
+  s:
+    uses: container/run
+    retry: { max_attempts: 1, then: pause }
+    with: { runtime: process, command: [sh, -c, '${{ inputs.command }}'] }
+finally:
+  teardown: { uses: environments/teardown }
+";
+    fs::write(&file, text).unwrap();
+    let run =
+        |command: &str| gate.place.run(&["run-pipeline", file.to_str().unwrap(), "-i", &format!("command={command}")]);
+    let paused = run("false");
+    assert!(paused.code == 1 && paused.stderr.contains("is paused"), "{}", paused.stderr);
+    let watched = gate.place.run(&["cycle", "watch"]);
+    assert!(watched.code == 1 && watched.stderr.contains("cycle resume"), "{}", watched.stderr);
+    let old = gate.cycles()[0].0.clone();
+
+    let ran = run("echo \"{}\"");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("cycle {old} is to stop, and nobody runs it")), "{}", ran.stderr);
+    assert_eq!(gate.cycles()[1], (old.clone(), "cancelled".to_owned()));
+    let shown = gate.place.json(&["cycle", "show", &old, "--format", "json"]);
+    assert_eq!(shown["tasks"][1]["status"], "succeeded", "the teardown: {shown}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Two owners of one cycle: the first is stopped past its lease, the second takes over, the first wakes up. It finds its
 //! servers gone and its writes refused, says so, and the cycle ends as if there had been one.
 
+use std::fs;
+
 use nix::sys::signal::Signal;
 use robo::host::{Identity, State};
 use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::{
+    custom_stages::root,
     faults::{Result, arguments, ended, nothing_runs, until_they_play},
     support::{
         database::{TestDatabase, Version},
@@ -26,6 +29,42 @@ async fn recorded(connection: &mut PgConnection) -> Vec<(i64, String, Identity)>
 
 async fn expire_lease(connection: &mut PgConnection) {
     sqlx::query("update cycle set lease_until = now() where status = 'open'").execute(connection).await.unwrap();
+}
+
+#[test]
+fn a_program_of_an_owner_that_stopped_ends_before_it_runs_again() {
+    let _turn = turn();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let database = runtime.block_on(TestDatabase::new(Version::Default));
+    let mut connection = runtime.block_on(database.connection());
+    let place = Place::with_database(database.url());
+    let folder = root("");
+    let gate = folder.path().join("open");
+    let stage = format!(
+        "  wait:\n    uses: container/run\n    with: {{ runtime: process, \
+         command: [sh, -c, 'until test -e {}; do sleep 0.05; done; echo \"{{}}\"'] }}\n",
+        gate.display()
+    );
+    fs::write(folder.path().join("pipeline.yaml"), format!("version: 1\nname: gated\nstages:\n{stage}")).unwrap();
+    let mut first = place.start(&["run-pipeline", &pipeline(&folder)]);
+    first.until("wait ...");
+    while runtime.block_on(recorded(&mut connection)).is_empty() {}
+    first.signal(Signal::SIGSTOP);
+    let before = runtime.block_on(recorded(&mut connection));
+    assert!(
+        matches!(&before[..], [(1, name, process)] if name == "`sh`" && process.state() == State::Alive),
+        "{before:?}"
+    );
+    runtime.block_on(expire_lease(&mut connection));
+
+    let mut second = place.start(&["cycle", "resume", "@latest"]);
+    second.until("ended `sh`");
+    assert_eq!(before[0].2.state(), State::Dead);
+    fs::write(&gate, "").unwrap();
+    ended(&second.wait(), 0, &[]);
+    first.signal(Signal::SIGCONT);
+    ended(&first.wait(), 1, &["is owned by another process, or has ended"]);
+    assert!(runtime.block_on(recorded(&mut connection)).is_empty(), "the ledger still holds something");
 }
 
 #[test]
