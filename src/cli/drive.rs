@@ -1,6 +1,6 @@
 //! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,8 @@ use super::{
     render::{self, Format},
     report,
 };
-use crate::backend::{self, Error, Steering};
+use crate::backend::{self, Error, Machine, Steering};
+use crate::config::Place;
 use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
@@ -36,6 +37,9 @@ pub(super) struct Options {
     #[arg(long, default_value_t = PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) parallel: u16,
 
+    #[command(flatten)]
+    pub(super) place: Place,
+
     /// How to show the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
@@ -47,17 +51,18 @@ pub(super) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL, format: Format::default(), die_at: None }
+        Self { parallel: PARALLEL, place: Place::default(), format: Format::default(), die_at: None }
     }
 }
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
+    let machine = machine(desk.data_dir.clone(), &options.place)?;
     sweep(&desk.store).await;
     let journal = Arc::new(Mortal::new(Arc::clone(&desk.store), options.die_at));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
-    let ending = in_turn(desk, &journal, (cycle, &suspend), options).await;
+    let ending = in_turn(desk, &journal, (cycle, &suspend), (options, &machine)).await;
     if let Some(writes) = journal.asked_to_count() {
         render::note(format!("{WRITES}{writes}"));
     }
@@ -83,6 +88,14 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
     }
 }
 
+/// The machine as its operator describes it.
+pub(super) fn machine(data_dir: PathBuf, place: &Place) -> Result<Machine> {
+    Machine::new(data_dir, place).map_err(|problem| {
+        Failure::new(Exit::Usage, anyhow::anyhow!("no Docker host: {problem}"))
+            .hint("write --docker-host (or ROBO_BACKEND_DOCKER_HOSTS, with commas) as `ssh://robo@gpu-1=4`")
+    })
+}
+
 /// A task waits for somebody to decide.
 fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
     let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
@@ -95,13 +108,13 @@ async fn in_turn(
     desk: &Desk,
     journal: &Arc<Mortal<Store>>,
     (cycle, suspend): (CycleId, &CancellationToken),
-    options: &Options,
+    (options, machine): (&Options, &Machine),
 ) -> std::result::Result<Ending, Error> {
     let mut told = None;
     loop {
         let board = Arc::new(Board::new());
         let steering = steering(&board, suspend.clone(), options);
-        let ending = backend::run_cycle(journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
+        let ending = backend::run_cycle(journal, &desk.store, machine, (cycle, steering)).await;
         board.end();
         let Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) = &ending else { return ending };
         if told.replace(*ahead) != Some(*ahead) {

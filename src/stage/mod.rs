@@ -15,6 +15,7 @@ mod publish;
 mod score;
 mod scores;
 mod servers;
+mod shares;
 mod sql;
 mod vector;
 mod webhook;
@@ -30,6 +31,7 @@ use crate::cycle::{
     CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure, TaskKey,
 };
 use crate::plan::{BuildError, Definition, Stage};
+use crate::runtime::docker::Once;
 
 /// What a stage leaves behind.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -90,6 +92,8 @@ pub struct Context<J> {
     pub record: Arc<CycleRecord>,
     /// Environment servers and demo miners.
     pub servers: Arc<Servers>,
+    /// Runs programs that come as images.
+    pub programs: Arc<Once>,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }
