@@ -115,8 +115,10 @@ async fn a_server_ends_when_we_let_go_of_it_however_that_comes() {
     let error = other.check().await.unwrap_err();
     assert_eq!(error.reason(), InfraFault::Unhealthy);
     drop(other);
-    // The removal runs beside us; the engine waits with us for it.
-    let _ = try_docker(&["wait", &other_name]);
+    // The removal runs beside us.
+    while !is_gone(&other_name) {
+        tokio::task::yield_now().await;
+    }
     docker(&["rm", "--force", &name]);
 }
 
@@ -131,13 +133,14 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
         ("silent", "echo I am thinking >&2; cat >/dev/null", InfraFault::StartTimeout, "I am thinking"),
     ];
     for (name, server, reason, words) in cases {
-        let error = refusal(&runtime, &order(Some(image(name, server, "exit 1")))).await;
+        let order = Order { family: "failing".into(), ..order(Some(image(name, server, "exit 1"))) };
+        let error = refusal(&runtime, &order).await;
         let text = error.explain();
         assert_eq!(error.reason(), reason, "{name}: {text}");
         assert!(text.contains(words) && text.contains("Container failed to start"), "{name}: {text}");
         assert!(!error.is_permanent(), "{name}: another server may do better");
     }
-    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", "label=robo.server=toy"]), "", "nothing is left");
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", "label=robo.server=failing"]), "", "nothing is left");
 }
 
 #[tokio::test]

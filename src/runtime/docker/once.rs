@@ -56,14 +56,6 @@ pub enum OnceError {
     /// The place has failed it.
     #[error(transparent)]
     Place(#[from] Error),
-    /// The image has no such program.
-    #[error("the image `{image}` cannot start it: {problem}")]
-    NoProgram {
-        /// The image.
-        image: String,
-        /// What the engine said.
-        problem: String,
-    },
     /// It says more than it may.
     #[error("the container wrote more than {0} bytes to its standard output")]
     TooMuch(usize),
@@ -144,12 +136,7 @@ async fn converse(made: &Made, image: &str, command: &Command, resources: Resour
     client.create_container(Some(options), body).await.map_err(refused)?;
     let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
     let mut attached = client.attach_container(name, Some(options)).await.map_err(refused)?;
-    client.start_container(name, None).await.map_err(|error| match error {
-        Refusal::DockerResponseServerError { status_code: 400 | 404, message } => {
-            OnceError::NoProgram { image: command.image.clone(), problem: message }
-        }
-        error => refused(error).into(),
-    })?;
+    client.start_container(name, None).await.map_err(refused)?;
     let input = async {
         // A program that does not want to know ends all the same.
         let _ = attached.input.write_all(&command.input).await;
