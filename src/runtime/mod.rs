@@ -41,6 +41,8 @@ pub struct Order {
     pub server: plan::Server,
     /// Directory that its relative paths start from.
     pub root: PathBuf,
+    /// How many kinds of servers share the place in this cycle, this one included.
+    pub kinds: usize,
 }
 
 /// How a running server is reached.
@@ -61,7 +63,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Giving up the future ends whatever was started.
     fn start<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Box<dyn Running>, Error>>;
 
-    /// How many servers of this kind the place has room for at the moment; at least one, so that a full place says so itself.
+    /// How many servers of this kind there is room for, when every kind gets its part. None is as good as one: a full place
+    /// says so when something is started.
     fn room<'a>(&'a self, _: &'a Order) -> BoxFuture<'a, usize> {
         Box::pin(async { 1 })
     }

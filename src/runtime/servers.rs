@@ -116,12 +116,19 @@ impl Servers {
     /// The servers for `family` as `server` describes it, started where they do not run or do not answer. At least one; the
     /// others of its pool only where they could be had.
     ///
+    /// `kinds` is how many kinds of servers the cycle needs, among which the place is shared out.
+    ///
     /// A server that was replaced has another address and remembers nothing of what the old one was told.
     ///
     /// # Errors
     /// [`Error`] when none can be started. The next call tries again.
-    pub async fn get(&self, family: &str, server: &plan::Server) -> Result<Vec<Lent>, Error> {
-        let pool = self.pool(family, server);
+    pub async fn get(&self, family: &str, server: &plan::Server, kinds: usize) -> Result<Vec<Lent>, Error> {
+        let pool = self.pool(Order {
+            family: family.to_owned(),
+            server: server.clone(),
+            root: self.root.clone(),
+            kinds: kinds.max(1),
+        });
         let slots = pool
             .slots
             .get_or_init(|| async {
@@ -204,11 +211,10 @@ impl Servers {
         Ok(Lent { member, _use: guard })
     }
 
-    fn pool(&self, family: &str, server: &plan::Server) -> Arc<Pool> {
-        let description = serde_json::to_value(server).expect("a server's description has string keys only");
-        let key = format!("{family} {}", evidence::digest(&description));
-        let order = || Order { family: family.to_owned(), server: server.clone(), root: self.root.clone() };
-        let new = || Arc::new(Pool { order: order(), slots: OnceCell::new() });
+    fn pool(&self, order: Order) -> Arc<Pool> {
+        let description = serde_json::to_value(&order.server).expect("a server's description has string keys only");
+        let key = format!("{} {}", order.family, evidence::digest(&description));
+        let new = || Arc::new(Pool { order, slots: OnceCell::new() });
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(new).clone()
     }
 }

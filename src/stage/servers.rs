@@ -1,7 +1,7 @@
 //! Environment servers ready to run episodes: started by `runtime`, opened through `rollout`, shared by a cycle's tasks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, PoisonError},
 };
@@ -94,7 +94,9 @@ impl Servers {
     /// `Error` when none can be had; the next call tries again.
     pub async fn environment(&self, definition: &Definition, environment: &Environment) -> Result<Vec<Ready>, Error> {
         let family = environment.simulation.environment.family();
-        let lent = self.servers.get(family, &environment.server).await.map_err(Error::Start)?;
+        let kinds: BTreeSet<&str> =
+            definition.environments.iter().map(|other| other.simulation.environment.family()).collect();
+        let lent = self.servers.get(family, &environment.server, kinds.len()).await.map_err(Error::Start)?;
         let (mut ready, mut problem) = (Vec::new(), None);
         for opened in join_all(lent.into_iter().map(|lent| self.open(definition, environment, lent))).await {
             match opened {

@@ -45,7 +45,7 @@ fn order(image: Option<String>) -> Order {
         recycle_after: None,
         resources: Resources { memory: Some(48 << 20), network: Network::None, ..Resources::default() },
     };
-    Order { family: "toy".into(), server, root: ".".into() }
+    Order { family: "toy".into(), server, root: ".".into(), kinds: 1 }
 }
 
 /// The container of a server.
@@ -199,14 +199,14 @@ async fn a_host_that_dies_is_left_and_another_takes_its_servers() {
     let hosts = [&format!("{}=60", remote.url), "unix:///var/run/docker.sock=50"];
     let servers = Servers::new(Arc::new(Pair(runtime(&hosts))), ".".into());
     let server = order(Some(well())).server;
-    let lent = servers.get("toy", &server).await.unwrap();
+    let lent = servers.get("toy", &server, 1).await.unwrap();
     assert!(lent[0].address().description.contains(&remote.url), "{:?}", lent[0]);
     let name = lent[0].address().description.split(' ').nth(1).unwrap().to_owned();
     drop(remote);
     let error = lent[0].check().await.unwrap_err();
     assert_eq!(error.reason(), InfraFault::HostUnreachable, "{}", error.explain());
     drop(lent);
-    let next = servers.get("toy", &server).await.unwrap();
+    let next = servers.get("toy", &server, 1).await.unwrap();
     assert!(next[0].address().description.contains("unix://"), "{:?}", next[0]);
     next[0].check().await.unwrap();
     drop(next);
@@ -231,8 +231,9 @@ async fn a_pool_is_as_large_as_the_hosts_have_room_for() {
     let limited = runtime(&[&format!("unix:///var/run/docker.sock={}", running + 2)]);
     let order = order(Some(well()));
     assert_eq!(limited.room(&order).await, 2);
+    assert_eq!(limited.room(&Order { kinds: 2, ..order.clone() }).await, 1, "two families share it");
     let servers = Servers::new(Arc::new(limited.clone()), ".".into());
-    let lent = servers.get("toy", &order.server).await.unwrap();
+    let lent = servers.get("toy", &order.server, 1).await.unwrap();
     assert_eq!(lent.len(), 2);
     assert_ne!(lent[0].address().url, lent[1].address().url);
     let full = refusal(&limited, &order).await;

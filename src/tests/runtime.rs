@@ -84,7 +84,7 @@ impl Bench {
             recycle_after: None,
             resources: Resources::default(),
         };
-        Order { family: "test".into(), server, root: self.directory.path().into() }
+        Order { family: "test".into(), server, root: self.directory.path().into(), kinds: 1 }
     }
 }
 
@@ -236,13 +236,13 @@ async fn tasks_share_a_server_and_a_dead_one_is_replaced() {
     let bench = Bench::new();
     let servers = Servers::new(Arc::new(bench.runtime(SERVER)), bench.directory.path().into());
     let server = bench.order().server;
-    let (one, other) = tokio::join!(servers.get("metaworld", &server), servers.get("metaworld", &server));
+    let (one, other) = tokio::join!(servers.get("metaworld", &server, 1), servers.get("metaworld", &server, 1));
     let (one, other) = (only(one), only(other));
     assert_eq!(one, other);
-    assert_ne!(only(servers.get("gym", &server).await).url, one.url, "another family has its own");
+    assert_ne!(only(servers.get("gym", &server, 1).await).url, one.url, "another family has its own");
 
     kill(process_of(&one.description));
-    let next = only(servers.get("metaworld", &server).await);
+    let next = only(servers.get("metaworld", &server, 1).await);
     assert!(next.url != one.url && next.token != one.token);
 
     servers.stop().await;
@@ -288,11 +288,11 @@ async fn a_server_that_has_played_its_episodes_is_replaced_when_nobody_uses_it_a
     let bench = Bench::new();
     let servers = Servers::new(Arc::new(bench.runtime(SERVER)), bench.directory.path().into());
     let server = plan::Server { recycle_after: Some(3), ..bench.order().server };
-    let used = servers.get("metaworld", &server).await.unwrap().remove(0);
+    let used = servers.get("metaworld", &server, 1).await.unwrap().remove(0);
     used.count(2);
-    assert_eq!(only(servers.get("metaworld", &server).await), *used.address(), "it may play one more");
+    assert_eq!(only(servers.get("metaworld", &server, 1).await), *used.address(), "it may play one more");
     used.count(1);
-    let next = only(servers.get("metaworld", &server).await);
+    let next = only(servers.get("metaworld", &server, 1).await);
     assert_ne!(next, *used.address());
     used.check().await.expect("whoever uses the old one still can");
     let process = process_of(&used.address().description);

@@ -12,6 +12,9 @@ use crate::runtime::{Error, Fault};
 /// How long an engine may take to say who it is: one behind SSH needs a few seconds.
 const GREETING: Duration = Duration::from_secs(15);
 
+/// How long it may take to begin an answer after that.
+const ANSWER: Duration = Duration::from_secs(45);
+
 /// A Docker engine by its address. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
@@ -44,6 +47,7 @@ impl Engine {
         self.client
             .get_or_try_init(|| async {
                 let client = Docker::connect_with_host(&self.url).map_err(|error| self.unreachable(&error))?;
+                let client = client.with_timeout(ANSWER);
                 match timeout(GREETING, client.negotiate_version()).await {
                     Err(_) => Err(self.silent().into()),
                     Ok(Err(error)) => Err(self.unreachable(&error)),

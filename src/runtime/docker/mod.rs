@@ -87,7 +87,9 @@ impl Docker {
             match started {
                 Ok(server) => return Ok(Box::new(server)),
                 Err(error) => {
-                    host.failed(&error);
+                    if matches!(error, Error::Fault(_)) {
+                        host.failed(&error);
+                    }
                     tracing::warn!(family = order.family, "no environment server on {}: {error}", host.engine().url());
                     // What the first host says is told; it is the one that seemed best.
                     problem.get_or_insert(error);
@@ -110,6 +112,6 @@ impl Runtime for Docker {
     }
 
     fn room<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, usize> {
-        Box::pin(async { self.hosts.room(&self.complete(order).server.resources).await })
+        Box::pin(async { self.hosts.room(&self.complete(order).server.resources).await.div_ceil(order.kinds) })
     }
 }
