@@ -17,7 +17,7 @@ use super::{
 };
 use crate::backend::{self, Error, Machine, Steering};
 use crate::config::Place;
-use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
+use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
@@ -59,11 +59,11 @@ impl Default for Options {
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
     let machine = machine(desk.data_dir.clone(), &options.place)?;
     sweep(&desk.store).await;
-    let journal = Arc::new(Mortal::new(Arc::clone(&desk.store), options.die_at));
+    let journal = Arc::new(Guarded::new(Arc::clone(&desk.store), Mortal::new(options.die_at)));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
     let ending = in_turn(desk, &journal, (cycle, &suspend), (options, &machine)).await;
-    if let Some(writes) = journal.asked_to_count() {
+    if let Some(writes) = journal.guard().asked_to_count() {
         render::note(format!("{WRITES}{writes}"));
     }
     // Until here a second signal must be heard: stopping what runs may take its time.
@@ -106,7 +106,7 @@ fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
 /// Run a cycle when its turn has come.
 async fn in_turn(
     desk: &Desk,
-    journal: &Arc<Mortal<Store>>,
+    journal: &Arc<Guarded<Store, Mortal>>,
     (cycle, suspend): (CycleId, &CancellationToken),
     (options, machine): (&Options, &Machine),
 ) -> std::result::Result<Ending, Error> {
