@@ -147,7 +147,8 @@ async fn run(engine: &Engine, build: &Build, context: Vec<u8>, progress: &Progre
 
 fn step(build: &Build, problem: &str, lines: &[String]) -> BuildError {
     let mut tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-    if problem.contains(&build.base) || problem.contains("manifest") || problem.contains("pull") {
+    // It has not come further than the image that it begins with.
+    if lines.last().is_none_or(|line| line.contains(" : FROM ")) {
         let hint = format!("`scripts/base-image {}` makes the base image where no registry can be reached", build.base);
         let _ = write!(tail, "\n{hint}");
     }
@@ -327,6 +328,16 @@ mod tests {
         let twin = Part { requirements: "/other/x.lock".into(), ..part("b", "x") };
         assert!(locks(&[part("a", "x"), twin]).unwrap_err().to_string().contains("two different locks"));
         assert!(locks(&[]).is_err());
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_had_is_told_from_a_step_that_fails() {
+        let build = of(vec![part("arm", "metaworld")]);
+        let said = |line: &str| step(&build, "no such host", &[line.to_owned()]).to_string();
+        let base = said("Step 1/11 : FROM debian:bookworm-slim");
+        assert!(base.contains("Failed to build eval container `t:1`: no such host"), "{base}");
+        assert!(base.contains("scripts/base-image debian:bookworm-slim"), "{base}");
+        assert!(!said("Step 2/11 : RUN apt-get update").contains("base-image"));
     }
 
     #[tokio::test]
