@@ -39,6 +39,71 @@ pub struct Database {
     pub data: DataDir,
 }
 
+/// Where environment servers run.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct Place {
+    /// Where environment servers run: as processes of this machine, or in containers
+    #[arg(long, env = "ROBO_BACKEND_RUNTIME", value_enum, default_value_t)]
+    pub runtime: RuntimeKind,
+
+    #[command(flatten)]
+    pub engines: Engines,
+
+    /// Image of environment families that name none
+    #[arg(long, env = "ROBO_BACKEND_EVAL_IMAGE", value_name = "IMAGE", default_value = EVAL_IMAGE)]
+    pub eval_image: String,
+
+    /// Memory of an environment container whose family names none
+    #[arg(long, env = "ROBO_BACKEND_EVAL_MEM_LIMIT", value_name = "SIZE", default_value = "8g",
+          value_parser = crate::manifest::memory)]
+    pub eval_mem_limit: u64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            runtime: RuntimeKind::Process,
+            engines: Engines::default(),
+            eval_image: EVAL_IMAGE.into(),
+            eval_mem_limit: 8 << 30,
+        }
+    }
+}
+
+/// Which Docker engines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Engines {
+    /// Docker host, as `unix:///var/run/docker.sock`, `tcp://HOST:2376` (TLS as `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say)
+    /// or `ssh://USER@HOST`, with the most environment servers it takes: `ssh://robo@gpu-1=4`. May be repeated
+    /// [default: `$DOCKER_HOST`, else the local socket; as many servers as its cores and memory allow]
+    #[arg(long = "docker-host", env = "ROBO_BACKEND_DOCKER_HOSTS", value_name = "URL[=N]", value_delimiter = ',')]
+    pub docker_hosts: Vec<String>,
+}
+
+impl Engines {
+    /// The hosts, the default where none is named.
+    pub fn hosts(&self) -> Vec<String> {
+        if !self.docker_hosts.is_empty() {
+            return self.docker_hosts.clone();
+        }
+        let named = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        vec![named.unwrap_or_else(|| "unix:///var/run/docker.sock".into())]
+    }
+}
+
+/// A kind of place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum RuntimeKind {
+    /// Processes of this machine.
+    #[default]
+    Process,
+    /// Containers on Docker engines.
+    Docker,
+}
+
+/// The image of families that name none, when nobody says otherwise.
+pub const EVAL_IMAGE: &str = "robo-subnet/eval-env:v1";
+
 /// For how long the detail of ended cycles is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub struct Retention {
@@ -128,10 +193,12 @@ pub fn default_data_dir() -> Option<PathBuf> {
 
 /// Address of the Python package index: pip's own variable, else PyPI.
 pub fn package_index() -> String {
-    std::env::var("PIP_INDEX_URL")
-        .ok()
-        .filter(|url| !url.is_empty())
-        .unwrap_or_else(|| "https://pypi.org/simple".into())
+    chosen_package_index().unwrap_or_else(|| "https://pypi.org/simple".into())
+}
+
+/// The package index that was chosen for pip, if one was.
+pub fn chosen_package_index() -> Option<String> {
+    std::env::var("PIP_INDEX_URL").ok().filter(|url| !url.is_empty())
 }
 
 /// The Python interpreter an operator has chosen, `$ROBO_PYTHON`.

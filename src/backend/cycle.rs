@@ -1,7 +1,8 @@
 //! One cycle with everything it needs around it: environment servers, demo miners, the stages' context.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
+use super::Machine;
 use crate::config;
 use crate::cycle::{CycleId, Journal, JournalError, Rows};
 use crate::engine::{self, Control, Ending};
@@ -45,14 +46,15 @@ impl From<JournalError> for Error {
 pub async fn run_cycle<J: Journal + Rows>(
     journal: &Arc<J>,
     store: &Arc<Store>,
-    data_dir: &Path,
+    machine: &Machine,
     (cycle, steering): (CycleId, Steering),
 ) -> Result<Ending, Error> {
     let record = journal.load(cycle).await?;
     let ledger = Arc::new(store.ledger());
-    let runtime = runtime::Process::with_defaults(data_dir.to_owned(), steering.progress)?.with_ledger(ledger.clone());
+    let runtime = machine.runtime(steering.progress, ledger.clone())?;
+    let programs = Arc::new(machine.programs(ledger.clone()));
     let miners = DemoMiners::with_defaults()?.with_ledger(ledger.clone());
-    let servers = Arc::new(Servers::new(Arc::new(runtime), miners, record.root.into()));
+    let servers = Arc::new(Servers::new(runtime, miners, record.root.into()));
     let definition = serde_json::from_value(record.definition);
     // One that cannot be read is told by whoever runs the cycle.
     let secrets = definition.map(|definition| plan::Secrets::of(&definition, &config::secret)).unwrap_or_default();
@@ -65,6 +67,7 @@ pub async fn run_cycle<J: Journal + Rows>(
             record: scope.record,
             servers: Arc::clone(&servers),
             ledger: ledger.clone(),
+            programs: Arc::clone(&programs),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

@@ -3,7 +3,7 @@
 //! Who runs a cycle is decided by its lease alone. One that turns out to be somebody else's is left to them; one that could
 //! not go on is tried again after a while, here or elsewhere.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{Error, Steering, run_cycle, unreachable};
+use super::{Error, Machine, Steering, run_cycle, unreachable};
 use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, TaskEvent};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
@@ -35,7 +35,7 @@ pub struct Limits {
 
 pub(super) struct Cycles {
     store: Arc<Store>,
-    data_dir: PathBuf,
+    machine: Machine,
     limits: Limits,
     suspend: CancellationToken,
     runs: JoinSet<Result<Ending, Error>>,
@@ -47,11 +47,11 @@ pub(super) struct Cycles {
 }
 
 impl Cycles {
-    pub(super) fn new(store: Arc<Store>, data_dir: PathBuf, limits: Limits) -> Self {
+    pub(super) fn new(store: Arc<Store>, machine: Machine, limits: Limits) -> Self {
         let suspend = CancellationToken::new();
         Self {
             store,
-            data_dir,
+            machine,
             limits,
             suspend,
             runs: JoinSet::new(),
@@ -107,8 +107,8 @@ impl Cycles {
     fn start(&mut self, cycle: CycleId) {
         info!(cycle.id = %cycle, "cycle {cycle} is taken up");
         let steering = self.steering(cycle);
-        let (store, data_dir) = (Arc::clone(&self.store), self.data_dir.clone());
-        let run = self.runs.spawn(async move { run_cycle(&store, &store, &data_dir, (cycle, steering)).await });
+        let (store, machine) = (Arc::clone(&self.store), self.machine.clone());
+        let run = self.runs.spawn(async move { run_cycle(&store, &store, &machine, (cycle, steering)).await });
         self.running.insert(run.id(), cycle);
     }
 

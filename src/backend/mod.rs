@@ -7,10 +7,11 @@
 mod blocks;
 mod cycle;
 mod cycles;
+mod machine;
 mod pipeline;
 mod schedules;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub use blocks::{BlockSource, NoBlock, NoChain};
 pub use cycle::{Error, Steering, run_cycle};
 pub use cycles::Limits;
+pub use machine::Machine;
 pub use pipeline::{Pipeline, new_cycle};
 pub use schedules::Schedules;
 
@@ -36,10 +38,10 @@ pub struct Backend {
 
 impl Backend {
     /// A backend of these pipelines.
-    pub fn new(store: &Arc<Store>, data_dir: PathBuf, pipelines: Vec<Pipeline>, limits: Limits) -> Self {
+    pub fn new(store: &Arc<Store>, machine: Machine, pipelines: Vec<Pipeline>, limits: Limits) -> Self {
         Self {
             schedules: Schedules::new(Arc::clone(store), pipelines, Arc::new(NoChain)),
-            cycles: Cycles::new(Arc::clone(store), data_dir, limits),
+            cycles: Cycles::new(Arc::clone(store), machine, limits),
         }
     }
 

@@ -12,8 +12,8 @@ use super::{
     inputs::{self, Inputs},
     render,
 };
-use crate::backend::{Backend, Limits, Pipeline};
-use crate::{api, config, store::Store};
+use crate::backend::{Backend, Limits, Machine, Pipeline};
+use crate::{api, config, runtime::docker::Containers, store::Store};
 
 /// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
 ///
@@ -52,6 +52,9 @@ pub(super) struct Args {
     parallel: u16,
 
     #[command(flatten)]
+    place: config::Place,
+
+    #[command(flatten)]
     retention: config::Retention,
 
     #[command(flatten)]
@@ -63,13 +66,14 @@ pub(super) async fn run(args: Args) -> Result {
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| cannot_listen(&args, error))?;
     let address = listener.local_addr()?;
-    let data_dir = db::data_dir(&args.database.data)?;
+    let machine = drive::machine(db::data_dir(&args.database.data)?, &args.place)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
-    let store = Arc::new(Store::open(&args.database, &db::progress()).await.map_err(db::failure)?);
+    let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
+    let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
-    let work = work(&store, data_dir, (pipelines, limits), stop.clone());
+    let work = work(&store, machine, (pipelines, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, Store::clone(&store), stop.clone().cancelled_owned()).await;
@@ -116,12 +120,12 @@ fn read(args: &Args) -> Result<Vec<Pipeline>> {
 /// Run schedules and cycles, if there are pipelines.
 async fn work(
     store: &Arc<Store>,
-    data_dir: PathBuf,
+    machine: Machine,
     (pipelines, limits): (Vec<Pipeline>, Limits),
     stop: CancellationToken,
 ) {
     if !pipelines.is_empty() {
-        Backend::new(store, data_dir, pipelines, limits).run(stop).await;
+        Backend::new(store, machine, pipelines, limits).run(stop).await;
     }
 }
 

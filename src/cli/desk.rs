@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{db, exit::Result};
 use crate::config::Database;
+use crate::runtime::docker::Containers;
 use crate::store::Store;
 
 /// An open database with the directory where simulators' environments live.
@@ -21,6 +22,7 @@ impl Desk {
     pub(super) async fn open(config: &Database) -> Result<Self> {
         let data_dir = db::data_dir(&config.data)?;
         let store = Store::open(config, &db::progress()).await.map_err(db::failure)?;
+        let store = store.with_keeper(Arc::new(Containers));
         Ok(Self { store: Arc::new(store), data_dir, flags: config.flags() })
     }
 

@@ -1,6 +1,6 @@
 //! Runs a cycle on behalf of a person: progress while it runs, the result when it ends, what to do when it does not.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,8 @@ use super::{
     render::{self, Format},
     report,
 };
-use crate::backend::{self, Error, Steering};
+use crate::backend::{self, Error, Machine, Steering};
+use crate::config::Place;
 use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
@@ -36,6 +37,9 @@ pub(super) struct Options {
     #[arg(long, default_value_t = PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) parallel: u16,
 
+    #[command(flatten)]
+    pub(super) place: Place,
+
     /// How to show the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
@@ -47,17 +51,18 @@ pub(super) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL, format: Format::default(), die_at: None }
+        Self { parallel: PARALLEL, place: Place::default(), format: Format::default(), die_at: None }
     }
 }
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
+    let machine = machine(desk.data_dir.clone(), &options.place)?;
     sweep(&desk.store).await;
     let journal = Arc::new(Guarded::new(Arc::clone(&desk.store), Mortal::new(options.die_at)));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
-    let ending = in_turn(desk, &journal, (cycle, &suspend), options).await;
+    let ending = in_turn(desk, &journal, (cycle, &suspend), (options, &machine)).await;
     if let Some(writes) = journal.guard().asked_to_count() {
         render::note(format!("{WRITES}{writes}"));
     }
@@ -83,6 +88,14 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
     }
 }
 
+/// The machine as its operator describes it.
+pub(super) fn machine(data_dir: PathBuf, place: &Place) -> Result<Machine> {
+    Machine::new(data_dir, place).map_err(|problem| {
+        Failure::new(Exit::Usage, anyhow::anyhow!("no Docker host: {problem}"))
+            .hint("write --docker-host (or ROBO_BACKEND_DOCKER_HOSTS, with commas) as `ssh://robo@gpu-1=4`")
+    })
+}
+
 /// A task waits for somebody to decide.
 pub(super) fn paused(desk: &Desk, cycle: CycleId, failure: Option<&TaskFailure>) -> Failure {
     let [resume, cancel] = ["resume", "cancel"].map(|verb| desk.command(&format!("cycle {verb} {cycle}")));
@@ -96,18 +109,18 @@ async fn in_turn(
     desk: &Desk,
     journal: &Arc<Guarded<Store, Mortal>>,
     (cycle, suspend): (CycleId, &CancellationToken),
-    options: &Options,
+    (options, machine): (&Options, &Machine),
 ) -> std::result::Result<Ending, Error> {
     let storage = |error: store::Error| Error::from(JournalError::Storage(Box::new(error)));
     for old in desk.store.given_up_for(cycle).await.map_err(storage)? {
         render::note(format!("cycle {old} is to stop, and nobody runs it: ending it first"));
-        if let Err(error) = run(desk, journal, (old, suspend), options).await {
+        if let Err(error) = run(desk, journal, (old, suspend), (options, machine)).await {
             render::note(format!("warning: cycle {old} could not be ended: {:#}", anyhow::Error::from(error)));
         }
     }
     let mut told = None;
     loop {
-        let ending = run(desk, journal, (cycle, suspend), options).await;
+        let ending = run(desk, journal, (cycle, suspend), (options, machine)).await;
         match &ending {
             Err(Error::Engine(engine::Error::Journal(JournalError::Waits(_, ahead)))) => {
                 if told.replace(*ahead) != Some(*ahead) {
@@ -140,11 +153,11 @@ async fn run(
     desk: &Desk,
     journal: &Arc<Guarded<Store, Mortal>>,
     (cycle, suspend): (CycleId, &CancellationToken),
-    options: &Options,
+    (options, machine): (&Options, &Machine),
 ) -> std::result::Result<Ending, Error> {
     let board = Arc::new(Board::new());
     let steering = steering(&board, suspend.clone(), options);
-    let ending = backend::run_cycle(journal, &desk.store, &desk.data_dir, (cycle, steering)).await;
+    let ending = backend::run_cycle(journal, &desk.store, machine, (cycle, steering)).await;
     board.end();
     ending
 }

@@ -5,6 +5,7 @@ mod lifetime;
 mod render;
 
 mod backend;
+mod build_eval_env;
 mod chaos;
 mod completions;
 mod cycle;
@@ -25,6 +26,7 @@ mod desk;
 mod differences;
 mod drive;
 mod env_server;
+mod env_server_connect;
 mod gc;
 mod graph;
 mod inputs;
@@ -95,8 +97,13 @@ enum Verb {
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
     Backend(backend::Args),
+    /// Build the images that environment servers run from
+    BuildEvalEnv(build_eval_env::Args),
     /// Run an environment server (started by robo itself)
     EnvServer(env_server::Args),
+    /// Join standard input and output with an environment server's port (started by robo itself, in a container)
+    #[command(hide = true)]
+    EnvServerConnect(env_server_connect::Args),
     /// Serve a demonstration policy over the miner protocol
     DemoMiner(demo_miner::Args),
     /// Print tab completion for a shell
@@ -114,8 +121,11 @@ pub fn main() -> ExitCode {
     // One TLS provider for everything; a second call would only find it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Verb::EnvServer(_) = cli.verb {
-        env_server::tune(&mut runtime);
+    match cli.verb {
+        Verb::EnvServer(_) => env_server::tune(&mut runtime),
+        // It does nothing at the same time, and a container's processes and threads are counted.
+        Verb::EnvServerConnect(_) => drop(runtime.worker_threads(1)),
+        _ => {}
     }
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
@@ -151,7 +161,9 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Db(args) => db::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
+        Verb::BuildEvalEnv(args) => build_eval_env::run(args).await,
         Verb::EnvServer(args) => env_server::run(args).await,
+        Verb::EnvServerConnect(args) => env_server_connect::run(&args),
         Verb::DemoMiner(args) => demo_miner::run(args).await,
         Verb::Completions(args) => completions::run(args).await,
     }

@@ -67,6 +67,20 @@ pub enum InfraFault {
     SimulatorError,
     /// The simulator did not answer in time.
     SimulatorTimeout,
+    /// The environment server's image is not where it was to run.
+    ImageMissing,
+    /// The environment server or one of its workers used more memory than it may.
+    OutOfMemory,
+    /// The environment server did not answer in time after it was started.
+    StartTimeout,
+    /// The environment server runs and does not answer as it should.
+    Unhealthy,
+    /// The machine that runs environment servers does not answer.
+    HostUnreachable,
+    /// No room is left on its disk.
+    DiskFull,
+    /// No machine has room for one more environment server.
+    NoCapacity,
 }
 
 /// How an episode ended.
@@ -118,6 +132,13 @@ impl Outcome {
                 InfraFault::ServerLost => "server_lost",
                 InfraFault::SimulatorError => "simulator_error",
                 InfraFault::SimulatorTimeout => "simulator_timeout",
+                InfraFault::ImageMissing => "image_missing",
+                InfraFault::OutOfMemory => "out_of_memory",
+                InfraFault::StartTimeout => "start_timeout",
+                InfraFault::Unhealthy => "unhealthy",
+                InfraFault::HostUnreachable => "host_unreachable",
+                InfraFault::DiskFull => "disk_full",
+                InfraFault::NoCapacity => "no_capacity",
             }),
         }
     }
@@ -204,7 +225,18 @@ mod tests {
             MalformedResponse,
             InvalidAction,
         ];
-        let infra = [ServerLost, SimulatorError, SimulatorTimeout];
+        let infra = [
+            ServerLost,
+            SimulatorError,
+            SimulatorTimeout,
+            ImageMissing,
+            OutOfMemory,
+            StartTimeout,
+            Unhealthy,
+            HostUnreachable,
+            DiskFull,
+            NoCapacity,
+        ];
         let all = [Outcome::Success, Outcome::Failure]
             .into_iter()
             .chain(miner.map(Outcome::MinerFault))

@@ -78,6 +78,10 @@ impl From<CallError> for Broken {
             CallError::Gone(Fate::Hung, part) => {
                 Self::Gone(part, InfraFault::SimulatorTimeout, Fate::Hung.describe().to_owned())
             }
+            CallError::Gone(Fate::OutOfMemory(how), part) => {
+                let detail = format!("the simulator's worker was killed for want of memory: {how}");
+                Self::Gone(part, InfraFault::OutOfMemory, detail)
+            }
             CallError::Gone(fate, part) => {
                 let detail = format!("the simulator's worker is gone: {}", fate.describe());
                 Self::Gone(part, InfraFault::ServerLost, detail)

@@ -101,7 +101,7 @@ impl Recipe {
         match answer {
             Ok(answer) => Ok(Started { worker, life, opened: answer.into() }),
             Err(CallError::Refused(Refusal { kind, message })) => Err(OpenError::Refused { kind, message }),
-            Err(CallError::Gone(Fate::Died(how), _)) => Err(OpenError::Died(how)),
+            Err(CallError::Gone(Fate::Died(how) | Fate::OutOfMemory(how), _)) => Err(OpenError::Died(how)),
             Err(CallError::Gone(Fate::Hung | Fate::Dismissed, _)) => {
                 Err(OpenError::Died("it did not answer in time".to_owned()))
             }

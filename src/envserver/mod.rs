@@ -14,6 +14,7 @@ mod episode;
 mod fleet;
 mod frame;
 mod latency;
+mod memory;
 mod run;
 mod scheduler;
 mod server;

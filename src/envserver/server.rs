@@ -163,10 +163,14 @@ async fn health(State(server): State<Arc<Server>>) -> Response<Body> {
 }
 
 async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
-    let request: Open = match parse(&body) {
+    let mut request: Open = match parse(&body) {
         Ok(request) => request,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
     };
+    if request.workers == 0 {
+        // Counts what the walls of a container leave of a machine's cores.
+        request.workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    }
     if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
         return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
     }

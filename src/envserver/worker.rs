@@ -15,7 +15,10 @@ use tokio::{
 };
 use tokio_util::codec::LengthDelimitedCodec;
 
-use super::frame::{Answer, Refusal, Request};
+use super::{
+    frame::{Answer, Refusal, Request},
+    memory,
+};
 
 /// Largest answer: a few images of the largest size a manifest allows.
 const FRAME_LIMIT: usize = 64 << 20;
@@ -34,6 +37,8 @@ const BATCH: usize = 64;
 pub(super) enum Fate {
     /// It ended, or broke the protocol; the text says how.
     Died(String),
+    /// The kernel killed it: more memory was used than there may be. The text says how it ended.
+    OutOfMemory(String),
     /// It did not answer in time and was killed.
     Hung,
     /// Nobody needs it any more.
@@ -44,7 +49,7 @@ impl Fate {
     /// In words.
     pub(super) fn describe(&self) -> &str {
         match self {
-            Self::Died(how) => how,
+            Self::Died(how) | Self::OutOfMemory(how) => how,
             Self::Hung => "it did not answer in time and was killed",
             Self::Dismissed => "it was dismissed",
         }
@@ -153,6 +158,7 @@ impl Life {
             return Fate::Died("its standard streams are not piped".to_owned());
         };
         let pending = Pending::default();
+        let kills = memory::kills();
         let last_words = Mutex::new(VecDeque::new());
         let mut ended = tokio::select! {
             ended = write(stdin, &mut requests, &pending) => ended,
@@ -160,8 +166,10 @@ impl Life {
             ended = watch(&pending, patience) => ended,
             never = listen(stderr, &last_words) => never,
         };
-        if let Fate::Died(how) = &mut ended {
-            *how = epitaph(&mut child, how, &last_words).await;
+        if let Fate::Died(how) = &ended {
+            let text = epitaph(&mut child, how, &last_words).await;
+            let for_memory = memory::kills().zip(kills).is_some_and(|(now, before)| now > before);
+            ended = if for_memory { Fate::OutOfMemory(text) } else { Fate::Died(text) };
         }
         // The process and whatever it may have started.
         if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {

@@ -1,4 +1,4 @@
-//! What a cycle has started and what may outlive it: processes today, containers by the same words.
+//! What a cycle has started and what may outlive it: processes, and by the same words whatever a [`Keeper`] knows.
 //!
 //! A [`Resource`] is written into a [`Ledger`] when it starts and taken out when it has ended. Whoever finds one there that
 //! belongs to nobody any more can [`end`] it. This file knows processes; it never decides which of them is to end.
@@ -20,6 +20,7 @@ use super::{
     Identity, State,
     child::{Child, ChildError, Program},
 };
+use crate::cycle::Lease;
 
 /// The variable that marks every process of a resource, its descendants included.
 pub const MARK: &str = "ROBO_RESOURCE";
@@ -36,11 +37,11 @@ const LOOKS: u32 = 500;
 pub struct Resource {
     /// Its own id, which it carries as a mark.
     pub id: Uuid,
-    /// What it is: `process`.
+    /// What it is: `process`, or a kind that a [`Keeper`] knows.
     pub kind: String,
     /// What it does, in words.
     pub name: String,
-    /// The machine it runs on.
+    /// The machine it runs on; the address of one that is known by address.
     pub host: String,
     /// How it is found there: for a process its [`Identity`].
     pub identity: Value,
@@ -53,6 +54,28 @@ pub trait Ledger: fmt::Debug + Send + Sync {
 
     /// Take out what has ended. What stays by mistake is found and taken out by the next sweep.
     fn leave(&self, resource: Uuid) -> BoxFuture<'_, ()>;
+
+    /// The lease under which it is written, where there is one.
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
+
+    /// Decide once for a cycle what `name` stands for: the first `id` that anybody gives. That one comes back.
+    fn pin<'a>(&'a self, _name: &'a str, id: &'a str) -> BoxFuture<'a, Result<String, LedgerError>> {
+        Box::pin(async move { Ok(id.to_owned()) })
+    }
+}
+
+/// Who knows resources of another kind than processes.
+pub trait Keeper: fmt::Debug + Send + Sync {
+    /// Whether this is a kind it knows.
+    fn keeps(&self, kind: &str) -> bool;
+
+    /// End one of them, wherever it runs.
+    fn end<'a>(&'a self, resource: &'a Resource) -> BoxFuture<'a, Fate>;
+
+    /// Whether nothing of it runs any more.
+    fn is_gone<'a>(&'a self, resource: &'a Resource) -> BoxFuture<'a, bool>;
 }
 
 /// What was started could not be written down, and was ended again.

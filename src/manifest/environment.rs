@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::located::{Entries, Located, Raw};
+use super::resources::Network;
 use super::simulation::{Action, Determinism, Gymnasium, Observation, Success};
 use super::units::{Memory, Span};
 
@@ -35,7 +36,6 @@ pub(crate) struct Environment {
     pub(crate) server: Server,
     /// What a server may use, for runtimes that can limit it.
     #[serde(default)]
-    #[expect(dead_code, reason = "checked here, enforced by runtimes that can limit a server")]
     pub(crate) resources: Resources,
     /// How a standard environment is made, seen, acted in and judged.
     pub(crate) adapter: Adapter,
@@ -70,6 +70,10 @@ pub(crate) struct Server {
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
     pub(crate) slots_per_worker: Option<Located<u32>>,
+    /// Episodes after which a server is replaced by a fresh one.
+    #[serde(default)]
+    #[schemars(with = "Option<u32>", range(min = 1))]
+    pub(crate) recycle_after: Option<Located<u32>>,
 }
 
 /// Protocol of an environment server.
@@ -99,37 +103,24 @@ enum Auto {
 /// What a server may use.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "checked here, enforced by runtimes that can limit a server")]
 pub(crate) struct Resources {
     /// Memory: `8g`.
     #[serde(default)]
     pub(crate) memory: Option<Memory>,
     /// Cores.
     #[serde(default)]
-    #[schemars(range(min = 0.0))]
-    pub(crate) cpus: Option<f64>,
+    #[schemars(with = "Option<f64>", range(min = 0.01, max = 1024.0))]
+    pub(crate) cpus: Option<Located<f64>>,
     /// Graphics cards.
     #[serde(default)]
     pub(crate) gpus: Option<u32>,
     /// Processes and threads.
     #[serde(default)]
-    pub(crate) pids: Option<u32>,
+    #[schemars(with = "Option<u32>", range(min = 16))]
+    pub(crate) pids: Option<Located<u32>>,
     /// What it may reach.
     #[serde(default)]
     pub(crate) network: Network,
-}
-
-/// What a server may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Network {
-    /// Nothing.
-    None,
-    /// The miners' endpoints.
-    #[default]
-    MinersOnly,
-    /// Everything.
-    Full,
 }
 
 /// How a standard environment is made, seen, acted in and judged.

@@ -11,6 +11,7 @@ use super::decode::decode;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::document::{Document, NodeId};
 use super::environment::{self as wire, EpisodeOverride};
+use super::resources::Resources;
 use super::simulation::{ActionKind, Simulation, SuccessRule, SuccessWhen};
 use super::task_text;
 
@@ -19,6 +20,7 @@ const DEFAULT_ACTION_TIMEOUT_MS: u64 = 100;
 const DEFAULT_RESET_TIMEOUT_MS: u64 = 5_000;
 const LARGEST_SIZE: u32 = 1024;
 const MOST_STEPS: u32 = 1_000_000;
+const FEWEST_PIDS: u32 = 16;
 
 /// Environments that are made the same way and share a server.
 #[derive(Debug, Clone)]
@@ -37,6 +39,10 @@ pub struct Family {
     pub workers: Option<u32>,
     /// Episodes in flight per worker.
     pub slots_per_worker: u32,
+    /// Episodes after which a server is replaced by a fresh one; none for never.
+    pub recycle_after: Option<u32>,
+    /// What one server may use.
+    pub resources: Resources,
     /// Its environments in file order.
     pub members: Vec<Member>,
 }
@@ -148,6 +154,9 @@ impl Check<'_> {
         if !(1..=4096).contains(&slots_per_worker) {
             self.refuse(&["server", "slots_per_worker"], "`slots_per_worker` must be from 1 to 4096");
         }
+        if manifest.server.recycle_after.as_ref().is_some_and(|episodes| episodes.value == 0) {
+            self.refuse(&["server", "recycle_after"], "`recycle_after` must be at least 1 episode");
+        }
         let build = build::resolve(self.document, &manifest.build, file, root, self.found);
         if manifest.tasks.value.0.is_empty() {
             self.refuse(&["tasks"], "a family needs at least one task");
@@ -164,8 +173,26 @@ impl Check<'_> {
             },
             workers,
             slots_per_worker,
+            recycle_after: manifest.server.recycle_after.as_ref().map(|episodes| episodes.value),
+            resources: self.resources(&manifest.resources),
             members,
         })
+    }
+
+    fn resources(&mut self, resources: &wire::Resources) -> Resources {
+        if resources.cpus.as_ref().is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus.value)) {
+            self.refuse(&["resources", "cpus"], "`cpus` must be from 0.01 to 1024");
+        }
+        if resources.pids.as_ref().is_some_and(|pids| pids.value < FEWEST_PIDS) {
+            self.refuse(&["resources", "pids"], format!("`pids` must be at least {FEWEST_PIDS}"));
+        }
+        Resources {
+            memory: resources.memory.map(|memory| memory.0),
+            cpus: resources.cpus.as_ref().map(|cpus| cpus.value),
+            gpus: resources.gpus.unwrap_or(0),
+            pids: resources.pids.as_ref().map(|pids| pids.value),
+            network: resources.network,
+        }
     }
 
     fn adapter(&mut self, adapter: &wire::Adapter) {

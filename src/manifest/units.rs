@@ -85,6 +85,14 @@ impl Memory {
     }
 }
 
+/// A size of memory that was typed, in the words of manifests.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    Memory::parse(&text.trim().to_lowercase()).map(|memory| memory.0)
+}
+
 macro_rules! from_text {
     ($type:ident, $pattern:expr, $expecting:literal, $bare:expr) => {
         impl<'de> Deserialize<'de> for $type {

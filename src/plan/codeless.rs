@@ -29,17 +29,17 @@ pub(super) fn check(scope: &Scope<'_>, found: &mut Diagnostics) {
 
 fn container(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
     let problem = |name: &str, message: &str| scope.document.error(draft.setting_at(name), message);
-    if draft.with.get("runtime").is_some_and(|runtime| runtime == "docker") {
-        let problem = problem("runtime", "this version of robo cannot run containers yet");
-        return Some(problem.help("`runtime: process` runs a `command` on this machine"));
+    let in_container = is_in_container(&draft.with);
+    if in_container && !draft.with.contains_key("image") {
+        return Some(problem("runtime", "`runtime: docker` needs an `image`"));
     }
-    if draft.with.contains_key("image") {
-        let problem =
-            problem("image", "an `image` needs `runtime: docker`, which this version of robo does not have yet");
-        return Some(problem.help("leave it out: `runtime: process` runs a `command` on this machine"));
+    if !in_container && draft.with.contains_key("image") {
+        let problem = problem("image", "an `image` needs `runtime: docker`");
+        return Some(problem.help("`runtime: process` runs a `command` on this machine"));
     }
     let texts = |value: &Value| value.as_array().is_some_and(|words| words.iter().all(Value::is_string));
     match draft.with.get("command") {
+        None if in_container => None,
         None => Some(problem("command", "`runtime: process` needs a `command`")),
         Some(Value::Array(words)) if words.is_empty() => Some(problem("command", "the `command` is empty")),
         Some(command) if command.is_array() && !texts(command) => {
@@ -52,6 +52,11 @@ fn container(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
             _ => None,
         },
     }
+}
+
+/// Whether a program runs in a container, where the files of this machine are not.
+fn is_in_container(with: &Map<String, Value>) -> bool {
+    with.get("runtime").is_some_and(|runtime| runtime == "docker")
 }
 
 fn no_outputs(scope: &Scope<'_>, draft: &Draft<'_>) -> Diagnostic {
@@ -91,6 +96,9 @@ pub(super) fn pin_program(
     root: &Path,
     found: &mut Diagnostics,
 ) {
+    if is_in_container(with) {
+        return;
+    }
     match program_digest(with.get("command").unwrap_or(&Value::Null), root) {
         None => {}
         Some(Ok(digest)) => drop(with.insert("digest".into(), digest.into())),

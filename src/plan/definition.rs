@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
-use crate::manifest::simulation::Simulation;
+use crate::manifest::{Resources, simulation::Simulation};
 
 use super::kinds::{Kind, Type as OutputType};
 
@@ -143,6 +143,12 @@ pub struct Server {
     pub build_digest: String,
     /// Container image, for runtimes that use one.
     pub image: Option<String>,
+    /// Episodes after which a server is replaced by a fresh one.
+    #[serde(default)]
+    pub recycle_after: Option<u32>,
+    /// What one server may use, for runtimes that can limit it.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// A stage with its settings still holding `${{ }}` over earlier outputs; everything known before the start is in place.

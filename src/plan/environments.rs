@@ -52,6 +52,8 @@ fn environment(family: &Family, member: &Member) -> Environment {
             requirements: family.build.requirements.clone(),
             build_digest: family.build.digest.clone(),
             image: family.image.clone(),
+            recycle_after: family.recycle_after,
+            resources: family.resources.clone(),
         },
         action_timeout_ms: member.action_timeout_ms,
         reset_timeout_ms: member.reset_timeout_ms,

@@ -11,7 +11,7 @@ use crate::manifest::simulation::Simulation;
 pub struct Open {
     /// Environments this server will run, all of one family.
     pub simulations: Vec<Simulation>,
-    /// Worker processes.
+    /// Worker processes; 0 for one per core that the server may use.
     pub workers: u32,
     /// Episodes in flight per worker.
     pub slots_per_worker: u32,

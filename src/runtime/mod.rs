@@ -1,10 +1,12 @@
 //! Where environment servers run.
 //!
-//! [`Runtime`] is what every place has in common; [`Process`] is the one on this machine without containers. [`Servers`]
-//! keeps one server per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
+//! [`Runtime`] is what every place has in common; [`Process`] is the one on this machine without containers, [`docker`] the
+//! one in containers. [`Servers`] keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
 //! the business of `rollout`.
 
 mod demo;
+pub mod docker;
+mod fault;
 mod interpreter;
 mod pip;
 mod process;
@@ -17,10 +19,12 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 
 pub use demo::DemoMiners;
+pub use fault::Fault;
 pub use process::Process;
-pub use servers::Servers;
+pub use servers::{Lent, Servers};
 
 use crate::{
+    cycle::InfraFault,
     host::{
         child::ChildError,
         ledger::{LedgerError, RecordError},
@@ -31,10 +35,14 @@ use crate::{
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// Name of the environment family, for people.
+    pub family: String,
     /// The server as the definition describes it.
     pub server: plan::Server,
     /// Directory that its relative paths start from.
     pub root: PathBuf,
+    /// How many kinds of servers share the place in this cycle, this one included.
+    pub kinds: usize,
 }
 
 /// How a running server is reached.
@@ -54,6 +62,12 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// Giving up the future ends whatever was started.
     fn start<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Box<dyn Running>, Error>>;
+
+    /// How many servers of this kind there is room for, when every kind gets its part. None is as good as one: a full place
+    /// says so when something is started.
+    fn room<'a>(&'a self, _: &'a Order) -> BoxFuture<'a, usize> {
+        Box::pin(async { 1 })
+    }
 }
 
 /// A server that was started. Dropping it ends it the hard way.
@@ -63,6 +77,12 @@ pub trait Running: Send + Sync {
 
     /// Whether it still runs and answers.
     fn check(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Let it reach these miners, too. The endpoints come back, in the same order, as they are written where the server
+    /// stands: `127.0.0.1` is another machine to a server behind walls.
+    fn reach<'a>(&'a mut self, miners: &'a [String]) -> BoxFuture<'a, Result<Vec<String>, Error>> {
+        Box::pin(async { Ok(miners.to_vec()) })
+    }
 
     /// End it, nicely first.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
@@ -96,6 +116,9 @@ pub enum Error {
         /// What came instead.
         problem: String,
     },
+    /// The place where it was to run, or runs, has failed it.
+    #[error(transparent)]
+    Fault(#[from] Box<Fault>),
     /// Our own program file is not known.
     #[error("the path of the running program is not known")]
     Executable(#[source] std::io::Error),
@@ -116,7 +139,20 @@ impl Error {
         match self {
             Self::NoPackage { .. } => true,
             Self::Python(error) => error.is_permanent(),
+            // Another place, or this one in a while, may do better.
+            Self::Fault(_) => false,
             Self::Child(_) | Self::Ledger(_) | Self::Silent { .. } | Self::Executable(_) => false,
+        }
+    }
+
+    /// What it is to the episodes that needed the server.
+    pub fn reason(&self) -> InfraFault {
+        match self {
+            Self::Fault(fault) => fault.reason,
+            Self::Silent { .. } => InfraFault::Unhealthy,
+            Self::Python(_) | Self::NoPackage { .. } | Self::Child(_) | Self::Ledger(_) | Self::Executable(_) => {
+                InfraFault::ServerLost
+            }
         }
     }
 
@@ -139,6 +175,7 @@ impl Error {
         match self {
             Self::Python(error) => error.remedy(),
             Self::NoPackage { .. } => Some("correct `build.context` in the environment's manifest".into()),
+            Self::Fault(fault) => fault.remedy.clone(),
             Self::Child(_) | Self::Ledger(_) | Self::Silent { .. } | Self::Executable(_) => None,
         }
     }

@@ -1,7 +1,8 @@
-//! `container/run`: a program of the operator's own, JSON in and JSON out.
+//! `container/run`: a program of the operator's own, JSON in and JSON out, as a process or in a container.
 //!
-//! It sees its input, the variables it is given, PATH and the mark of the ledger; its working directory is empty and goes away with it. It is
-//! killed with everything it has started when it ends, takes too long, or the cycle stops.
+//! It sees its input, the variables it is given, PATH and the mark of the ledger; its working directory is empty and goes away
+//! with it. It is killed with everything it has started when it ends, takes too long, or the cycle stops. In a container it sees
+//! nothing of this machine and reaches nothing.
 
 use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus};
 
@@ -16,6 +17,7 @@ use crate::host::{
     ledger::{self, RecordError},
 };
 use crate::plan;
+use crate::runtime::docker::{Command, Once, OnceError};
 
 /// `EX_TEMPFAIL` of sysexits: the program asks to be tried again.
 const TEMPORARY_FAILURE: i32 = 75;
@@ -23,6 +25,7 @@ const TEMPORARY_FAILURE: i32 = 75;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    #[expect(dead_code, reason = "an image goes with `docker` and nothing else: the plan has seen to it")]
     runtime: String,
     #[serde(default)]
     command: Vec<String>,
@@ -40,8 +43,9 @@ struct Settings {
 
 pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let settings: Settings = invocation.settings()?;
-    if settings.runtime != "process" || settings.image.is_some() {
-        return Err(config("an `image` needs `runtime: docker`, which this version of robo does not have yet"));
+    if let Some(image) = &settings.image {
+        let said = in_container(&context.programs, image, &settings).await?;
+        return outputs::checked(invocation.stage, read(image, &said)?).map(Output::from);
     }
     let Some(program) = settings.command.first() else {
         return Err(config("`with.command` is empty"));
@@ -65,9 +69,36 @@ pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> 
     if !status.success() {
         return Err(ended_badly(program, status, &last_words));
     }
-    let value = serde_json::from_slice(&said)
-        .map_err(|error| config(format!("the standard output of `{program}` is not one JSON value: {error}")))?;
-    outputs::checked(invocation.stage, value).map(Output::from)
+    outputs::checked(invocation.stage, read(program, &said)?).map(Output::from)
+}
+
+fn read(program: &str, said: &[u8]) -> Result<Value, TaskFailure> {
+    serde_json::from_slice(said)
+        .map_err(|error| config(format!("the standard output of `{program}` is not one JSON value: {error}")))
+}
+
+/// Run it in a container; what it said.
+async fn in_container(programs: &Once, image: &str, settings: &Settings) -> Result<Vec<u8>, TaskFailure> {
+    let command = Command {
+        image: image.to_owned(),
+        command: settings.command.clone(),
+        env: settings.env.clone().into_iter().collect(),
+        input: settings.input.to_string().into_bytes(),
+        max_bytes: settings.max_bytes,
+    };
+    let said = programs.run(command).await.map_err(|error| match error {
+        OnceError::Place(error) => TaskFailure { class: FailureClass::Infra, message: error.explain() },
+        error => config(error.to_string()),
+    })?;
+    match said.code {
+        0 => Ok(said.output),
+        code => {
+            // What a signal ends has 128 and its number.
+            let is_ours = code == i64::from(TEMPORARY_FAILURE) || code > 128;
+            let class = if is_ours { FailureClass::Infra } else { FailureClass::Config };
+            Err(TaskFailure { class, message: format!("`{image}` failed (exit code {code}){}", said.last_words) })
+        }
+    }
 }
 
 fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) -> Program {

@@ -22,7 +22,9 @@ pub(super) async fn provision<J>(context: &Context<J>, invocation: Invocation<'_
         .definition
         .environment(&id)
         .ok_or_else(|| config(format!("`{id}` is not among the pipeline's environments")))?;
-    let running = context.servers.environment(&context.definition, environment).await?;
+    let ready = context.servers.environment(&context.definition, environment).await?;
+    // They are alike: one image, or one Python environment.
+    let Some(running) = ready.first() else { return Err(config("no environment server was started").into()) };
     Ok(json!({ "environment": id, "python": running.opened.python, "packages": running.opened.packages }).into())
 }
 

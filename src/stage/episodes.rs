@@ -3,14 +3,18 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::{debug, warn};
 
-use super::{Context, EpisodeProgress, Error, Invocation, Output, chain, config};
+use super::{
+    Context, EpisodeProgress, Error, Invocation, Output, chain, config,
+    servers::{self, Ready},
+    shares::{self, Heard, Share},
+};
 use crate::cycle::{
     EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Miner, Outcome,
     PendingEpisode, TaskFailure,
@@ -122,63 +126,82 @@ impl<J: Journal> Work<'_, J> {
         }
     }
 
-    /// One request to the environment server. Episodes that it had begun and did not report are faults of ours; those it
-    /// had not begun have lost nothing and stay as they are.
+    /// One request to every environment server that can be had. Episodes that a server had begun and did not report are
+    /// faults of ours; those it had not begun have lost nothing and stay as they are.
     async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), Error> {
-        let request = self.request(&pending).await?;
         let ready = self.context.servers.environment(&self.context.definition, self.environment).await?;
-        let mut open: HashMap<u32, PendingEpisode> = (0..).zip(pending).collect();
-        let (asked, mut begun) = (open.len(), HashSet::new());
-        let steps_before = self.progress.steps;
-        let mut cut = None;
-        // What is not accepted has not begun: the task fails, and is tried again after a pause.
-        let messages = ready.client.episodes(&request).await.map_err(refused)?;
-        let mut messages = std::pin::pin!(messages);
-        while let Some(message) = messages.next().await {
-            match message {
-                Ok(ServerMessage::Started { order }) => {
-                    begun.insert(order);
+        let endpoints = self.endpoints().await?;
+        let (mut shares, mut streams, mut problem) = (Vec::new(), Vec::new(), None);
+        for (server, episodes) in ready.iter().zip(shares::split(pending, ready.len())) {
+            match self.ask(server, &episodes, &endpoints).await {
+                Ok(messages) => {
+                    let index = shares.len();
+                    let tagged = messages.map(Some).chain(stream::once(async { None })).map(move |it| (index, it));
+                    streams.push(Box::pin(tagged));
+                    shares.push(Share::new(server, episodes));
                 }
-                Ok(ServerMessage::Returned { order }) => {
-                    begun.remove(&order);
-                }
-                Ok(ServerMessage::Episode { order, report }) => {
-                    if let Some(episode) = open.remove(&order) {
-                        self.record(episode, report).await?;
-                    }
-                }
-                Ok(ServerMessage::Progress { steps }) => {
-                    self.progress.steps = steps_before + steps;
-                    (self.context.watcher)(self.progress.clone());
-                }
-                Ok(ServerMessage::End) => break,
-                Err(error) => {
-                    cut = Some(chain(&error));
-                    break;
-                }
+                // What is not accepted has not begun: another round asks again.
+                Err(error) => problem = Some(error),
             }
         }
-        let cut = cut.unwrap_or_else(|| {
-            "the environment server ended without running the episode: its simulators died too often".into()
-        });
-        if open.len() == asked && begun.is_empty() {
-            // Not one step forward: without a limit on such rounds they would go on for ever.
-            return Err(TaskFailure { class: FailureClass::Infra, message: cut }.into());
+        if let Some(error) = problem.filter(|_| shares.is_empty()) {
+            return Err(error);
         }
-        open.retain(|order, _| begun.contains(order));
-        self.give_up(open, &cut).await
+        let steps_before = self.progress.steps;
+        let mut messages = stream::select_all(streams);
+        let (mut moved, mut cut) = (false, String::new());
+        while let Some((index, message)) = messages.next().await {
+            let Some(message) = message else {
+                let share = &mut shares[index];
+                moved |= share.has_moved();
+                let (fault, text) = share.conclude().await;
+                self.give_up(share.lost(), fault, &text).await?;
+                cut = text;
+                continue;
+            };
+            match shares[index].hear(message) {
+                Heard::Nothing => {}
+                Heard::Steps => {
+                    self.progress.steps = steps_before + shares.iter().map(Share::steps).sum::<u64>();
+                    (self.context.watcher)(self.progress.clone());
+                }
+                Heard::Episode(episode, report) => self.record(episode, report).await?,
+            }
+        }
+        // Not one step forward: without a limit on such rounds they would go on for ever.
+        if moved { Ok(()) } else { Err(TaskFailure { class: FailureClass::Infra, message: cut }.into()) }
     }
 
-    async fn request(&self, pending: &[PendingEpisode]) -> Result<EpisodesRequest, Error> {
+    /// Where every miner answers.
+    async fn endpoints(&self) -> Result<Vec<String>, Error> {
+        let mut endpoints = Vec::with_capacity(self.settings.miners.len());
+        for miner in &self.settings.miners {
+            endpoints.push(self.context.servers.endpoint(&miner.endpoint).await?);
+        }
+        Ok(endpoints)
+    }
+
+    /// Ask a server for episodes, whose miners answer at `endpoints`.
+    async fn ask(
+        &self,
+        server: &Ready,
+        pending: &[PendingEpisode],
+        endpoints: &[String],
+    ) -> Result<impl Stream<Item = Result<ServerMessage, rollout::Error>> + Send + use<J>, Error> {
+        let endpoints = server.lent.reach(endpoints).await.map_err(servers::Error::Start)?;
+        let request = self.request(pending, &endpoints)?;
+        let messages = server.client.episodes(&request).await.map_err(refused)?;
+        server.lent.count(pending.len());
+        Ok(messages)
+    }
+
+    fn request(&self, pending: &[PendingEpisode], endpoints: &[String]) -> Result<EpisodesRequest, Error> {
         let salt = &self.context.record.salt;
         let mut episodes = Vec::with_capacity(pending.len());
-        let mut endpoints: HashMap<&str, String> = HashMap::new();
-        for miner in &self.settings.miners {
-            let endpoint = self.context.servers.endpoint(&miner.endpoint).await?;
-            endpoints.insert(miner.hotkey.as_str(), endpoint);
-        }
+        let miners = self.settings.miners.iter().map(|miner| miner.hotkey.as_str());
+        let endpoints: HashMap<&str, &String> = miners.zip(endpoints).collect();
         for (order, PendingEpisode { key, .. }) in (0..).zip(pending) {
-            let endpoint = endpoints.get(key.hotkey.as_str()).cloned().ok_or_else(|| {
+            let endpoint = endpoints.get(key.hotkey.as_str()).map(|endpoint| (*endpoint).clone()).ok_or_else(|| {
                 config(format!("the journal has episodes of `{}`, who is not among the miners", key.hotkey))
             })?;
             episodes.push(EpisodeOrder {
@@ -218,12 +241,10 @@ impl<J: Journal> Work<'_, J> {
         Ok(())
     }
 
-    async fn give_up(&mut self, open: HashMap<u32, PendingEpisode>, cut: &str) -> Result<(), Error> {
-        let mut open: Vec<_> = open.into_iter().collect();
-        open.sort_by_key(|(order, _)| *order);
-        for (_, episode) in open {
+    async fn give_up(&mut self, lost: Vec<PendingEpisode>, fault: InfraFault, cut: &str) -> Result<(), Error> {
+        for episode in lost {
             let report = EpisodeReport {
-                outcome: Outcome::InfraFault(InfraFault::ServerLost),
+                outcome: Outcome::InfraFault(fault),
                 detail: Some(cut.chars().take(500).collect()),
                 steps: 0,
                 total_reward: 0.0,

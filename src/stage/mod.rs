@@ -15,6 +15,7 @@ mod publish;
 mod score;
 mod scores;
 mod servers;
+mod shares;
 mod sql;
 mod vector;
 mod webhook;
@@ -31,6 +32,7 @@ use crate::cycle::{
 };
 use crate::host::ledger::Ledger;
 use crate::plan::{BuildError, Definition, Stage};
+use crate::runtime::docker::Once;
 
 /// What a stage leaves behind.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,6 +95,8 @@ pub struct Context<J> {
     pub servers: Arc<Servers>,
     /// Where programs that outlive us would be looked for.
     pub ledger: Arc<dyn Ledger>,
+    /// Runs programs that come as images.
+    pub programs: Arc<Once>,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }

@@ -1,10 +1,12 @@
 //! Environment servers ready to run episodes: started by `runtime`, opened through `rollout`, shared by a cycle's tasks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, PoisonError},
 };
+
+use futures::future::join_all;
 
 use super::chain;
 use crate::cycle::{FailureClass, TaskFailure};
@@ -13,11 +15,13 @@ use crate::rollout::{
     self, Client,
     protocol::{Open, Opened},
 };
-use crate::runtime::{self, Address, DemoMiners, Runtime};
+use crate::runtime::{self, Address, DemoMiners, Lent, Runtime};
 
-/// An environment server that has loaded its environments.
+/// An environment server that has loaded its environments. It is not replaced while this lives.
 #[derive(Debug, Clone)]
 pub struct Ready {
+    /// The server.
+    pub lent: Lent,
     /// Speaks to it.
     pub client: Client,
     /// What it said of itself.
@@ -84,13 +88,34 @@ impl Servers {
         Self { servers, miners, root, opened: std::sync::Mutex::default() }
     }
 
-    /// The server of an environment, with every environment of the definition that shares it loaded.
+    /// The servers of an environment, with every environment of the definition that shares them loaded. At least one.
     ///
     /// # Errors
-    /// `Error`; the next call tries again.
-    pub async fn environment(&self, definition: &Definition, environment: &Environment) -> Result<Ready, Error> {
+    /// `Error` when none can be had; the next call tries again.
+    pub async fn environment(&self, definition: &Definition, environment: &Environment) -> Result<Vec<Ready>, Error> {
         let family = environment.simulation.environment.family();
-        let address = self.servers.get(family, &environment.server).await.map_err(Error::Start)?;
+        let kinds: BTreeSet<&str> =
+            definition.environments.iter().map(|other| other.simulation.environment.family()).collect();
+        let lent = self.servers.get(family, &environment.server, kinds.len()).await.map_err(Error::Start)?;
+        let (mut ready, mut problem) = (Vec::new(), None);
+        for opened in join_all(lent.into_iter().map(|lent| self.open(definition, environment, lent))).await {
+            match opened {
+                Ok(server) => ready.push(server),
+                Err(error) => {
+                    tracing::warn!(family, "one environment server less: {}", chain(&error));
+                    problem.get_or_insert(error);
+                }
+            }
+        }
+        match problem {
+            Some(error) if ready.is_empty() => Err(error),
+            _ => Ok(ready),
+        }
+    }
+
+    async fn open(&self, definition: &Definition, environment: &Environment, lent: Lent) -> Result<Ready, Error> {
+        let family = environment.simulation.environment.family();
+        let address = lent.address().clone();
         let client = Client::new(&address.url, &address.token).map_err(Error::Client)?;
         let slot = self.slot(&address);
         // Tasks that want the same server wait here while the first of them opens it.
@@ -101,13 +126,14 @@ impl Servers {
                 // Every server that is started loads the sources as they are now: after a fault, long after the cycle began.
                 plan::check_builds(definition, &self.root)?;
                 let opened = client
-                    .open(&open(definition, environment))
+                    .open(&everything(definition, environment))
                     .await
                     .map_err(|error| Error::Open(address.description.clone(), family.to_owned(), error))?;
                 slot.insert(opened).clone()
             }
         };
-        Ok(Ready { client, opened })
+        drop(slot);
+        Ok(Ready { lent, client, opened })
     }
 
     /// Where a miner answers; a demo miner is started for `demo:POLICY`.
@@ -130,16 +156,16 @@ impl Servers {
 }
 
 /// Everything a server is to load: the environments that share its family and description.
-fn open(definition: &Definition, environment: &Environment) -> Open {
+fn everything(definition: &Definition, environment: &Environment) -> Open {
     let family = environment.simulation.environment.family();
     let mates = definition
         .environments
         .iter()
         .filter(|other| other.simulation.environment.family() == family && other.server == environment.server);
-    let cores = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     Open {
         simulations: mates.map(|environment| environment.simulation.clone()).collect(),
-        workers: environment.server.workers.unwrap_or(cores),
+        // Where it runs it knows best how many cores it has.
+        workers: environment.server.workers.unwrap_or(0),
         slots_per_worker: environment.server.slots_per_worker,
     }
 }

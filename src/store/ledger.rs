@@ -1,8 +1,8 @@
 //! The ledger of resources: what every lease has started, who takes a cycle over ends what older leases left, and a
 //! reaper for what belongs to no live lease.
 //!
-//! Decides from rows and leases; how a resource is ended is the business of [`crate::host::ledger`]. It never touches what
-//! runs on another machine.
+//! Decides from rows and leases; how a resource is ended is the business of [`crate::host::ledger`] and of the keeper that
+//! the store was given. It never touches processes of another machine; what is known by an address is ended from anywhere.
 
 use std::sync::OnceLock;
 
@@ -54,9 +54,11 @@ impl Row {
     }
 
     fn describe(&self) -> String {
-        let pid = self.identity["pid"].as_u64().map(|pid| format!(" {pid}")).unwrap_or_default();
+        let which = self.identity["pid"].as_u64().map(|pid| pid.to_string());
+        let which = which.or_else(|| self.identity["name"].as_str().map(str::to_owned));
+        let which = which.map(|which| format!(" {which}")).unwrap_or_default();
         let cycle = CycleId::from(self.cycle_id);
-        format!("{} ({}{pid}) of cycle {cycle}, epoch {}", self.name, self.kind, self.epoch)
+        format!("{} ({}{which}) of cycle {cycle}, epoch {}", self.name, self.kind, self.epoch)
     }
 }
 
@@ -81,18 +83,30 @@ impl Owned {
     }
 }
 
-/// Those of which nothing runs any more.
-async fn gone_of(rows: impl Iterator<Item = &Row>) -> Vec<Uuid> {
-    let mut gone = Vec::new();
-    for row in rows {
-        if ledger::is_gone(&row.resource()).await {
-            gone.push(row.resource_id);
+impl Store {
+    /// Those of which nothing runs any more.
+    async fn gone_of(&self, rows: impl Iterator<Item = &Row>) -> Vec<Uuid> {
+        let mut gone = Vec::new();
+        for row in rows {
+            let resource = row.resource();
+            let is_gone = match &self.keeper {
+                Some(keeper) if keeper.keeps(&row.kind) => keeper.is_gone(&resource).await,
+                _ => ledger::is_gone(&resource).await,
+            };
+            if is_gone {
+                gone.push(row.resource_id);
+            }
+        }
+        gone
+    }
+
+    async fn end_one(&self, row: &Row) -> Fate {
+        match &self.keeper {
+            Some(keeper) if keeper.keeps(&row.kind) => keeper.end(&row.resource()).await,
+            _ => ledger::end(&row.resource()).await,
         }
     }
-    gone
-}
 
-impl Store {
     /// The ledger of a cycle that is about to be taken up.
     pub fn ledger(&self) -> CycleLedger {
         CycleLedger { store: self.clone(), lease: OnceLock::new(), taken_over: tokio::sync::OnceCell::new() }
@@ -112,7 +126,7 @@ impl Store {
                             cycle.owner is not null and cycle.epoch = resource.epoch as is_held,
                             coalesce(cycle.lease_until > clock_timestamp(), false) as is_live
                      from resource join cycle using (cycle_id)
-                     where host = $1 order by resource.created_at",
+                     where host = $1 or host like '%://%' order by resource.created_at",
                 )
                 .bind(here.hostname())
                 .fetch_all(&self.pool)
@@ -121,7 +135,7 @@ impl Store {
             })
             .await?;
         let (needed, orphans): (Vec<Owned>, Vec<Owned>) = found.into_iter().partition(Owned::is_needed);
-        let gone = gone_of(needed.iter().map(|owned| &owned.row)).await;
+        let gone = self.gone_of(needed.iter().map(|owned| &owned.row)).await;
         let mut reaped = self.end_all(orphans.into_iter().map(|owned| owned.row)).await?;
         reaped.forgotten += gone.len();
         self.forget(&gone).await?;
@@ -135,7 +149,7 @@ impl Store {
             .ask(|| async {
                 let rows = sqlx::query_as(
                     "select resource_id, cycle_id, epoch, kind, name, host, identity from resource
-                     where cycle_id = $1 and epoch < $2 and host = $3 order by created_at",
+                     where cycle_id = $1 and epoch < $2 and (host = $3 or host like '%://%') order by created_at",
                 )
                 .bind(lease.cycle.as_uuid())
                 .bind(lease.epoch)
@@ -151,7 +165,7 @@ impl Store {
     async fn end_all(&self, rows: impl Iterator<Item = Row>) -> Result<Reaped, Error> {
         let (mut reaped, mut gone) = (Reaped::default(), Vec::new());
         for row in rows {
-            match ledger::end(&row.resource()).await {
+            match self.end_one(&row).await {
                 Fate::Gone => reaped.forgotten += 1,
                 Fate::Killed => {
                     tracing::warn!("ended {}, which nobody needed any more", row.describe());
@@ -178,6 +192,31 @@ impl Store {
         self.ask(|| async {
             sqlx::query("delete from resource where resource_id = any($1)").bind(resources).execute(&self.pool).await?;
             Ok(())
+        })
+        .await
+    }
+
+    /// What `name` stands for in a cycle: the first id that was given for it.
+    async fn pin(&self, lease: &Lease, name: &str, id: &str) -> Result<String, Trouble> {
+        self.persist(|| async {
+            let mut transaction = self.pool.begin().await?;
+            lease::fence(&mut transaction, lease).await?;
+            sqlx::query(
+                "insert into cycle_image (cycle_id, name, image) values ($1, $2, $3)
+                 on conflict (cycle_id, name) do nothing",
+            )
+            .bind(lease.cycle.as_uuid())
+            .bind(name)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+            let pinned = sqlx::query_scalar("select image from cycle_image where cycle_id = $1 and name = $2")
+                .bind(lease.cycle.as_uuid())
+                .bind(name)
+                .fetch_one(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(pinned)
         })
         .await
     }
@@ -238,7 +277,7 @@ impl CycleLedger {
         .bind(lease.epoch)
         .fetch_all(&self.store.pool)
         .await?;
-        self.store.forget(&gone_of(rows.iter()).await).await
+        self.store.forget(&self.store.gone_of(rows.iter()).await).await
     }
 }
 
@@ -255,6 +294,17 @@ impl Ledger for CycleLedger {
             if let Err(error) = self.store.forget(&[resource]).await {
                 tracing::debug!(%error, "the ledger keeps a row of what has ended");
             }
+        })
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.lease.get().copied()
+    }
+
+    fn pin<'a>(&'a self, name: &'a str, id: &'a str) -> BoxFuture<'a, Result<String, LedgerError>> {
+        Box::pin(async move {
+            let lease = self.lease.get().ok_or_else(|| LedgerError("the cycle is not held yet".into()))?;
+            self.store.pin(lease, name, id).await.map_err(|error| LedgerError(Box::new(error)))
         })
     }
 }

@@ -55,7 +55,10 @@ use std::{sync::Arc, time::Duration};
 
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use crate::{config, host::Progress};
+use crate::{
+    config,
+    host::{Progress, ledger::Keeper},
+};
 
 pub use admin::Created;
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
@@ -91,6 +94,8 @@ const IDLE_IN_TRANSACTION: &str = "set idle_in_transaction_session_timeout = '5s
 pub struct Store {
     pool: PgPool,
     location: Arc<Location>,
+    /// Who ends resources that are no processes.
+    keeper: Option<Arc<dyn Keeper>>,
 }
 
 impl Store {
@@ -142,7 +147,13 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location) })
+        Ok(Self { pool, location: Arc::new(location), keeper: None })
+    }
+
+    /// The same, with somebody who ends what its ledger names and what is no process.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Arc<dyn Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Where the database is, for people; without its password.

@@ -350,7 +350,7 @@ fn mistakes_are_told_before_anything_starts() {
     let container = |with: &str| lint(&format!("  a: {{ uses: container/run, with: {{ {with} }} }}\n"));
     let said = container("runtime: process, image: python:3, command: [sh]");
     assert!(said.contains("`image` needs `runtime: docker`"), "{said}");
-    assert!(container("runtime: docker, image: python:3").contains("cannot run containers yet"));
+    assert!(container("runtime: docker, command: [sh]").contains("`runtime: docker` needs an `image`"));
     assert!(container("runtime: process").contains("needs a `command`"));
     assert!(container("runtime: process, command: []").contains("is empty"));
     assert!(container("runtime: process, command: [./nowhere.sh]").contains("cannot be read"));

@@ -31,16 +31,7 @@ impl Bench {
     async fn new() -> Self {
         let database = TestDatabase::new(Version::Default).await;
         let store = database.store().await;
-        let new = NewCycle {
-            pipeline: "test".into(),
-            definition: json!({}),
-            definition_hash: "00".repeat(32),
-            root: "/".into(),
-            salt: Salt::random(),
-            block: None,
-            tasks: vec![],
-        };
-        let cycle = store.create_cycle(&new).await.unwrap();
+        let cycle = store.create_cycle(&new_cycle()).await.unwrap();
         Self { database, store, cycle }
     }
 
@@ -51,16 +42,34 @@ impl Bench {
 
     /// The lease and the ledger of a process that takes the cycle up.
     async fn take_up(&self) -> (Lease, CycleLedger) {
-        let lease = self.store.acquire(self.cycle).await.unwrap();
-        let ledger = self.store.ledger();
-        ledger.take_over(lease).await.unwrap();
-        (lease, ledger)
+        take_up(&self.store, self.cycle).await
     }
 
     async fn rows(&self) -> i64 {
         let mut connection = self.database.connection().await;
         sqlx::query_scalar("select count(*) from resource").fetch_one(&mut connection).await.unwrap()
     }
+}
+
+/// A cycle of nothing.
+pub(crate) fn new_cycle() -> NewCycle {
+    NewCycle {
+        pipeline: "test".into(),
+        definition: json!({}),
+        definition_hash: "00".repeat(32),
+        root: "/".into(),
+        salt: Salt::random(),
+        block: None,
+        tasks: vec![],
+    }
+}
+
+/// The lease and the ledger of a process that takes a cycle up.
+pub(crate) async fn take_up(store: &Store, cycle: CycleId) -> (Lease, CycleLedger) {
+    let lease = store.acquire(cycle).await.unwrap();
+    let ledger = store.ledger();
+    ledger.take_over(lease).await.unwrap();
+    (lease, ledger)
 }
 
 /// A process that survives its parent: the kernel's promise does not reach it, only its mark tells whose it is.

@@ -10,6 +10,7 @@ mod custom_queries;
 mod custom_stages;
 mod cycle;
 mod database_faults;
+mod docker;
 mod embedded;
 mod envserver;
 mod examples;

@@ -12,6 +12,7 @@ use std::{
 
 use robo::{
     host::Progress,
+    manifest::Resources,
     plan,
     runtime::{
         DemoMiners, Order, Process, Runtime, Servers,
@@ -80,8 +81,10 @@ impl Bench {
             requirements: "requirements.lock".into(),
             build_digest: String::new(),
             image: None,
+            recycle_after: None,
+            resources: Resources::default(),
         };
-        Order { server, root: self.directory.path().into() }
+        Order { family: "test".into(), server, root: self.directory.path().into(), kinds: 1 }
     }
 }
 
@@ -233,13 +236,13 @@ async fn tasks_share_a_server_and_a_dead_one_is_replaced() {
     let bench = Bench::new();
     let servers = Servers::new(Arc::new(bench.runtime(SERVER)), bench.directory.path().into());
     let server = bench.order().server;
-    let (one, other) = tokio::join!(servers.get("metaworld", &server), servers.get("metaworld", &server));
-    let (one, other) = (one.unwrap(), other.unwrap());
+    let (one, other) = tokio::join!(servers.get("metaworld", &server, 1), servers.get("metaworld", &server, 1));
+    let (one, other) = (only(one), only(other));
     assert_eq!(one, other);
-    assert_ne!(servers.get("gym", &server).await.unwrap().url, one.url, "another family has its own");
+    assert_ne!(only(servers.get("gym", &server, 1).await).url, one.url, "another family has its own");
 
     kill(process_of(&one.description));
-    let next = servers.get("metaworld", &server).await.unwrap();
+    let next = only(servers.get("metaworld", &server, 1).await);
     assert!(next.url != one.url && next.token != one.token);
 
     servers.stop().await;
@@ -278,6 +281,32 @@ async fn a_demo_miner_is_started_once_per_policy() {
     miners.stop().await;
     let ended = fs::read_dir(bench.directory.path()).unwrap().flatten();
     assert_eq!(ended.filter(|it| it.file_name().to_string_lossy().starts_with("ended-")).count(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_has_played_its_episodes_is_replaced_when_nobody_uses_it_any_more() {
+    let bench = Bench::new();
+    let servers = Servers::new(Arc::new(bench.runtime(SERVER)), bench.directory.path().into());
+    let server = plan::Server { recycle_after: Some(3), ..bench.order().server };
+    let used = servers.get("metaworld", &server, 1).await.unwrap().remove(0);
+    used.count(2);
+    assert_eq!(only(servers.get("metaworld", &server, 1).await), *used.address(), "it may play one more");
+    used.count(1);
+    let next = only(servers.get("metaworld", &server, 1).await);
+    assert_ne!(next, *used.address());
+    used.check().await.expect("whoever uses the old one still can");
+    let process = process_of(&used.address().description);
+    assert!(!ended(&bench, process));
+    drop(used);
+    servers.stop().await;
+    assert!(ended(&bench, process) && ended(&bench, process_of(&next.description)));
+}
+
+/// The address of the only server of a pool.
+fn only(servers: Result<Vec<robo::runtime::Lent>, robo::runtime::Error>) -> robo::runtime::Address {
+    let servers = servers.unwrap();
+    assert_eq!(servers.len(), 1);
+    servers[0].address().clone()
 }
 
 fn imports_six(python: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! What tests of several areas share.
 
 pub(crate) mod database;
+pub(crate) mod engine;
 pub(crate) mod own_server;
 pub(crate) mod program;

@@ -1,0 +1,223 @@
+//! The engines an operator has named: how much each takes, which is asked first, which is left alone for a while.
+//!
+//! Room is counted from what runs on an engine, whoever has started it: there is no counter that could go wrong.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures::future::join_all;
+use tokio::{sync::MutexGuard, time::Instant};
+
+use super::{engine::Engine, spec};
+use crate::cycle::InfraFault;
+use crate::manifest::Resources;
+use crate::runtime::{Error, Fault};
+
+/// How long a host that has failed is left alone where another can be had.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// Most servers on one host that nobody has given a capacity.
+const MOST: usize = 64;
+
+/// A host as an operator writes it: `URL` or `URL=CAPACITY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSpec {
+    /// Address of its engine.
+    pub url: String,
+    /// Environment servers at a time; none lets its cores and memory decide.
+    pub capacity: Option<usize>,
+}
+
+impl FromStr for HostSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (url, capacity) = match text.rsplit_once('=') {
+            Some((url, number)) => {
+                let number = number.parse().ok().filter(|number| (1..=1024).contains(number));
+                (url, Some(number.ok_or_else(|| format!("`{text}`: the capacity is a number from 1 to 1024"))?))
+            }
+            None => (text, None),
+        };
+        let schemes = ["unix", "tcp", "http", "https", "ssh"];
+        match url.split_once("://") {
+            Some((scheme, rest)) if schemes.contains(&scheme) && !rest.is_empty() => {
+                Ok(Self { url: url.into(), capacity })
+            }
+            _ => Err(format!("`{url}` is not unix://PATH, tcp://HOST:PORT, https://HOST:PORT or ssh://USER@HOST")),
+        }
+    }
+}
+
+impl fmt::Display for HostSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// All hosts of an operator. Shared by the cycles of a process.
+#[derive(Debug)]
+pub struct Hosts(Vec<Host>);
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Host {
+    engine: Engine,
+    capacity: Option<usize>,
+    drained_until: Mutex<Option<Instant>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Hosts {
+    /// These hosts.
+    pub fn new(specs: &[HostSpec]) -> Self {
+        let host = |spec: &HostSpec| Host {
+            engine: Engine::new(&spec.url),
+            capacity: spec.capacity,
+            drained_until: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        };
+        Self(specs.iter().map(host).collect())
+    }
+
+    /// The engine that images are built on and programs are run on: the first.
+    pub(super) fn first(&self) -> Result<&Engine, Error> {
+        self.0.first().map(Host::engine).ok_or_else(|| none().into())
+    }
+
+    /// The engines beside the first.
+    pub(super) fn others(&self) -> impl Iterator<Item = &Engine> {
+        self.0.iter().skip(1).map(Host::engine)
+    }
+
+    /// The engines in the order in which they are to be asked.
+    pub(super) async fn by_room(&self, resources: &Resources) -> Vec<&Host> {
+        let rooms = join_all(self.0.iter().map(|host| host.room(resources))).await;
+        let mut hosts: Vec<_> = self.0.iter().zip(rooms).collect();
+        // A host that has failed comes last, and is asked only when no other could do it.
+        hosts.sort_by_key(|(host, room)| (host.is_drained(), std::cmp::Reverse(room.as_ref().copied().unwrap_or(0))));
+        hosts.into_iter().map(|(host, _)| host).collect()
+    }
+
+    /// How many more servers fit on all of them.
+    pub(super) async fn room(&self, resources: &Resources) -> usize {
+        let rooms = join_all(self.0.iter().map(|host| host.room(resources))).await;
+        rooms.into_iter().map(|room| room.unwrap_or(0)).sum()
+    }
+}
+
+impl Host {
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Wait until nobody else starts a server here.
+    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Whether one more server may be started. What an operator has said holds; the size of a machine is only a guess, by
+    /// which a second family or cycle is not turned away.
+    pub(super) async fn admit(&self, resources: &Resources) -> Result<(), Error> {
+        if self.capacity.is_none() || self.room(resources).await? > 0 {
+            return Ok(());
+        }
+        let problem = format!("{} has no room for one more environment server", self.engine.url());
+        let remedy = "wait until others have ended, raise its capacity (--docker-host URL=N), or name another host";
+        Err(Box::new(Fault::new(InfraFault::NoCapacity, problem).remedy(remedy)).into())
+    }
+
+    /// Note that a server could not be had here.
+    pub(super) fn failed(&self, error: &Error) {
+        // A host that is only full is as good as before as soon as something ends there.
+        if error.reason() != InfraFault::NoCapacity {
+            *self.drained_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + DRAIN);
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drained_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How many more servers fit.
+    async fn room(&self, resources: &Resources) -> Result<usize, Error> {
+        let client = self.engine.client().await?;
+        let capacity = match self.capacity {
+            Some(capacity) => capacity,
+            None => {
+                let info = client.info().await.map_err(|error| self.engine.fault("asking for its size", &error))?;
+                fitting((info.ncpu.unwrap_or(1), info.mem_total.unwrap_or(0)), resources)
+            }
+        };
+        let filters = HashMap::from([("label", vec![spec::SERVER])]);
+        let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+        let running = client
+            .list_containers(Some(options))
+            .await
+            .map_err(|error| self.engine.fault("counting its containers", &error))?;
+        Ok(capacity.saturating_sub(running.len()))
+    }
+}
+
+/// How many servers of this size a machine of so many cores and bytes has room for: at least one, since limits are only
+/// most, and a small machine shall be able to try.
+fn fitting((cores, memory): (i64, i64), resources: &Resources) -> usize {
+    let by_cores = resources.cpus.map(|cpus| cores as f64 / cpus);
+    let by_memory = resources.memory.filter(|_| memory > 0).map(|bytes| memory as f64 / bytes as f64);
+    // One server uses every core when its manifest does not say otherwise.
+    let most = by_cores.unwrap_or(1.0).min(by_memory.unwrap_or(MOST as f64));
+    (most as usize).clamp(1, MOST)
+}
+
+/// No host was named at all.
+pub(super) fn none() -> Box<Fault> {
+    Box::new(Fault::new(InfraFault::HostUnreachable, "no Docker host is named").remedy("name one with --docker-host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_written_with_or_without_a_capacity() {
+        let host = |text: &str| text.parse::<HostSpec>().map(|spec| (spec.url, spec.capacity));
+        assert_eq!(host("unix:///run/docker.sock"), Ok(("unix:///run/docker.sock".into(), None)));
+        assert_eq!(host("ssh://robo@gpu-1=3"), Ok(("ssh://robo@gpu-1".into(), Some(3))));
+        assert_eq!(host("tcp://10.0.0.7:2376=12"), Ok(("tcp://10.0.0.7:2376".into(), Some(12))));
+        for bad in ["", "gpu-1", "ftp://x", "tcp://", "tcp://x=0", "tcp://x=many"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn size_follows_the_scarcer_of_cores_and_memory() {
+        let resources = |cpus, memory| Resources { cpus, memory, ..Resources::default() };
+        let machine = (16, 64 << 30);
+        assert_eq!(fitting(machine, &resources(Some(2.0), Some(8 << 30))), 8);
+        assert_eq!(fitting(machine, &resources(Some(4.0), Some(8 << 30))), 4);
+        assert_eq!(fitting(machine, &resources(Some(0.5), Some(32 << 30))), 2);
+        assert_eq!(fitting(machine, &resources(None, Some(8 << 30))), 1);
+        assert_eq!(fitting((1, 1 << 30), &resources(Some(2.0), Some(8 << 30))), 1);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_has_failed_is_asked_last() {
+        let specs = ["unix:///a.sock", "unix:///b.sock"].map(|url| url.parse().unwrap());
+        let hosts = Hosts::new(&specs);
+        let order = async || {
+            let hosts = hosts.by_room(&Resources::default()).await;
+            hosts.iter().map(|host| host.engine.url().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(order().await, ["unix:///a.sock", "unix:///b.sock"]);
+        hosts.0[0].failed(&Box::new(Fault::new(InfraFault::DiskFull, "full")).into());
+        assert_eq!(order().await, ["unix:///b.sock", "unix:///a.sock"]);
+        hosts.0[1].failed(&Box::new(Fault::new(InfraFault::NoCapacity, "full")).into());
+        assert_eq!(order().await, ["unix:///b.sock", "unix:///a.sock"]);
+    }
+}
