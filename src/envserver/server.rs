@@ -64,7 +64,7 @@ pub struct Config {
 pub enum Error {
     /// The client for miners could not be made.
     #[error("cannot set up the client for miners")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     /// The system refused something a server needs.
     #[error("cannot run the environment server")]
     Io(#[from] io::Error),
