@@ -113,11 +113,12 @@ impl Episode {
             let (worker, slot) = lease.at();
             (worker.clone(), slot)
         };
-        lease.begin();
-        let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
         let task = TaskConfig::new(environment, &self.order.episode_id);
         let session = self.stage.client.session(endpoint, task, self.stage.timeouts);
+        // First the miner, which is cheap: one that is down costs the simulator nothing.
         session.reset().await?;
+        lease.begin();
+        let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
         let ending = self.act(&session, (&worker, slot), view, tally).await?;
         lease.end();
         Ok(ending)

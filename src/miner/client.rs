@@ -28,6 +28,7 @@ use super::{
     dial::{DialError, Dialer},
     idle::Idle,
     line::Line,
+    wire::Flood,
 };
 
 /// The header that tells a policy with memory which episode a call belongs to.
@@ -289,7 +290,7 @@ impl From<Fault> for Broken {
 impl Broken {
     fn before_answer(error: hyper::Error) -> Self {
         let detail = describe(&error);
-        if error.is_parse_too_large() {
+        if error.is_parse_too_large() || is_flood(&error) {
             return Fault::new(MinerFault::ResponseTooLarge, detail).into();
         }
         if error.is_parse() {
@@ -305,7 +306,11 @@ impl Broken {
         // A chunk that is no chunk comes as an input error, a closed connection as any other.
         let is_input = cause(&error)
             .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
-        let reason = if is_input { MinerFault::MalformedResponse } else { MinerFault::ConnectionError };
+        let reason = match is_flood(&error) {
+            true => MinerFault::ResponseTooLarge,
+            false if is_input => MinerFault::MalformedResponse,
+            false => MinerFault::ConnectionError,
+        };
         Fault::new(reason, format!("in the middle of the answer: {}", describe(&error))).into()
     }
 
@@ -374,4 +379,8 @@ fn cause(error: &hyper::Error) -> Option<&io::Error> {
         cause = source.source();
     }
     None
+}
+
+fn is_flood(error: &hyper::Error) -> bool {
+    cause(error).and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Flood>())
 }

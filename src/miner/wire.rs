@@ -1,5 +1,6 @@
 //! The bytes between us and a miner, and when they moved: a stream that notes the moment the last byte of a request was
-//! taken and the moment the last byte of an answer came. These two are the miner's clock.
+//! taken and the moment the last byte of an answer came. These two are the miner's clock. It also counts what comes: a
+//! miner can send interim answers, tiny chunks and headers without end, each of which would be read and thrown away.
 
 use std::{
     io,
@@ -16,7 +17,15 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// When bytes moved in the call that is being made.
+/// Most that is read in one call, whatever it is: several times what an answer may have.
+const MOST_READ: usize = 256 * 1024;
+
+/// More came than any answer needs.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {MOST_READ} bytes came in one answer")]
+pub(super) struct Flood;
+
+/// When bytes moved in the call that is being made, and how many came.
 #[derive(Debug, Default)]
 pub(super) struct Clock(Mutex<Marks>);
 
@@ -26,6 +35,7 @@ struct Marks {
     writing: bool,
     sent: Option<Instant>,
     came: Option<Instant>,
+    read: usize,
 }
 
 impl Clock {
@@ -75,8 +85,14 @@ impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.clock.lock().came = Some(Instant::now());
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            let mut marks = self.clock.lock();
+            marks.came = Some(Instant::now());
+            marks.read += read;
+            if marks.read > MOST_READ {
+                return Poll::Ready(Err(io::Error::other(Flood)));
+            }
         }
         outcome
     }

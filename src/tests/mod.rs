@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each file tests an area through the doors that others use.
 
+mod abuse;
 mod api;
 mod architecture;
 mod bad_input;
@@ -12,6 +13,7 @@ mod cycle;
 mod database_faults;
 mod embedded;
 mod envserver;
+mod envserver_abuse;
 mod examples;
 mod faults;
 mod host;
