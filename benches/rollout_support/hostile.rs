@@ -67,6 +67,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
         action_timeout_ms: 200,
         reset_timeout_ms: 10_000,
         per_miner: 1,
+        budget_ms: None,
         episodes: miners.chain(more).collect(),
     }
 }

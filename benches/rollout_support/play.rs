@@ -117,6 +117,7 @@ fn request(task: &str, mock: &Mock, first_seed: u32, episodes: u32) -> EpisodesR
         action_timeout_ms: 10_000,
         reset_timeout_ms: 10_000,
         per_miner: episodes,
+        budget_ms: None,
         episodes: (0..episodes).map(|order| order_of(task, "mock", &mock.url(), order, first_seed + order)).collect(),
     }
 }

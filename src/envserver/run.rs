@@ -21,11 +21,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::cycle::{EpisodeReport, Outcome};
+use crate::cycle::{EpisodeReport, MinerFault, Outcome};
 use crate::miner::{Endpoint, InvalidEndpoint};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
 use super::{
+    budget::Budget,
     episode::{Episode, Played, Stage, lost},
     scheduler::{Ended, Scheduler, Start},
     slots::{Lease, Slots},
@@ -51,6 +52,8 @@ pub(super) struct Run {
     orders: Vec<EpisodeOrder>,
     /// By the miner's number.
     endpoints: Vec<Result<Endpoint, InvalidEndpoint>>,
+    /// By the miner's number.
+    budgets: Vec<Arc<Budget>>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
@@ -76,11 +79,13 @@ impl Run {
         lines: mpsc::Sender<Bytes>,
     ) -> Self {
         let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
-        let endpoints = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
+        let endpoints: Vec<_> = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
+        let budgets = endpoints.iter().map(|_| Arc::new(Budget::new(stage.budget))).collect();
         Self {
             stage: Arc::new(stage),
             orders,
             endpoints,
+            budgets,
             scheduler,
             slots,
             lines,
@@ -169,6 +174,7 @@ impl Run {
             stage: self.stage.clone(),
             order: self.orders[start.episode].clone(),
             endpoint: self.endpoints[start.miner].clone(),
+            budget: self.budgets[start.miner].clone(),
         };
         let task = self.playing.spawn(episode.play(lease));
         self.alone = suspect.map(|_| task.id());
@@ -208,8 +214,10 @@ impl Run {
     fn release(&mut self, miner: usize, report: &EpisodeReport) {
         let how = match report.outcome {
             Outcome::Success | Outcome::Failure => Ended::Well,
-            Outcome::MinerFault(_) if self.endpoints[miner].is_ok() => Ended::ByFault,
-            // An endpoint that is none costs nothing.
+            Outcome::MinerFault(fault) if fault != MinerFault::BudgetExhausted && self.endpoints[miner].is_ok() => {
+                Ended::ByFault
+            }
+            // Nobody was asked anything.
             Outcome::MinerFault(_) | Outcome::InfraFault(_) => Ended::Otherwise,
         };
         self.scheduler.ended(miner, how);

@@ -212,6 +212,7 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
             reset: Duration::from_millis(request.reset_timeout_ms),
             action: Duration::from_millis(request.action_timeout_ms),
         },
+        budget: request.budget_ms.map(Duration::from_millis),
         steps: AtomicU64::new(0),
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);

@@ -116,6 +116,7 @@ pub(crate) fn request(
         action_timeout_ms: 10_000,
         reset_timeout_ms: 10_000,
         per_miner: 8,
+        budget_ms: None,
         episodes: orders
             .enumerate()
             .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {

@@ -96,3 +96,23 @@ async fn abuse_leaves_nothing_in_memory_and_disturbs_nobody() {
     let after = resident(server.id());
     assert!(after < before + LEFT, "{before} bytes before, {after} after");
 }
+
+#[tokio::test]
+async fn a_miner_that_is_slow_without_end_is_cut_off_and_nobody_else_is() {
+    let package = faulty_package();
+    let server = Serving::env_server(package.path(), &[]);
+    open(&server, vec![faulty("never")], 1, 8).await;
+    let (slow, good) = (Serving::demo_miner("noop", &["--latency", "20ms"]), Serving::demo_miner("noop", &[]));
+    let orders = |name: &str, url: String, budget| EpisodesRequest {
+        budget_ms: budget,
+        per_miner: 1,
+        ..request("faulty/never", &[(name, url)], 0..3)
+    };
+    let (slow, good) = (orders("slow", slow.url(), Some(10)), orders("good", good.url(), Some(600_000)));
+    let (slow, good) = tokio::join!(run(&server, &slow), run(&server, &good));
+    for report in slow.values() {
+        assert_eq!(report.outcome, Outcome::MinerFault(MinerFault::BudgetExhausted), "{report:?}");
+        assert_eq!(report.steps, 0);
+    }
+    assert!(good.values().all(|report| report.outcome == Outcome::Success && report.steps == 5), "{good:?}");
+}
