@@ -1,4 +1,4 @@
-//! Processor time of other processes, from `/proc`.
+//! Processor time and memory of other processes, from `/proc`.
 
 use std::fs;
 
@@ -23,4 +23,11 @@ fn ticks(process: u32) -> u64 {
     // The name in parentheses may hold blanks; user and system time are the 14th and 15th fields.
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+/// Memory that a process has in use.
+pub(crate) fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number") * 1024
 }

@@ -1,9 +1,12 @@
-//! What the rollout bench needs next to robo: a miner that keeps book of itself, workers without a server, and the clocks
-//! of processes.
+//! What the rollout bench needs next to robo: a miner that keeps book of itself, others that misbehave, workers without a
+//! server, and the clocks of processes.
 
 pub(crate) mod cpu;
+pub(crate) mod hostile;
 pub(crate) mod mock;
+pub(crate) mod play;
 pub(crate) mod raw;
+pub(crate) mod round;
 
 /// Four numbers from -1 to 1. A linear congruence is noise enough to move an arm.
 fn noise(state: &mut u64) -> [f64; 4] {

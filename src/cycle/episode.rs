@@ -55,6 +55,8 @@ pub enum MinerFault {
     MalformedResponse,
     /// Numbers the environment does not take: wrong size, not finite, out of range where the manifest refuses it.
     InvalidAction,
+    /// Its answers took longer, all together, than the pipeline grants a miner.
+    BudgetExhausted,
 }
 
 /// What our side did wrong. Never scored; the episode is run again.
@@ -127,6 +129,7 @@ impl Outcome {
                 MinerFault::UnsupportedEncoding => "unsupported_encoding",
                 MinerFault::MalformedResponse => "malformed_response",
                 MinerFault::InvalidAction => "invalid_action",
+                MinerFault::BudgetExhausted => "budget_exhausted",
             }),
             Self::InfraFault(fault) => Some(match fault {
                 InfraFault::ServerLost => "server_lost",
@@ -224,6 +227,7 @@ mod tests {
             UnsupportedEncoding,
             MalformedResponse,
             InvalidAction,
+            BudgetExhausted,
         ];
         let infra = [
             ServerLost,

@@ -14,6 +14,7 @@ use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Sessi
 use crate::rollout::protocol::EpisodeOrder;
 
 use super::{
+    budget::Budget,
     frame::{Ending, Request, View},
     latency,
     slots::Lease,
@@ -26,6 +27,8 @@ pub(super) struct Stage {
     pub(super) client: Client,
     pub(super) simulation: Simulation,
     pub(super) timeouts: Timeouts,
+    /// What each miner may take in this request.
+    pub(super) budget: Option<Duration>,
     /// Steps of the request so far.
     pub(super) steps: AtomicU64,
 }
@@ -36,6 +39,8 @@ pub(super) struct Episode {
     pub(super) stage: Arc<Stage>,
     pub(super) order: EpisodeOrder,
     pub(super) endpoint: Result<Endpoint, InvalidEndpoint>,
+    /// Of its miner.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What an episode has come to so far.
@@ -112,16 +117,21 @@ impl Episode {
     async fn drive(&self, lease: &mut Lease, tally: &mut Tally) -> Result<Ending, Broken> {
         let endpoint =
             self.endpoint.as_ref().map_err(|error| Fault::new(MinerFault::ConnectionError, error.to_string()))?;
+        self.budget.check()?;
         let environment = &self.stage.simulation.environment;
         let (worker, slot) = {
             let (worker, slot) = lease.at();
             (worker.clone(), slot)
         };
-        lease.begin();
-        let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
         let task = TaskConfig::new(environment, &self.order.episode_id);
         let session = self.stage.client.session(endpoint, task, self.stage.timeouts);
-        session.reset().await?;
+        // First the miner, which is cheap: one that is down costs the simulator nothing.
+        let asked = Instant::now();
+        let told = session.reset().await;
+        self.budget.spend(asked.elapsed());
+        told?;
+        lease.begin();
+        let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
         let ending = self.act(&session, (&worker, slot), view, tally).await?;
         lease.end();
         Ok(ending)
@@ -137,8 +147,12 @@ impl Episode {
         let mut view = first;
         loop {
             let frame = self.frame(&mut view)?;
-            let answer = session.act(&frame, &self.stage.simulation.action).await?;
+            let asked = Instant::now();
+            let answer = session.act(&frame, &self.stage.simulation.action).await;
+            self.budget.spend(answer.as_ref().map_or_else(|_| asked.elapsed(), |answer| answer.latency));
+            let answer = answer?;
             tally.latencies.push(answer.latency);
+            self.budget.check()?;
             view = worker.call(&Request::Step { slot, action: &answer.action }).await?;
             self.stage.steps.fetch_add(1, Ordering::Relaxed);
             tally.steps += 1;

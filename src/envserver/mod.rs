@@ -10,6 +10,7 @@
 //! The worker simulates and never sees a miner; the miner acts and never sees a seed; nothing here is written down: what
 //! ended is told to the engine at once, and what was not told did not happen.
 
+mod budget;
 mod episode;
 mod fleet;
 mod frame;

@@ -21,18 +21,24 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::cycle::EpisodeReport;
+use crate::cycle::{EpisodeReport, MinerFault, Outcome};
 use crate::miner::{Endpoint, InvalidEndpoint};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
 use super::{
+    budget::Budget,
     episode::{Episode, Played, Stage, lost},
-    scheduler::{Scheduler, Start},
+    scheduler::{Ended, Scheduler, Start},
     slots::{Lease, Slots},
 };
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);
+
+/// How long a miner rests that has broken an episode, for each that it broke in a row, and up to how many count. One that
+/// breaks all of them at once takes less of the simulator than one that plays.
+const REST: Duration = Duration::from_millis(100);
+const RESTS: u32 = 5;
 
 /// Faults in a row, with no good episode between them, after which no suspect is played alone any more.
 const HOPELESS: u32 = 2;
@@ -46,10 +52,14 @@ pub(super) struct Run {
     orders: Vec<EpisodeOrder>,
     /// By the miner's number.
     endpoints: Vec<Result<Endpoint, InvalidEndpoint>>,
+    /// By the miner's number.
+    budgets: Vec<Arc<Budget>>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
     playing: JoinSet<Played>,
+    /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
+    waiting: JoinSet<usize>,
     started: HashMap<Id, Start>,
     /// To be played alone, each with its report in case that makes no sense. The scheduler counts them as in flight.
     suspects: VecDeque<(Start, EpisodeReport)>,
@@ -69,15 +79,18 @@ impl Run {
         lines: mpsc::Sender<Bytes>,
     ) -> Self {
         let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
-        let endpoints = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
+        let endpoints: Vec<_> = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
+        let budgets = endpoints.iter().map(|_| Arc::new(Budget::new(stage.budget))).collect();
         Self {
             stage: Arc::new(stage),
             orders,
             endpoints,
+            budgets,
             scheduler,
             slots,
             lines,
             playing: JoinSet::new(),
+            waiting: JoinSet::new(),
             started: HashMap::new(),
             suspects: VecDeque::new(),
             faults: 0,
@@ -92,7 +105,7 @@ impl Run {
     }
 
     async fn run_to_end(&mut self) -> Result<(), Gone> {
-        let mut warming = self.warm_up();
+        self.warm_up();
         let slots = self.slots.clone();
         // Kept over the turns of the loop, so that we do not lose our place among those who wait.
         let mut place = pin!(slots.acquire());
@@ -102,8 +115,8 @@ impl Run {
         while !self.scheduler.is_done() {
             tokio::select! {
                 () = lines.closed() => return Err(Gone),
-                Some(miner) = warming.join_next() => {
-                    // A warm-up that panicked has its miner's number no more; it cannot, it only waits.
+                Some(miner) = self.waiting.join_next() => {
+                    // A wait that panicked has its miner's number no more; it cannot, it only waits.
                     if let Ok(miner) = miner {
                         self.scheduler.warm(miner);
                     }
@@ -126,13 +139,12 @@ impl Run {
     }
 
     /// Ask every miner for its health once, all at the same time, outside of their clocks and of our slots.
-    fn warm_up(&mut self) -> JoinSet<usize> {
-        let mut warming = JoinSet::new();
+    fn warm_up(&mut self) {
         for (miner, endpoint) in self.endpoints.iter().enumerate() {
             match endpoint {
                 Ok(endpoint) => {
                     let (client, endpoint) = (self.stage.client.clone(), endpoint.clone());
-                    warming.spawn(async move {
+                    self.waiting.spawn(async move {
                         // No fault by itself: `/reset` and `/act` are what counts.
                         if let Err(fault) = client.health(&endpoint).await {
                             tracing::debug!("warm-up of a miner failed: {fault}");
@@ -143,7 +155,6 @@ impl Run {
                 Err(_) => self.scheduler.warm(miner),
             }
         }
-        warming
     }
 
     /// Suspects wait until everything else has ended, and nothing starts beside one.
@@ -163,6 +174,7 @@ impl Run {
             stage: self.stage.clone(),
             order: self.orders[start.episode].clone(),
             endpoint: self.endpoints[start.miner].clone(),
+            budget: self.budgets[start.miner].clone(),
         };
         let task = self.playing.spawn(episode.play(lease));
         self.alone = suspect.map(|_| task.id());
@@ -191,10 +203,30 @@ impl Run {
             }
             Played::Ended(report) | Played::Suspect(report) => {
                 self.count(&report);
-                self.scheduler.ended(start.miner);
+                self.release(start.miner, &report);
                 self.report(start.episode, report).await?;
                 if self.is_hopeless() { self.report_suspects().await } else { Ok(()) }
             }
+        }
+    }
+
+    /// Let a miner's next episode start, at once or after a rest.
+    fn release(&mut self, miner: usize, report: &EpisodeReport) {
+        let how = match report.outcome {
+            Outcome::Success | Outcome::Failure => Ended::Well,
+            Outcome::MinerFault(fault) if fault != MinerFault::BudgetExhausted && self.endpoints[miner].is_ok() => {
+                Ended::ByFault
+            }
+            // Nobody was asked anything.
+            Outcome::MinerFault(_) | Outcome::InfraFault(_) => Ended::Otherwise,
+        };
+        self.scheduler.ended(miner, how);
+        if how == Ended::ByFault {
+            let rest = REST * self.scheduler.faults(miner).min(RESTS);
+            self.waiting.spawn(async move {
+                tokio::time::sleep(rest).await;
+                miner
+            });
         }
     }
 
@@ -216,7 +248,7 @@ impl Run {
     /// The simulator fails whatever it runs.
     async fn report_suspects(&mut self) -> Result<(), Gone> {
         while let Some((start, report)) = self.suspects.pop_front() {
-            self.scheduler.ended(start.miner);
+            self.scheduler.ended(start.miner, Ended::Otherwise);
             self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
             self.report(start.episode, report).await?;
         }
@@ -227,7 +259,7 @@ impl Run {
     fn give_up(&mut self) {
         self.scheduler.give_up();
         for (suspect, _) in self.suspects.drain(..) {
-            self.scheduler.ended(suspect.miner);
+            self.scheduler.ended(suspect.miner, Ended::Otherwise);
         }
     }
 

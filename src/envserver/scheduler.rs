@@ -2,6 +2,9 @@
 //!
 //! Fair between miners: whoever has the fewest episodes in flight is next, so that a slow miner fills no more than its
 //! share. Among equals, and for each miner, the request's own order decides; the engine lists episodes by seed index.
+//!
+//! An episode that its miner breaks at once still costs the simulator a scene. A miner that has just done so gets one
+//! episode at a time, and not before it has rested: else it would have the simulator make scenes and do nothing for others.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,6 +21,8 @@ struct Queue {
     waiting: VecDeque<usize>,
     in_flight: usize,
     warmth: Warmth,
+    /// Episodes in a row that the miner broke.
+    faults: u32,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +30,17 @@ enum Warmth {
     #[default]
     Cold,
     Warm,
+}
+
+/// How an episode left its miner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It played to the end.
+    Well,
+    /// The miner broke it.
+    ByFault,
+    /// That says nothing about the miner.
+    Otherwise,
 }
 
 /// An episode to start.
@@ -75,14 +91,25 @@ impl Scheduler {
         Some(Start { miner, episode })
     }
 
-    /// An episode of this miner has ended.
-    pub(super) fn ended(&mut self, miner: usize) {
-        self.queues[miner].in_flight -= 1;
+    /// An episode of this miner has ended. After a fault of the miner none starts before it is [`warm`](Self::warm) again.
+    pub(super) fn ended(&mut self, miner: usize, how: Ended) {
+        let queue = &mut self.queues[miner];
+        queue.in_flight -= 1;
+        match how {
+            Ended::Well => queue.faults = 0,
+            Ended::ByFault => (queue.faults, queue.warmth) = (queue.faults + 1, Warmth::Cold),
+            Ended::Otherwise => {}
+        }
+    }
+
+    /// Episodes in a row that this miner broke.
+    pub(super) fn faults(&self, miner: usize) -> u32 {
+        self.queues[miner].faults
     }
 
     /// An episode has not ended and is to be started again, before all others of its miner.
     pub(super) fn put_back(&mut self, start: Start) {
-        self.ended(start.miner);
+        self.ended(start.miner, Ended::Otherwise);
         self.queues[start.miner].waiting.push_front(start.episode);
     }
 
@@ -99,7 +126,8 @@ impl Scheduler {
     fn candidate(&self) -> Option<usize> {
         let ready = self.queues.iter().enumerate().filter_map(|(miner, queue)| {
             let first = *queue.waiting.front()?;
-            let free = queue.warmth == Warmth::Warm && queue.in_flight < self.per_miner;
+            let most = if queue.faults == 0 { self.per_miner } else { 1 };
+            let free = queue.warmth == Warmth::Warm && queue.in_flight < most;
             free.then_some((queue.in_flight, first, miner))
         });
         ready.min().map(|(_, _, miner)| miner)
@@ -134,10 +162,10 @@ mod tests {
         assert_eq!(drain(&mut scheduler), [0, 6, 1, 7]);
         // Only `b` ends its episodes: it alone gets the free places.
         for next in [8, 9, 10, 11] {
-            scheduler.ended(1);
+            scheduler.ended(1, Ended::Well);
             assert_eq!(drain(&mut scheduler), [next]);
         }
-        scheduler.ended(1);
+        scheduler.ended(1, Ended::Well);
         assert_eq!(drain(&mut scheduler), [0; 0]);
     }
 
@@ -147,8 +175,8 @@ mod tests {
         assert_eq!(drain(&mut scheduler), [0, 2]);
         scheduler.put_back(Start { miner: 0, episode: 0 });
         assert_eq!(drain(&mut scheduler), [0]);
-        scheduler.ended(0);
-        scheduler.ended(1);
+        scheduler.ended(0, Ended::Well);
+        scheduler.ended(1, Ended::Well);
         assert_eq!(drain(&mut scheduler), [1]);
     }
 
@@ -158,12 +186,28 @@ mod tests {
         assert!(!scheduler.can_start());
         scheduler.warm(1);
         assert_eq!(drain(&mut scheduler), [1]);
-        scheduler.ended(1);
+        scheduler.ended(1, Ended::Well);
         assert!(!scheduler.is_done());
         scheduler.warm(0);
         assert_eq!(drain(&mut scheduler), [0]);
-        scheduler.ended(0);
+        scheduler.ended(0, Ended::Well);
         assert!(scheduler.is_done());
+    }
+
+    #[test]
+    fn a_miner_that_breaks_episodes_gets_one_at_a_time_until_it_plays_one() {
+        let mut scheduler = all_warm("aaaaaabb", 2);
+        assert_eq!(drain(&mut scheduler), [0, 6, 1, 7]);
+        scheduler.ended(0, Ended::ByFault);
+        scheduler.ended(0, Ended::ByFault);
+        assert_eq!(drain(&mut scheduler), [0; 0], "it rests");
+        assert_eq!((scheduler.faults(0), scheduler.faults(1)), (2, 0));
+        scheduler.warm(0);
+        assert_eq!(drain(&mut scheduler), [2]);
+        scheduler.ended(0, Ended::Otherwise);
+        assert_eq!(drain(&mut scheduler), [3], "what is our fault changes nothing");
+        scheduler.ended(0, Ended::Well);
+        assert_eq!(drain(&mut scheduler), [4, 5]);
     }
 
     proptest! {
@@ -183,7 +227,7 @@ mod tests {
                     running.push(start);
                     started.push(start.episode);
                 } else if !running.is_empty() {
-                    scheduler.ended(running.swap_remove(pick.index(running.len())).miner);
+                    scheduler.ended(running.swap_remove(pick.index(running.len())).miner, Ended::Well);
                 }
             }
             prop_assert!(scheduler.is_done() || !running.is_empty());

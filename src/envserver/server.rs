@@ -64,7 +64,7 @@ pub struct Config {
 pub enum Error {
     /// The client for miners could not be made.
     #[error("cannot set up the client for miners")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] rustls::Error),
     /// The system refused something a server needs.
     #[error("cannot run the environment server")]
     Io(#[from] io::Error),
@@ -216,6 +216,7 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
             reset: Duration::from_millis(request.reset_timeout_ms),
             action: Duration::from_millis(request.action_timeout_ms),
         },
+        budget: request.budget_ms.map(Duration::from_millis),
         steps: AtomicU64::new(0),
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);

@@ -249,6 +249,13 @@ async fn write(
         if requests.recv_many(&mut batch, BATCH).await == 0 {
             return Fate::Dismissed;
         }
+        // Requests come in flocks, one behind the other: those that are ready to be asked go along in the same write.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(outgoing) = requests.try_recv()
+        {
+            batch.push(outgoing);
+        }
         frames.clear();
         pending.asked(&mut batch, &mut frames);
         if let Err(error) = stdin.write_all(&frames).await {

@@ -7,26 +7,35 @@ use std::{
     error::Error as _,
     io,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{
-    Method, Request, Response, StatusCode, Url,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
+use http_body::Body;
+use http_body_util::Full;
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri,
+    body::Incoming,
+    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use tokio::time::sleep;
 
 use crate::cycle::MinerFault;
 
 use super::{
-    Fault,
-    freshness::{Connection, Watch, observe},
-    request::TimedBody,
+    Endpoint, Fault,
+    dial::{DialError, Dialer},
+    idle::Idle,
+    line::Line,
+    wire::Flood,
 };
 
 /// The header that tells a policy with memory which episode a call belongs to.
-pub(super) const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
+const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
+
+const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("robo/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// How much of an error answer is kept for the fault's text.
 const EXCERPT: usize = 2048;
@@ -54,14 +63,19 @@ impl Default for Limits {
 
 /// The client. Cheap to clone; one per process, since it holds the connections.
 #[derive(Debug, Clone)]
-pub struct Client {
-    http: reqwest::Client,
+pub struct Client(Arc<Connections>);
+
+#[derive(Debug)]
+struct Connections {
+    dialer: Dialer,
+    idle: Idle,
     limits: Limits,
 }
 
 /// What a call sends, and how long its answer may take.
 pub(super) struct Call<'a> {
-    pub(super) url: &'a Url,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) target: &'a Uri,
     pub(super) episode_id: &'a HeaderValue,
     pub(super) body: Bytes,
     /// From the last byte sent to the last byte received.
@@ -82,7 +96,7 @@ enum Failed {
     /// It is the miner's fault.
     Fault(Fault),
     /// The connection closed before an answer, this long after the request was sent.
-    Closed { after: Duration, connection: Connection, detail: String },
+    Closed { after: Duration, detail: String },
 }
 
 impl Client {
@@ -90,147 +104,174 @@ impl Client {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(limits: Limits) -> Result<Self, reqwest::Error> {
-        let builder = || {
-            reqwest::Client::builder()
-                .http1_only()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .referer(false)
-                .tcp_nodelay(true)
-                .connect_timeout(limits.connect)
-                .connector_layer(Watch)
-                .user_agent(concat!("robo/", env!("CARGO_PKG_VERSION")))
-        };
-        // A machine without CA certificates can still reach `http://` miners; `https://` ones then fail to verify.
-        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build())?;
-        Ok(Self { http, limits })
+    pub fn new(limits: Limits) -> Result<Self, rustls::Error> {
+        let dialer = Dialer::new(limits.connect)?;
+        Ok(Self(Arc::new(Connections { dialer, idle: Idle::new(), limits })))
     }
 
     /// Ask for `/health`: wakes the endpoint up and opens a connection. Whatever it answers will do, unless it says that it
     /// is not ready yet: then it is asked again.
-    pub(super) async fn get(&self, url: &Url) -> Result<(), Fault> {
+    pub(super) async fn wake(&self, endpoint: &Endpoint) -> Result<(), Fault> {
         let call = async {
-            while NOT_READY.contains(&self.health_status(url).await?) {
+            while NOT_READY.contains(&self.health_status(endpoint).await?) {
                 sleep(READY_AGAIN).await;
             }
             Ok(())
         };
-        match tokio::time::timeout(self.limits.warm_up, call).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Fault::new(MinerFault::ConnectionError, describe(&error))),
+        match tokio::time::timeout(self.0.limits.warm_up, call).await {
+            Ok(result) => result.map_err(Broken::into_fault),
             Err(_) => Err(Fault::new(MinerFault::ConnectionError, "not ready in time by its /health")),
         }
     }
 
-    async fn health_status(&self, url: &Url) -> Result<StatusCode, reqwest::Error> {
-        let mut response = self.http.execute(Request::new(Method::GET, url.clone())).await?;
-        // Read to the end, within bounds, so that the connection can be used again.
-        let mut size = 0;
-        while let Some(chunk) = response.chunk().await? {
-            size += chunk.len();
-            if size > self.limits.answer {
-                break;
+    async fn health_status(&self, endpoint: &Endpoint) -> Result<StatusCode, Broken> {
+        if let Some(line) = self.0.idle.take(&endpoint.origin).await {
+            match self.ask_health(endpoint, line).await {
+                Err(Broken::Closed(_)) => {}
+                result => return result,
             }
+        }
+        self.ask_health(endpoint, self.dial(endpoint).await?).await
+    }
+
+    async fn ask_health(&self, endpoint: &Endpoint, mut line: Line) -> Result<StatusCode, Broken> {
+        let request = request(Method::GET, &endpoint.targets.health, &endpoint.targets.host, Bytes::new());
+        let mut response = line.send(request).await.map_err(Broken::before_answer)?;
+        // Read to the end, within bounds, so that the connection can be used again.
+        if read(&mut line, &mut response, self.0.limits.answer).await.is_ok() {
+            self.0.idle.put(&endpoint.origin, line).await;
         }
         Ok(response.status())
     }
 
     /// Send a call and wait for its whole answer.
     ///
-    /// When a kept-alive connection turns out to be closed before an answer began, the call is sent once more; the time
-    /// the first try took counts against the one deadline.
+    /// When a kept-alive connection turns out to be closed before an answer began, the call is sent once more, on a new
+    /// one; the time the first try took counts against the one deadline.
     pub(super) async fn post(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        match self.attempt(call, Duration::ZERO).await {
-            Ok(reply) => Ok(reply),
-            Err(Failed::Closed { after, connection: Connection::Reused, .. }) => {
-                self.attempt(call, after).await.map_err(Failed::into_fault)
+        let mut spent = Duration::ZERO;
+        if let Some(line) = self.0.idle.take(&call.endpoint.origin).await {
+            match self.attempt(call, line, spent).await {
+                Ok(reply) => return Ok(reply),
+                Err(Failed::Closed { after, .. }) => spent = after,
+                Err(failed @ Failed::Fault(_)) => return Err(failed.into_fault()),
             }
-            Err(failed) => Err(failed.into_fault()),
         }
+        let line = self.dial(call.endpoint).await?;
+        self.attempt(call, line, spent).await.map_err(Failed::into_fault)
     }
 
-    async fn attempt(&self, call: &Call<'_>, spent: Duration) -> Result<Reply, Failed> {
-        let (body, mut taken) = TimedBody::new(call.body.clone());
-        let request = post(call, body);
-        let mut exchange = pin!(observe(self.exchange(request)));
-        // Before the request is sent its time is bounded by the time to connect; a little more than the client's own
-        // bound, which explains itself better.
-        let mut limit = pin!(sleep(self.limits.connect + Duration::from_millis(500)));
-        let mut sent = None;
-        let (outcome, connection) = loop {
-            tokio::select! {
-                biased;
-                result = &mut exchange => break result,
-                moment = &mut taken, if sent.is_none() => {
-                    let moment = moment.unwrap_or_else(|_| Instant::now());
-                    sent = Some(moment);
-                    limit.as_mut().reset((moment + call.deadline.saturating_sub(spent)).into());
-                }
-                () = &mut limit => {
-                    return Err(Failed::Fault(match sent {
-                        Some(_) => late(call),
-                        None => Fault::new(MinerFault::ConnectionError, "the connection did not open in time"),
-                    }));
+    async fn dial(&self, endpoint: &Endpoint) -> Result<Line, Fault> {
+        let dialed = self.0.dialer.dial(&endpoint.origin).await;
+        dialed.map_err(|error| {
+            let detail = match &error {
+                DialError::Http(error) => describe(error),
+                DialError::Io(_) | DialError::Late => error.to_string(),
+            };
+            Fault::new(MinerFault::ConnectionError, detail)
+        })
+    }
+
+    async fn attempt(&self, call: &Call<'_>, mut line: Line, spent: Duration) -> Result<Reply, Failed> {
+        let clock = line.clock.clone();
+        let allowed = call.deadline.saturating_sub(spent);
+        let began = Instant::now();
+        let outcome = {
+            let mut exchange = pin!(exchange(&mut line, call, self.0.limits.answer));
+            // A miner that does not take the request has as long as to take the connection.
+            let patience = self.0.limits.connect;
+            let mut limit = pin!(sleep(allowed.min(patience)));
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut exchange => break outcome,
+                    () = &mut limit => match clock.sent() {
+                        Some(sent) if sent.elapsed() < allowed => limit.as_mut().reset((sent + allowed).into()),
+                        Some(_) => return Err(Failed::Fault(late(call))),
+                        None if began.elapsed() < patience => limit.as_mut().reset((began + patience).into()),
+                        None => {
+                            let detail = "the request was not taken in time";
+                            return Err(Failed::Fault(Fault::new(MinerFault::ConnectionError, detail)));
+                        }
+                    },
                 }
             }
         };
-        let ended = Instant::now();
-        // The answer may have come before we saw the request leave.
-        let sent = sent.or_else(|| taken.try_recv().ok());
-        let after = spent + sent.map_or(Duration::ZERO, |sent| ended.duration_since(sent));
+        // An answer may come before all of the request was taken.
+        let took = |ended: Instant| clock.sent().map_or(Duration::ZERO, |sent| ended.saturating_duration_since(sent));
         match outcome {
-            Ok(_) if after > call.deadline => Err(Failed::Fault(late(call))),
-            Ok(body) => Ok(Reply { body, latency: after }),
-            Err(Broken::Fault(fault)) => Err(Failed::Fault(fault)),
-            Err(Broken::Closed(detail)) => Err(Failed::Closed { after, connection, detail }),
-        }
-    }
-
-    /// Send and read, however long it takes.
-    async fn exchange(&self, request: Request) -> Result<Bytes, Broken> {
-        let response = self.http.execute(request).await.map_err(Broken::before_answer)?;
-        let status = response.status();
-        if status.is_redirection() {
-            let detail = format!("status {}: redirects are not followed", status.as_u16());
-            return Err(Fault::new(MinerFault::RedirectNotAllowed, detail).into());
-        }
-        if let Some(encoding) = foreign_encoding(&response) {
-            let detail = format!("content encoding `{}` was not asked for", plain_header(encoding));
-            return Err(Fault::new(MinerFault::UnsupportedEncoding, detail).into());
-        }
-        if status != StatusCode::OK {
-            let text = excerpt(response).await;
-            return Err(Fault::new(MinerFault::HttpError, format!("status {}: {text}", status.as_u16())).into());
-        }
-        self.read(response).await
-    }
-
-    async fn read(&self, mut response: Response) -> Result<Bytes, Broken> {
-        let limit = self.limits.answer;
-        let too_large = || {
-            Broken::from(Fault::new(MinerFault::ResponseTooLarge, format!("the answer is larger than {limit} bytes")))
-        };
-        if response.content_length().is_some_and(|length| length > limit as u64) {
-            return Err(too_large());
-        }
-        let Some(first) = response.chunk().await.map_err(Broken::in_answer)? else { return Ok(Bytes::new()) };
-        if first.len() > limit {
-            return Err(too_large());
-        }
-        let Some(second) = response.chunk().await.map_err(Broken::in_answer)? else { return Ok(first) };
-        let mut body = BytesMut::from(first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
-            if body.len() + chunk.len() > limit {
-                return Err(too_large());
+            Ok(body) => {
+                let latency = spent + took(clock.came().unwrap_or_else(Instant::now));
+                self.0.idle.put(&call.endpoint.origin, line).await;
+                if latency > call.deadline { Err(Failed::Fault(late(call))) } else { Ok(Reply { body, latency }) }
             }
-            body.extend_from_slice(&chunk);
-            next = response.chunk().await.map_err(Broken::in_answer)?;
+            Err(Broken::Fault(fault)) => Err(Failed::Fault(fault)),
+            Err(Broken::Closed(detail)) => Err(Failed::Closed { after: spent + took(Instant::now()), detail }),
         }
-        Ok(body.freeze())
     }
+}
+
+/// Send and read, however long it takes.
+async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Bytes, Broken> {
+    let mut request = request(Method::POST, call.target, &call.endpoint.targets.host, call.body.clone());
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(ACCEPT, JSON);
+    headers.insert(EPISODE_ID, call.episode_id.clone());
+    let mut response = line.send(request).await.map_err(Broken::before_answer)?;
+    let status = response.status();
+    if status.is_redirection() {
+        let detail = format!("status {}: redirects are not followed", status.as_u16());
+        return Err(Fault::new(MinerFault::RedirectNotAllowed, detail).into());
+    }
+    if let Some(encoding) = foreign_encoding(response.headers()) {
+        let detail = format!("content encoding `{}` was not asked for", plain_header(encoding));
+        return Err(Fault::new(MinerFault::UnsupportedEncoding, detail).into());
+    }
+    if status != StatusCode::OK {
+        let text = excerpt(line, &mut response).await;
+        return Err(Fault::new(MinerFault::HttpError, format!("status {}: {text}", status.as_u16())).into());
+    }
+    read(line, &mut response, limit).await
+}
+
+async fn read(line: &mut Line, response: &mut Response<Incoming>, limit: usize) -> Result<Bytes, Broken> {
+    let too_large =
+        || Broken::from(Fault::new(MinerFault::ResponseTooLarge, format!("the answer is larger than {limit} bytes")));
+    if response.body().size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(frame) = line.next(response.body_mut()).await {
+        // What is not data is trailers, which say nothing to us.
+        let Ok(data) = frame.map_err(Broken::in_answer)?.into_data() else { continue };
+        if first.len() + more.len() + data.len() > limit {
+            return Err(too_large());
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            more.extend_from_slice(&data);
+        }
+    }
+    if more.is_empty() {
+        return Ok(first);
+    }
+    let mut body = BytesMut::from(first);
+    body.unsplit(more);
+    Ok(body.freeze())
+}
+
+fn request(method: Method, target: &Uri, host: &HeaderValue, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = target.clone();
+    let headers = request.headers_mut();
+    headers.reserve(6);
+    headers.insert(HOST, host.clone());
+    headers.insert(USER_AGENT, OURSELVES);
+    request
 }
 
 /// Why an exchange has no answer.
@@ -247,26 +288,39 @@ impl From<Fault> for Broken {
 }
 
 impl Broken {
-    fn before_answer(error: reqwest::Error) -> Self {
+    fn before_answer(error: hyper::Error) -> Self {
         let detail = describe(&error);
-        if error.is_connect() || error.is_timeout() {
-            return Fault::new(MinerFault::ConnectionError, detail).into();
+        if error.is_parse_too_large() || is_flood(&error) {
+            return Fault::new(MinerFault::ResponseTooLarge, detail).into();
         }
-        match find::<hyper::Error>(&error) {
-            Some(cause) if cause.is_parse_too_large() => Fault::new(MinerFault::ResponseTooLarge, detail).into(),
-            Some(cause) if cause.is_parse() => Fault::new(MinerFault::MalformedResponse, detail).into(),
-            Some(cause) if cause.is_incomplete_message() || cause.is_canceled() => Self::Closed(detail),
-            _ if find::<io::Error>(&error).is_some() => Self::Closed(detail),
-            _ => Fault::new(MinerFault::ConnectionError, detail).into(),
+        if error.is_parse() {
+            return Fault::new(MinerFault::MalformedResponse, detail).into();
         }
+        if error.is_incomplete_message() || error.is_canceled() || cause(&error).is_some() {
+            return Self::Closed(detail);
+        }
+        Fault::new(MinerFault::ConnectionError, detail).into()
     }
 
-    fn in_answer(error: reqwest::Error) -> Self {
+    fn in_answer(error: hyper::Error) -> Self {
         // A chunk that is no chunk comes as an input error, a closed connection as any other.
-        let is_input = find::<io::Error>(&error)
+        let is_input = cause(&error)
             .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
-        let reason = if is_input { MinerFault::MalformedResponse } else { MinerFault::ConnectionError };
+        let reason = match is_flood(&error) {
+            true => MinerFault::ResponseTooLarge,
+            false if is_input => MinerFault::MalformedResponse,
+            false => MinerFault::ConnectionError,
+        };
         Fault::new(reason, format!("in the middle of the answer: {}", describe(&error))).into()
+    }
+
+    fn into_fault(self) -> Fault {
+        match self {
+            Self::Fault(fault) => fault,
+            Self::Closed(detail) => {
+                Fault::new(MinerFault::ConnectionError, format!("the connection closed before an answer: {detail}"))
+            }
+        }
     }
 }
 
@@ -274,29 +328,17 @@ impl Failed {
     fn into_fault(self) -> Fault {
         match self {
             Self::Fault(fault) => fault,
-            Self::Closed { detail, .. } => {
-                Fault::new(MinerFault::ConnectionError, format!("the connection closed before an answer: {detail}"))
-            }
+            Self::Closed { detail, .. } => Broken::Closed(detail).into_fault(),
         }
     }
-}
-
-fn post(call: &Call<'_>, body: TimedBody) -> Request {
-    let mut request = Request::new(Method::POST, call.url.clone());
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(EPISODE_ID, call.episode_id.clone());
-    *request.body_mut() = Some(reqwest::Body::wrap(body));
-    request
 }
 
 fn late(call: &Call<'_>) -> Fault {
     Fault::new(call.late, format!("no complete answer within {} ms", call.deadline.as_millis()))
 }
 
-fn foreign_encoding(response: &Response) -> Option<&HeaderValue> {
-    let encoding = response.headers().get(CONTENT_ENCODING)?;
+fn foreign_encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let encoding = headers.get(CONTENT_ENCODING)?;
     let known =
         encoding.to_str().is_ok_and(|text| text.trim().is_empty() || text.trim().eq_ignore_ascii_case("identity"));
     if known { None } else { Some(encoding) }
@@ -307,29 +349,28 @@ fn plain_header(value: &HeaderValue) -> String {
 }
 
 /// The beginning of an error answer; what cannot be read is left out.
-async fn excerpt(mut response: Response) -> String {
+async fn excerpt(line: &mut Line, response: &mut Response<Incoming>) -> String {
     let mut text = Vec::new();
     while text.len() < EXCERPT
-        && let Ok(Some(chunk)) = response.chunk().await
+        && let Some(Ok(frame)) = line.next(response.body_mut()).await
     {
-        text.extend_from_slice(&chunk[..chunk.len().min(EXCERPT - text.len())]);
+        let piece = frame.into_data().unwrap_or_default();
+        text.extend_from_slice(&piece[..piece.len().min(EXCERPT - text.len())]);
     }
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The innermost cause, which says most, without the address: miners read it, and they know theirs.
-fn describe(error: &reqwest::Error) -> String {
+/// The innermost cause, which says most.
+fn describe(error: &hyper::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    if error.source().is_none() && error.is_timeout() {
-        return "the connection did not open in time".to_owned();
-    }
     cause.to_string()
 }
 
-fn find<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+/// What the system said, where it was the system.
+fn cause(error: &hyper::Error) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(found) = source.downcast_ref() {
@@ -338,4 +379,8 @@ fn find<E: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&E> {
         cause = source.source();
     }
     None
+}
+
+fn is_flood(error: &hyper::Error) -> bool {
+    cause(error).and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Flood>())
 }

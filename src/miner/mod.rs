@@ -7,11 +7,14 @@ mod action;
 mod answer;
 mod client;
 pub mod demo;
+mod dial;
 mod endpoint;
 mod fault;
-mod freshness;
+mod idle;
+mod line;
 mod request;
 mod session;
+mod wire;
 
 pub use action::check;
 pub use client::{Client, Limits};

@@ -1,19 +1,9 @@
-//! What a miner is sent: bodies written straight to JSON text, and the body that notes when its last byte has left us.
+//! What a miner is sent: bodies written straight to JSON text. Pure.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    io::Write,
-    pin::Pin,
-    sync::LazyLock,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{collections::BTreeMap, io::Write, sync::LazyLock};
 
 use bytes::Bytes;
-use http_body::{Frame as BodyFrame, SizeHint};
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::cycle::EnvironmentId;
 
@@ -133,40 +123,6 @@ fn write_image(text: &mut Vec<u8>, image: &Image) {
         text.push(b']');
     }
     text.push(b']');
-}
-
-/// A body of known size that tells when the connection has taken it: the moment a miner's clock starts.
-pub(super) struct TimedBody {
-    content: Bytes,
-    taken: Option<oneshot::Sender<Instant>>,
-}
-
-impl TimedBody {
-    /// The body, and where the moment is told.
-    pub(super) fn new(content: Bytes) -> (Self, oneshot::Receiver<Instant>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self { content, taken: Some(sender) }, receiver)
-    }
-}
-
-impl http_body::Body for TimedBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
-        let Some(taken) = self.taken.take() else { return Poll::Ready(None) };
-        // Nobody listens when the call has been given up.
-        let _ = taken.send(Instant::now());
-        Poll::Ready(Some(Ok(BodyFrame::data(std::mem::take(&mut self.content)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.taken.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.content.len() as u64)
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
+use hyper::header::HeaderValue;
 
 use crate::cycle::MinerFault;
 use crate::manifest::simulation::Action;
@@ -43,7 +43,7 @@ impl Client {
     /// # Errors
     /// What kept it from answering; by itself no fault.
     pub async fn health(&self, endpoint: &Endpoint) -> Result<(), Fault> {
-        self.get(&endpoint.health).await
+        self.wake(endpoint).await
     }
 
     /// An episode at an endpoint. Nothing is sent yet.
@@ -63,7 +63,8 @@ impl Session<'_> {
         let reply = self
             .client
             .post(&Call {
-                url: &self.endpoint.reset,
+                endpoint: self.endpoint,
+                target: &self.endpoint.targets.reset,
                 episode_id: &self.episode_id,
                 body: self.task.to_body(),
                 deadline: self.timeouts.reset,
@@ -81,7 +82,8 @@ impl Session<'_> {
         let reply = self
             .client
             .post(&Call {
-                url: &self.endpoint.act,
+                endpoint: self.endpoint,
+                target: &self.endpoint.targets.act,
                 episode_id: &self.episode_id,
                 body: frame.to_body(),
                 deadline: self.timeouts.action,

@@ -271,6 +271,13 @@ pub static KINDS: &[Kind] = &[
                 "episodes one miner is given at a time",
             ),
             setting(
+                "budget_seconds",
+                Type::Integer,
+                Rule::Between(1, 1_000_000),
+                Absent::Optional,
+                "how long a miner may take for all its answers in an environment together; what is left then counts as `budget_exhausted`",
+            ),
+            setting(
                 "attempts",
                 Type::Integer,
                 Rule::Between(1, 100),

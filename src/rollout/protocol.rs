@@ -39,6 +39,9 @@ pub struct EpisodesRequest {
     pub reset_timeout_ms: u64,
     /// Episodes one miner is given at a time.
     pub per_miner: u32,
+    /// How long a miner may take for its answers, all of this request together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ms: Option<u64>,
     /// What to run.
     pub episodes: Vec<EpisodeOrder>,
 }

@@ -32,6 +32,7 @@ struct Settings {
     episodes: u32,
     environment: EnvironmentId,
     per_miner: u32,
+    budget_seconds: Option<u64>,
     attempts: u32,
 }
 
@@ -217,6 +218,7 @@ impl<J: Journal> Work<'_, J> {
             action_timeout_ms: self.environment.action_timeout_ms,
             reset_timeout_ms: self.environment.reset_timeout_ms,
             per_miner: self.settings.per_miner,
+            budget_ms: self.settings.budget_seconds.map(|seconds| seconds.saturating_mul(1000)),
             episodes,
         })
     }

@@ -35,7 +35,7 @@ fn metaworld(task: &str, max_steps: u32) -> Simulation {
 }
 
 /// An environment made for tests: it goes wrong at its third step when its seed is 13.
-fn faulty(how: &str) -> Simulation {
+pub(crate) fn faulty(how: &str) -> Simulation {
     simulation(json!({
         "environment": format!("faulty/{how}"),
         "gymnasium": { "make": "Faulty-v0", "kwargs": { "how": how }, "imports": ["faulty"] },
@@ -82,7 +82,7 @@ gymnasium.register("Faulty-v0", Faulty)
 "#;
 
 /// A package directory that holds the faulty environment next to the real package.
-fn faulty_package() -> tempfile::TempDir {
+pub(crate) fn faulty_package() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     symlink(children::package().join("robo_eval_env"), directory.path().join("robo_eval_env")).unwrap();
     fs::write(directory.path().join("faulty.py"), FAULTY).unwrap();
@@ -94,12 +94,21 @@ fn client(server: &Serving) -> Client {
     Client::new(server.url(), TOKEN).unwrap()
 }
 
-async fn open(server: &Serving, simulations: Vec<Simulation>, workers: u32, slots_per_worker: u32) -> Opened {
+pub(crate) async fn open(
+    server: &Serving,
+    simulations: Vec<Simulation>,
+    workers: u32,
+    slots_per_worker: u32,
+) -> Opened {
     client(server).open(&Open { simulations, workers, slots_per_worker }).await.unwrap()
 }
 
 /// Orders of `seeds` for each miner, by seed first.
-fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterator<Item = u32>) -> EpisodesRequest {
+pub(crate) fn request(
+    environment: &str,
+    miners: &[(&str, String)],
+    seeds: impl IntoIterator<Item = u32>,
+) -> EpisodesRequest {
     let orders = seeds.into_iter().flat_map(|seed| miners.iter().map(move |miner| (seed, miner)));
     EpisodesRequest {
         environment: environment.parse().unwrap(),
@@ -107,6 +116,7 @@ fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterato
         action_timeout_ms: 10_000,
         reset_timeout_ms: 10_000,
         per_miner: 8,
+        budget_ms: None,
         episodes: orders
             .enumerate()
             .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {
@@ -121,7 +131,7 @@ fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterato
 }
 
 /// Reports by miner and seed of all that was ordered.
-async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u32), EpisodeReport> {
+pub(crate) async fn run(server: &Serving, request: &EpisodesRequest) -> BTreeMap<(String, u32), EpisodeReport> {
     let reports = run_what_can_be(server, request).await;
     assert_eq!(reports.len(), request.episodes.len());
     reports

@@ -285,11 +285,13 @@ async fn answers_without_end_are_cut_short() {
     let announced = fault_of("HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n", AN_HOUR).await;
     assert_eq!(announced.reason, MinerFault::ResponseTooLarge);
     assert!(announced.detail.contains("65536 bytes"), "{announced}");
-    // Headers and interim answers are bounded by size or by the deadline.
+    // Headers, interim answers and chunks of one byte are bounded by their size, long before the deadline.
     let bomb = fault_of_flood("HTTP/1.1 200 OK\r\n", "X-Bomb: xxxxxxxxxxxxxxxxxxxxxxxx\r\n").await;
     assert_eq!(bomb.reason, MinerFault::ResponseTooLarge);
     let interim = fault_of_flood("", "HTTP/1.1 100 Continue\r\n\r\n").await;
-    assert_eq!(interim.reason, MinerFault::ActionTimeout);
+    assert_eq!(interim.reason, MinerFault::ResponseTooLarge);
+    let crumbs = fault_of_flood(chunked, "1\r\n \r\n").await;
+    assert_eq!(crumbs.reason, MinerFault::ResponseTooLarge, "{crumbs}");
 }
 
 #[tokio::test]

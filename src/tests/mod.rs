@@ -1,5 +1,6 @@
 //! The integration tests, one binary: each file tests an area through the doors that others use.
 
+mod abuse;
 mod api;
 mod architecture;
 mod bad_input;
@@ -13,6 +14,7 @@ mod database_faults;
 mod docker;
 mod embedded;
 mod envserver;
+mod envserver_abuse;
 mod examples;
 mod faults;
 mod host;
