@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     fmt,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,7 +66,11 @@ impl fmt::Display for HostSpec {
 
 /// All hosts of an operator. Shared by the cycles of a process.
 #[derive(Debug)]
-pub struct Hosts(Vec<Host>);
+pub struct Hosts {
+    hosts: Vec<Host>,
+    /// Held while one is chosen.
+    choosing: tokio::sync::Mutex<()>,
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -72,6 +79,17 @@ pub(super) struct Host {
     capacity: Option<usize>,
     drained_until: Mutex<Option<Instant>>,
     turn: tokio::sync::Mutex<()>,
+    /// Servers that are being started here. Only for the choice between hosts: what may run is counted on the engine.
+    starting: AtomicI64,
+}
+
+/// A host that was chosen for a server; for as long as this lives, others choose with that in mind.
+pub(super) struct Choice<'a>(pub(super) &'a Host);
+
+impl Drop for Choice<'_> {
+    fn drop(&mut self) {
+        self.0.starting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Hosts {
@@ -82,32 +100,45 @@ impl Hosts {
             capacity: spec.capacity,
             drained_until: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            starting: AtomicI64::new(0),
         };
-        Self(specs.iter().map(host).collect())
+        Self { hosts: specs.iter().map(host).collect(), choosing: tokio::sync::Mutex::default() }
     }
 
     /// The engine that images are built on and programs are run on: the first.
     pub(super) fn first(&self) -> Result<&Engine, Error> {
-        self.0.first().map(Host::engine).ok_or_else(|| none().into())
+        self.hosts.first().map(Host::engine).ok_or_else(|| none().into())
     }
 
     /// The engines beside the first.
     pub(super) fn others(&self) -> impl Iterator<Item = &Engine> {
-        self.0.iter().skip(1).map(Host::engine)
+        self.hosts.iter().skip(1).map(Host::engine)
     }
 
-    /// The engines in the order in which they are to be asked.
-    pub(super) async fn by_room(&self, resources: &Resources) -> Vec<&Host> {
-        let rooms = join_all(self.0.iter().map(|host| host.room(resources))).await;
-        let mut hosts: Vec<_> = self.0.iter().zip(rooms).collect();
+    /// The host to be asked next, of those that were not asked already.
+    pub(super) async fn choose(&self, resources: &Resources, asked: &[&str]) -> Option<Choice<'_>> {
+        let _alone = self.choosing.lock().await;
+        let hosts = self.by_room(resources).await;
+        let host = hosts.into_iter().find(|host| !asked.contains(&host.engine.url()))?;
+        host.starting.fetch_add(1, Ordering::Relaxed);
+        Some(Choice(host))
+    }
+
+    /// The hosts in the order in which they are to be asked.
+    async fn by_room(&self, resources: &Resources) -> Vec<&Host> {
+        let rooms = join_all(self.hosts.iter().map(|host| host.room(resources))).await;
+        let mut hosts: Vec<_> = self.hosts.iter().zip(rooms).collect();
         // A host that has failed comes last, and is asked only when no other could do it.
-        hosts.sort_by_key(|(host, room)| (host.is_drained(), std::cmp::Reverse(room.as_ref().copied().unwrap_or(0))));
+        hosts.sort_by_key(|(host, room)| {
+            let room = room.as_ref().map_or(0, |room| i64::try_from(*room).unwrap_or(i64::MAX));
+            (host.is_drained(), std::cmp::Reverse(room - host.starting.load(Ordering::Relaxed)))
+        });
         hosts.into_iter().map(|(host, _)| host).collect()
     }
 
     /// How many more servers fit on all of them.
     pub(super) async fn room(&self, resources: &Resources) -> usize {
-        let rooms = join_all(self.0.iter().map(|host| host.room(resources))).await;
+        let rooms = join_all(self.hosts.iter().map(|host| host.room(resources))).await;
         rooms.into_iter().map(|room| room.unwrap_or(0)).sum()
     }
 }
@@ -215,9 +246,24 @@ mod tests {
             hosts.iter().map(|host| host.engine.url().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(order().await, ["unix:///a.sock", "unix:///b.sock"]);
-        hosts.0[0].failed(&Box::new(Fault::new(InfraFault::DiskFull, "full")).into());
+        hosts.hosts[0].failed(&Box::new(Fault::new(InfraFault::DiskFull, "full")).into());
         assert_eq!(order().await, ["unix:///b.sock", "unix:///a.sock"]);
-        hosts.0[1].failed(&Box::new(Fault::new(InfraFault::NoCapacity, "full")).into());
+        hosts.hosts[1].failed(&Box::new(Fault::new(InfraFault::NoCapacity, "full")).into());
         assert_eq!(order().await, ["unix:///b.sock", "unix:///a.sock"]);
+    }
+
+    #[tokio::test]
+    async fn servers_that_start_together_are_spread_over_the_hosts() {
+        let specs = ["unix:///a.sock", "unix:///b.sock"].map(|url| url.parse().unwrap());
+        let hosts = Hosts::new(&specs);
+        let resources = Resources::default();
+        let one = hosts.choose(&resources, &[]).await.unwrap();
+        let other = hosts.choose(&resources, &[]).await.unwrap();
+        assert_eq!((one.0.engine.url(), other.0.engine.url()), ("unix:///a.sock", "unix:///b.sock"));
+        drop(one);
+        assert_eq!(hosts.choose(&resources, &[]).await.unwrap().0.engine.url(), "unix:///a.sock");
+        let asked = ["unix:///a.sock", "unix:///b.sock"];
+        assert_eq!(hosts.choose(&resources, &asked[..1]).await.unwrap().0.engine.url(), "unix:///b.sock");
+        assert!(hosts.choose(&resources, &asked).await.is_none());
     }
 }

@@ -76,8 +76,10 @@ impl Docker {
 
     /// Start a server on the first host that can have it, the least busy one first.
     async fn start_somewhere(&self, order: Order) -> Result<Box<dyn Running>, Error> {
-        let mut problem = None;
-        for host in self.hosts.by_room(&order.server.resources).await {
+        let (mut problem, mut asked) = (None, Vec::new());
+        while let Some(choice) = self.hosts.choose(&order.server.resources, &asked).await {
+            let host = choice.0;
+            asked.push(host.engine().url());
             // One start at a time on a host: its room is counted from what runs there.
             let _turn = host.turn().await;
             let started = match host.admit(&order.server.resources).await {
