@@ -1,4 +1,4 @@
-"""The command line: `worker`, `check` and `bench`.
+"""The command line: `worker`, `check`, `test` and `bench`.
 
 Exit codes: 0 done, 1 something that was asked for is broken, 2 the input cannot be understood.
 """
@@ -36,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="import modules and print their versions as JSON")
     check.add_argument("modules", nargs="*", metavar="MODULE")
     check.set_defaults(run=_check)
+
+    test = commands.add_parser("test", help="try what manifests promise; a line of JSON per environment")
+    test.add_argument("--simulations", required=True, metavar="FILE", help="JSON list of simulations")
+    test.add_argument("--steps", type=int, default=100, help="steps of an episode (default: %(default)s)")
+    test.add_argument("--skip-determinism", action="store_true", help="leave out what takes most of the time")
+    test.set_defaults(run=_test)
 
     bench = commands.add_parser("bench", help="compare steps per CPU second, raw and through a worker")
     bench.add_argument("--simulations", required=True, metavar="FILE", help="JSON list of simulations")
@@ -79,6 +85,18 @@ def _check(options: argparse.Namespace) -> int:
 
     print(json.dumps(check(options.modules), indent=2, sort_keys=True))
     return 0
+
+
+def _test(options: argparse.Namespace) -> int:
+    """Tries what manifests promise."""
+    prepare()
+    sink = os.dup(1)
+    # Simulators print as they like: only findings go to standard output.
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(sink, "w", encoding="utf-8")
+    from robo_eval_env.conformance import test
+
+    return 0 if test(options.simulations, steps=options.steps, determinism=not options.skip_determinism) else 1
 
 
 def _bench(options: argparse.Namespace) -> int:

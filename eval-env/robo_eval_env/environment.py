@@ -28,6 +28,16 @@ class Environment:
         self.actions = ActionMap(simulation.action, self._env.action_space, simulation.environment)
         self.state = StateView(simulation.observation.state, simulation.environment)
 
+    @property
+    def action_space(self) -> Any:
+        """What the simulator takes."""
+        return self._env.action_space
+
+    @property
+    def observation_space(self) -> Any:
+        """What the simulator says that it returns."""
+        return self._env.observation_space
+
     def reset(self, seed: int) -> Any:
         """Starts the scene of a seed; nothing of earlier episodes remains."""
         return self._hook.reset(self._env, seed)

@@ -24,7 +24,9 @@ mod demo_miner;
 mod desk;
 mod differences;
 mod drive;
+mod env;
 mod env_server;
+mod env_test;
 mod gc;
 mod graph;
 mod inputs;
@@ -73,6 +75,8 @@ enum Verb {
     RunPipeline(run_pipeline::Args),
     /// Check pipelines and environment manifests without running anything
     Lint(lint::Args),
+    /// List environments, check their manifests, prepare them, and try whether they keep their word
+    Env(env::Args),
     /// Print the JSON Schema of a manifest
     Schema(schema::Args),
     /// Show what a pipeline would do: stages, tasks, episodes, definition hash
@@ -140,6 +144,7 @@ async fn run(verb: Verb) -> exit::Result {
     match verb {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
+        Verb::Env(args) => env::run(args).await,
         Verb::Schema(args) => schema::run(args).await,
         Verb::Plan(args) => plan::run(args).await,
         Verb::Graph(args) => graph::run(args).await,

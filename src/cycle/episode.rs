@@ -165,6 +165,9 @@ pub struct EpisodeReport {
     /// Sum of the rewards of those steps (undiscounted).
     #[serde(rename = "return")]
     pub total_reward: f64,
+    /// What the episode is worth, 0 to 1, when its environment declares a score; none for faults of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// SHA-256 in hex over the seed, each action and what the simulator made of it; none when no step was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trajectory_hash: Option<String>,

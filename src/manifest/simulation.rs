@@ -24,6 +24,9 @@ pub struct Simulation {
     pub action: Action,
     /// When an episode counts as a success.
     pub success: Success,
+    /// What an episode is worth between nothing and all, next to success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// What a repeated episode promises.
     pub determinism: Determinism,
     /// Steps after which an episode ends.
@@ -58,6 +61,9 @@ pub struct Observation {
     /// Images by the name the miner reads them under.
     #[serde(default)]
     pub cameras: BTreeMap<String, Camera>,
+    /// How many numbers the `state` has, checked when the environment is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
 }
 
 /// A part of the observation.
@@ -152,6 +158,28 @@ pub enum SuccessRule {
     RewardAtLeast(f64),
     /// The episode reaches its last step without being terminated.
     Survive,
+    /// An expression over the summary of the episode that has ended is true.
+    Expression(String),
+}
+
+/// What an episode is worth: 0 at `min` and below, 1 at `max` and above, linear between them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// What is measured.
+    pub from: ScoreSource,
+    /// Worth nothing.
+    pub min: f64,
+    /// Worth all.
+    pub max: f64,
+}
+
+/// What of an episode is measured for its score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreSource {
+    /// The sum of its rewards.
+    Return,
 }
 
 /// At which steps success is looked for.

@@ -289,7 +289,16 @@ pub static KINDS: &[Kind] = &[
     Kind {
         name: "scores/aggregate",
         doc: "turns the episodes of the stages before it into success rates with Wilson intervals",
-        settings: &[MINERS],
+        settings: &[
+            MINERS,
+            setting(
+                "measure",
+                Type::String,
+                Rule::OneOf(&["success", "score"]),
+                Absent::Optional,
+                "what of an episode makes a rate: `success` (when left out), or the `score` that every environment's manifest then has to declare",
+            ),
+        ],
         outputs: &[output("scores", Type::Scores, "success rates per miner and environment")],
         declares_outputs: false,
         purity: Purity::Pure,

@@ -4,6 +4,7 @@
 //! keeps one server per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
 //! the business of `rollout`.
 
+pub mod conformance;
 mod demo;
 mod interpreter;
 mod pip;

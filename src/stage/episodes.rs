@@ -227,6 +227,7 @@ impl<J: Journal> Work<'_, J> {
                 detail: Some(cut.chars().take(500).collect()),
                 steps: 0,
                 total_reward: 0.0,
+                score: None,
                 trajectory_hash: None,
                 latency: None,
                 wall_ms: 0.0,

@@ -564,6 +564,7 @@ fn lost() -> EpisodeReport {
         detail: None,
         steps: 1,
         total_reward: 0.0,
+        score: None,
         trajectory_hash: None,
         latency: None,
         wall_ms: 1.0,

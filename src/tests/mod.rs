@@ -13,6 +13,7 @@ mod database_faults;
 mod embedded;
 mod envserver;
 mod examples;
+mod families;
 mod faults;
 mod host;
 mod language;

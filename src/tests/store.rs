@@ -201,6 +201,7 @@ fn episode(key: &EpisodeKey, attempt: u32, outcome: Outcome) -> Episode {
         detail: None,
         steps: 500,
         total_reward: 1.5,
+        score: Some(0.75),
         trajectory_hash: Some("ab".repeat(32)),
         latency: None,
         wall_ms: 12.25,
