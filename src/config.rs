@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    ffi::OsString,
     fs::File,
     io::{self, Read},
     path::PathBuf,
@@ -148,6 +149,12 @@ pub fn pip_settings() -> Vec<String> {
 
 /// The largest file that holds a secret.
 const LARGEST_SECRET: u64 = 64 * 1024;
+
+/// Names of the variables that say something about secrets: no program that we start needs them.
+pub fn secret_variables() -> Vec<OsString> {
+    let is_one = |name: &OsString| name.as_encoded_bytes().starts_with(b"ROBO_SECRET");
+    std::env::vars_os().map(|(name, _)| name).filter(is_one).collect()
+}
 
 /// A secret of a pipeline: the environment variable `ROBO_SECRET_<NAME>`, else the file `<NAME>` in `$ROBO_SECRETS_DIR`
 /// without the newline at its end. Nothing when there is neither.

@@ -8,7 +8,7 @@ use std::{
 use robo::{
     cycle::{CycleStatus, TaskKey},
     engine::{self, Control, Ending},
-    plan::{self, Definition, Expect, Phase, Retry, Stage, Task, Then},
+    plan::{Definition, Stage, Task},
     stage::Output,
     store::{NewCycle, Store},
 };
@@ -77,30 +77,6 @@ pub(crate) fn stage(id: &str, needs: &[&str], wide: usize) -> Stage {
     let task = |cell: String| Task { key: TaskKey { stage: id.clone(), cell }, matrix: Map::new() };
     let tasks =
         if wide == 0 { vec![task(String::new())] } else { (0..wide).map(|k| task(format!("cell-{k}"))).collect() };
-    Stage {
-        uses: "bench/no-op".into(),
-        phase: Phase::Main,
-        depends_on: needs.iter().map(|id| id.parse().expect("it is a stage's name")).collect(),
-        when: None,
-        with: Map::new(),
-        tasks,
-        outputs: Default::default(),
-        expansion: None,
-        max_parallel: None,
-        fail_fast: false,
-        pool: None,
-        queue_timeout_ms: None,
-        retry: Retry {
-            max_attempts: 1,
-            initial_interval_ms: 1,
-            backoff: 1.0,
-            max_interval_ms: 1,
-            jitter: 0.0,
-            on: plan::retryable(),
-            then: Then::Fail,
-        },
-        timeout_ms: 60_000,
-        expect: Expect::Complete,
-        id,
-    }
+    let depends_on = needs.iter().map(|id| id.parse().expect("it is a stage's name")).collect();
+    Stage { depends_on, tasks, ..Stage::new(id, "bench/no-op") }
 }

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::{
     cycle_logs::describe,
-    cycle_read::Stored,
+    cycle_read::{Stored, require_stage},
     db, differences,
-    exit::{Exit, Failure, Result},
+    exit::{Exit, Result},
     render::{self, Format},
 };
 use crate::cycle::{CycleId, StageId, TaskEvent};
@@ -61,11 +61,7 @@ pub(super) async fn run(store: &Store, args: &Args) -> Result {
 async fn explain(store: &Store, args: &Args) -> Result<Explanation> {
     let stored = Stored::find(store, &args.cycle).await?;
     let id = &args.stage;
-    if stored.definition.stage(id).is_none() {
-        let names: Vec<&str> = stored.definition.stages.iter().map(|stage| stage.id.as_str()).collect();
-        return Err(Failure::new(Exit::Usage, anyhow::anyhow!("cycle {} has no stage `{id}`", stored.id))
-            .hint(format!("its stages are: {}", names.join(", "))));
-    }
+    require_stage(&stored, id)?;
     let against = match (&args.against, &stored.lineage.parent) {
         (Some(name), _) => Some(store.resolve(name).await.map_err(db::failure)?),
         (None, Some(parent)) => Some(parent.cycle),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
+    cycle_read::{Stored, require_stage},
     db,
     exit::{Exit, Result},
     render::{self, Format},
@@ -66,6 +67,9 @@ impl Tail {
 
 pub(super) async fn run(store: &Store, args: &Args) -> Result {
     let cycle = store.resolve(&args.cycle).await.map_err(db::failure)?;
+    if let Some(stage) = &args.stage {
+        require_stage(&Stored::load(store, cycle).await?, stage)?;
+    }
     let mut tail = Tail::new(cycle);
     loop {
         // Looked at before the lines: once it has ended, none are added after those.

@@ -68,6 +68,17 @@ pub(super) fn definition(record: &CycleRecord) -> Result<Definition> {
     })
 }
 
+/// Refuse a stage that the cycle does not have: to find nothing about it would look like good news.
+pub(super) fn require_stage(stored: &Stored, id: &StageId) -> Result<()> {
+    let stages = &stored.definition.stages;
+    if stages.iter().any(|stage| stage.id == *id) {
+        return Ok(());
+    }
+    let names: Vec<&str> = stages.iter().map(|stage| stage.id.as_str()).collect();
+    Err(Failure::new(Exit::Usage, anyhow::anyhow!("cycle {} has no stage `{id}`", stored.id))
+        .hint(format!("its stages are: {}", names.join(", "))))
+}
+
 /// The stage of that id in the main body of a definition.
 pub(super) fn main_stage<'a>(definition: &'a Definition, id: &StageId) -> Result<&'a Stage> {
     let main = || definition.stages.iter().filter(|stage| stage.phase == Phase::Main);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{
-    cycle_read::Stored,
+    cycle_read::{Stored, require_stage},
     desk::Desk,
     drive::{self, drive},
     exit::{Exit, Failure, Result},
@@ -47,6 +47,9 @@ pub(super) async fn run(desk: &Desk, args: &Args) -> Result {
             .hint(format!("make a new cycle of it with: {}", desk.command(&format!("cycle fork {id} --from STAGE")))));
     }
     stored.require_detail()?;
+    if let Some(stage) = &args.stage {
+        require_stage(&stored, stage)?;
+    }
     let tasks = args.select(&stored)?;
     if tasks.is_empty() {
         let error = anyhow::anyhow!("nothing that was asked for has ended without success in cycle {id}");

@@ -16,7 +16,7 @@ use super::{
     report,
 };
 use crate::backend::{self, Error, Steering};
-use crate::cycle::{CycleId, CycleStatus, FailureClass, JournalError, TaskFailure};
+use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
@@ -54,11 +54,11 @@ impl Default for Options {
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
     sweep(&desk.store).await;
-    let journal = Arc::new(Mortal::new(Arc::clone(&desk.store), options.die_at));
+    let journal = Arc::new(Guarded::new(Arc::clone(&desk.store), Mortal::new(options.die_at)));
     let suspend = CancellationToken::new();
     let signals = tokio::spawn(watch_signals(suspend.clone())?);
     let ending = in_turn(desk, &journal, (cycle, &suspend), options).await;
-    if let Some(writes) = journal.asked_to_count() {
+    if let Some(writes) = journal.guard().asked_to_count() {
         render::note(format!("{WRITES}{writes}"));
     }
     // Until here a second signal must be heard: stopping what runs may take its time.
@@ -93,7 +93,7 @@ fn paused(desk: &Desk, cycle: CycleId, failure: &TaskFailure) -> Failure {
 /// Run a cycle when its turn has come.
 async fn in_turn(
     desk: &Desk,
-    journal: &Arc<Mortal<Store>>,
+    journal: &Arc<Guarded<Store, Mortal>>,
     (cycle, suspend): (CycleId, &CancellationToken),
     options: &Options,
 ) -> std::result::Result<Ending, Error> {

@@ -1,16 +1,13 @@
-//! A journal that kills its process: the testing aid behind `robo chaos`.
+//! Writes that kill their process: the testing aid behind `robo chaos`.
 //!
 //! Counts the writes that pass through to the real journal and, at the one it was told, ends the process with SIGKILL right
 //! before it or right after it was committed. A death in the middle of a write is one of the two: a transaction that was not
-//! committed never was. Heartbeats do not count; they come by the clock and change nothing that a cycle depends on.
+//! committed never was.
 
 use std::{
     fmt,
     str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use nix::{
@@ -18,11 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::cycle::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Question, Rows, RowsError, TaskKey,
-};
-use serde_json::Value;
+use crate::cycle::{Guard, JournalError};
 
 /// Which side of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,30 +63,21 @@ impl FromStr for DieAt {
     }
 }
 
-/// A journal, and when to die.
-pub(super) struct Mortal<J> {
-    journal: Arc<J>,
+/// When to die, and how many writes there were.
+pub(super) struct Mortal {
     die_at: Option<DieAt>,
     writes: AtomicU64,
 }
 
-impl<J: Journal> Mortal<J> {
-    /// The journal as it is, unless it is told when to die.
-    pub(super) fn new(journal: Arc<J>, die_at: Option<DieAt>) -> Self {
-        Self { journal, die_at, writes: AtomicU64::new(0) }
+impl Mortal {
+    /// Nothing happens unless it is told when to die.
+    pub(super) fn new(die_at: Option<DieAt>) -> Self {
+        Self { die_at, writes: AtomicU64::new(0) }
     }
 
     /// The writes so far, if somebody wants to know.
     pub(super) fn asked_to_count(&self) -> Option<u64> {
         self.die_at.map(|_| self.writes.load(Ordering::Relaxed))
-    }
-
-    async fn write<T>(&self, work: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
-        let number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
-        self.die_if(DieAt::Write(number, Side::Before)).await;
-        let done = work.await;
-        self.die_if(DieAt::Write(number, Side::After)).await;
-        done
     }
 
     async fn die_if(&self, here: DieAt) {
@@ -105,63 +89,16 @@ impl<J: Journal> Mortal<J> {
     }
 }
 
-impl<J: Journal> Journal for Mortal<J> {
-    async fn load(&self, cycle: CycleId) -> Result<CycleRecord, JournalError> {
-        self.journal.load(cycle).await
-    }
-
-    async fn acquire(&self, cycle: CycleId) -> Result<Lease, JournalError> {
-        self.write(self.journal.acquire(cycle)).await
-    }
-
-    async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
-        self.journal.heartbeat(lease).await
-    }
-
-    async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
-        self.write(self.journal.append_all(lease, entries)).await
-    }
-
-    async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
-        self.write(self.journal.expand(lease, tasks)).await
-    }
-
-    async fn pause(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.write(self.journal.pause(lease)).await
-    }
-
-    async fn reopen(&self, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), JournalError> {
-        self.write(self.journal.reopen(cycle, tasks)).await
-    }
-
-    async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
-        self.write(self.journal.plan_episodes(lease, task, keys)).await
-    }
-
-    async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
-        self.journal.pending_episodes(cycle, task).await
-    }
-
-    async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
-        self.write(self.journal.record_episode(lease, episode)).await
-    }
-
-    async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
-        self.journal.scored_episodes(cycle).await
-    }
-
-    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
-        self.write(self.journal.finish(lease, status, reason)).await
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.write(self.journal.release(lease)).await
-    }
-}
-
-impl<J: Journal + Rows> Rows for Mortal<J> {
-    async fn ask(&self, question: &Question) -> Result<Vec<Value>, RowsError> {
-        self.journal.ask(question).await
+impl Guard for Mortal {
+    async fn write<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, JournalError>> + Send,
+    ) -> Result<T, JournalError> {
+        let number = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+        self.die_if(DieAt::Write(number, Side::Before)).await;
+        let done = work.await;
+        self.die_if(DieAt::Write(number, Side::After)).await;
+        done
     }
 }
 

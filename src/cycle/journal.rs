@@ -112,6 +112,24 @@ pub struct CycleRecord {
     pub tasks: Vec<TaskState>,
 }
 
+impl CycleRecord {
+    /// A cycle that begins now, before its tasks are known; relative paths start from where we are.
+    pub fn new(definition: Value, salt: Salt) -> Self {
+        Self {
+            id: CycleId::generate(),
+            definition,
+            root: ".".into(),
+            salt,
+            block: None,
+            status: CycleStatus::Open,
+            cancel_requested: false,
+            paused: false,
+            created_at: Utc::now(),
+            tasks: Vec::new(),
+        }
+    }
+}
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {

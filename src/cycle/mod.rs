@@ -3,6 +3,7 @@
 //! This module is pure. It talks to nothing; `store` implements [`Journal`] on Postgres and the `engine` drives it.
 
 mod episode;
+mod guarded;
 mod id;
 mod journal;
 mod memory;
@@ -11,6 +12,7 @@ mod seed;
 mod task;
 
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
+pub use guarded::{Guard, Guarded};
 pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
 pub use journal::{
     Appended, CycleRecord, CycleStatus, Entry, EpisodeTally, Heartbeat, Journal, JournalError, Lease, PendingEpisode,

@@ -14,8 +14,8 @@ use serde_json::{Map, json};
 use super::tests::{Crash, Crashing, Hands, control, create, definition, run_all, stage, status};
 use super::{Attempt, Control, Ending, run};
 use crate::cycle::{
-    Appended, CycleId, CycleStatus, Entry, FailureClass, Journal, MemoryJournal, PoolClaim, TaskEvent, TaskKey,
-    TaskStatus,
+    Appended, CycleId, CycleStatus, Entry, FailureClass, Guarded, Journal, MemoryJournal, PoolClaim, TaskEvent,
+    TaskKey, TaskStatus,
 };
 use crate::plan::{Definition, Expansion, Phase, Then};
 use crate::stage::{Error, Output};
@@ -302,12 +302,13 @@ async fn transactions(definition: &Definition, parallelism: usize) -> usize {
     const PLENTY: usize = 1_000_000;
     let journal = Arc::new(MemoryJournal::default());
     let cycle = create(&journal, definition);
-    let counting = Arc::new(Crashing { journal, crash: Crash::Before, left: AtomicUsize::new(PLENTY) });
+    let counting = Crashing { crash: Crash::Before, left: AtomicUsize::new(PLENTY) };
+    let counting = Arc::new(Guarded::new(journal, counting));
     let execute = |_, attempt: Attempt| async move { Ok(json!({ "name": attempt.task.to_string() }).into()) };
     let control = Control { parallelism, ..control() };
     let ending = run(&counting, cycle, execute, control).await.unwrap();
     assert_eq!(ending, Ending::Ended(CycleStatus::Completed, None));
-    PLENTY - counting.left.load(Ordering::SeqCst)
+    PLENTY - counting.guard().left.load(Ordering::SeqCst)
 }
 
 #[tokio::test]

@@ -8,17 +8,16 @@ use std::{
     },
 };
 
-use chrono::Utc;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Control, Ending, Error, run};
 use crate::cycle::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, FailureClass, Heartbeat, Journal,
-    JournalError, Lease, MemoryJournal, PendingEpisode, Publication, TaskFailure, TaskKey, TaskStatus,
+    CycleId, CycleRecord, CycleStatus, FailureClass, Guard, Guarded, Journal, JournalError, MemoryJournal, Publication,
+    TaskFailure, TaskKey, TaskStatus,
 };
-use crate::plan::{self, Definition, Expect, Phase, Retry, Stage, Task};
+use crate::plan::{Definition, Phase, Retry, Stage, Task};
 use crate::stage::{self, Output};
 
 pub(super) fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
@@ -27,30 +26,10 @@ pub(super) fn stage(id: &str, needs: &[&str], cells: &[&str]) -> Stage {
         matrix: Map::from_iter([("x".to_owned(), json!(cell))]),
     };
     Stage {
-        id: id.parse().unwrap(),
-        uses: "test/kind".into(),
-        phase: Phase::Main,
         depends_on: needs.iter().map(|id| id.parse().unwrap()).collect(),
-        when: None,
-        with: Map::new(),
-        outputs: Default::default(),
         tasks: if cells.is_empty() { vec![task(&"")] } else { cells.iter().map(task).collect() },
-        expansion: None,
-        max_parallel: None,
-        fail_fast: false,
-        pool: None,
-        queue_timeout_ms: None,
-        retry: Retry {
-            max_attempts: 3,
-            initial_interval_ms: 1,
-            backoff: 2.0,
-            max_interval_ms: 2,
-            jitter: 0.0,
-            on: plan::retryable(),
-            then: plan::Then::Fail,
-        },
-        timeout_ms: 60_000,
-        expect: Expect::Complete,
+        retry: Retry { max_attempts: 3, backoff: 2.0, max_interval_ms: 2, ..Retry::once() },
+        ..Stage::new(id.parse().unwrap(), "test/kind")
     }
 }
 
@@ -73,18 +52,7 @@ pub(super) fn definition() -> Definition {
 
 pub(super) fn create(journal: &MemoryJournal, definition: &Definition) -> CycleId {
     let keys = definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect();
-    let record = CycleRecord {
-        id: CycleId::generate(),
-        definition: definition.to_json(),
-        root: ".".into(),
-        salt: "11".repeat(32).parse().unwrap(),
-        block: None,
-        status: CycleStatus::Open,
-        cancel_requested: false,
-        paused: false,
-        created_at: Utc::now(),
-        tasks: vec![],
-    };
+    let record = CycleRecord::new(definition.to_json(), "11".repeat(32).parse().unwrap());
     let cycle = record.id;
     journal.create(record, keys);
     cycle
@@ -318,15 +286,17 @@ pub(super) enum Crash {
     After,
 }
 
-/// A journal whose n-th write is the last thing that happens.
+/// Makes the n-th write the last thing that happens.
 pub(super) struct Crashing {
-    pub(super) journal: Arc<MemoryJournal>,
     pub(super) crash: Crash,
     pub(super) left: AtomicUsize,
 }
 
-impl Crashing {
-    async fn write<T>(&self, write: impl Future<Output = Result<T, JournalError>>) -> Result<T, JournalError> {
+impl Guard for Crashing {
+    async fn write<T: Send>(
+        &self,
+        write: impl Future<Output = Result<T, JournalError>> + Send,
+    ) -> Result<T, JournalError> {
         let dead = || JournalError::Storage("crashed".into());
         match self.left.load(Ordering::SeqCst) {
             0 if self.crash == Crash::Before => Err(dead()),
@@ -341,48 +311,6 @@ impl Crashing {
                 write.await
             }
         }
-    }
-}
-
-impl Journal for Crashing {
-    async fn load(&self, cycle: CycleId) -> Result<CycleRecord, JournalError> {
-        self.journal.load(cycle).await
-    }
-    async fn acquire(&self, cycle: CycleId) -> Result<Lease, JournalError> {
-        self.write(self.journal.acquire(cycle)).await
-    }
-    async fn heartbeat(&self, lease: &Lease) -> Result<Heartbeat, JournalError> {
-        self.journal.heartbeat(lease).await
-    }
-    async fn append_all(&self, lease: &Lease, entries: &[Entry]) -> Result<Vec<Appended>, JournalError> {
-        self.write(self.journal.append_all(lease, entries)).await
-    }
-    async fn expand(&self, lease: &Lease, tasks: &[TaskKey]) -> Result<(), JournalError> {
-        self.write(self.journal.expand(lease, tasks)).await
-    }
-    async fn plan_episodes(&self, lease: &Lease, task: &TaskKey, keys: &[EpisodeKey]) -> Result<(), JournalError> {
-        self.write(self.journal.plan_episodes(lease, task, keys)).await
-    }
-    async fn pending_episodes(&self, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, JournalError> {
-        self.journal.pending_episodes(cycle, task).await
-    }
-    async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
-        self.write(self.journal.record_episode(lease, episode)).await
-    }
-    async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {
-        self.journal.scored_episodes(cycle).await
-    }
-    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
-        self.write(self.journal.finish(lease, status, reason)).await
-    }
-    async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.write(self.journal.release(lease)).await
-    }
-    async fn pause(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.write(self.journal.pause(lease)).await
-    }
-    async fn reopen(&self, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), JournalError> {
-        self.journal.reopen(cycle, tasks).await
     }
 }
 
@@ -407,7 +335,8 @@ async fn a_crash_at_every_write_ends_in_the_same_state() {
         for writes in 0.. {
             let journal = Arc::new(MemoryJournal::default());
             let cycle = create(&journal, &definition());
-            let crashing = Crashing { journal: Arc::clone(&journal), crash, left: AtomicUsize::new(writes) };
+            let crashing = Crashing { crash, left: AtomicUsize::new(writes) };
+            let crashing = Guarded::new(Arc::clone(&journal), crashing);
             let hands = Hands::default();
             let first = run_all(&Arc::new(crashing), cycle, &hands).await;
             let recorded: Vec<TaskKey> = journal

@@ -24,6 +24,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::config;
+
 use super::process::{die_with_parent, on_lasting_thread};
 
 /// Lines of standard error that are kept.
@@ -102,10 +104,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program by its path, under the name that messages use.
+    /// A program by its path, under the name that messages use. It inherits our environment without the secrets in it.
     pub fn new(name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let name = name.into();
-        Self { logged_as: Some(name.clone()), name, command: Command::new(path.as_ref()) }
+        let mut command = Command::new(path.as_ref());
+        config::secret_variables().iter().for_each(|variable| {
+            command.env_remove(variable);
+        });
+        Self { logged_as: Some(name.clone()), name, command }
     }
 
     /// The name that messages use.

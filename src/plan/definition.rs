@@ -190,6 +190,28 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// A stage of the main body without settings, conditions, limits and tasks: one attempt of a minute.
+    pub fn new(id: StageId, uses: &str) -> Self {
+        Self {
+            id,
+            uses: uses.to_owned(),
+            phase: Phase::Main,
+            depends_on: Vec::new(),
+            when: None,
+            with: Map::new(),
+            outputs: BTreeMap::new(),
+            tasks: Vec::new(),
+            expansion: None,
+            max_parallel: None,
+            fail_fast: false,
+            pool: None,
+            queue_timeout_ms: None,
+            retry: Retry::once(),
+            timeout_ms: 60_000,
+            expect: Expect::Complete,
+        }
+    }
+
     /// Names of its outputs: those of its kind and those that the pipeline declares.
     pub fn output_names(&self) -> impl Iterator<Item = &str> {
         let fixed = Kind::find(&self.uses).map_or(&[][..], |kind| kind.outputs).iter().map(|output| output.name);
@@ -270,6 +292,19 @@ pub fn retryable() -> Vec<FailureClass> {
 }
 
 impl Retry {
+    /// One attempt.
+    pub fn once() -> Self {
+        Self {
+            max_attempts: 1,
+            initial_interval_ms: 1,
+            backoff: 1.0,
+            max_interval_ms: 1,
+            jitter: 0.0,
+            on: retryable(),
+            then: Then::Fail,
+        }
+    }
+
     /// The wait before attempt `attempt + 1`, given a random number in [0, 1).
     pub fn wait(&self, attempt: u32, random: f64) -> Duration {
         let growth = self.backoff.powi(attempt.saturating_sub(1).min(1000) as i32);

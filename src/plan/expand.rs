@@ -154,39 +154,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::{Expect, Phase, Retry, Then, retryable};
 
     fn stage(axes: Value, include: Value, exclude: Value) -> Stage {
         let maps = |value: Value| serde_json::from_value(value).unwrap();
         Stage {
-            id: "s".parse().unwrap(),
-            uses: "file/miners".into(),
-            phase: Phase::Main,
-            depends_on: Vec::new(),
-            when: None,
-            with: Map::new(),
-            outputs: Default::default(),
-            tasks: Vec::new(),
             expansion: Some(Expansion {
                 axes: axes.as_object().unwrap().clone(),
                 include: maps(include),
                 exclude: maps(exclude),
             }),
-            max_parallel: None,
-            fail_fast: false,
-            pool: None,
-            queue_timeout_ms: None,
-            retry: Retry {
-                max_attempts: 1,
-                initial_interval_ms: 1,
-                backoff: 1.0,
-                max_interval_ms: 1,
-                jitter: 0.0,
-                on: retryable(),
-                then: Then::Fail,
-            },
-            timeout_ms: 1,
-            expect: Expect::Complete,
+            ..Stage::new("s".parse().unwrap(), "file/miners")
         }
     }
 

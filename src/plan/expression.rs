@@ -117,8 +117,11 @@ pub(crate) fn references(expression: &str) -> Result<Vec<String>, ExpressionErro
         return Err(ExpressionError::new(expression, "the expression is empty"));
     }
     let engine = engine();
-    let compiled = compile(&engine, expression)?;
-    let mut names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+    compile(&engine, expression)?;
+    let sliceless = vocabulary::without_slices(expression);
+    let plain =
+        engine.compile_expression(&sliceless).map_err(|error| ExpressionError::from_engine(expression, &error))?;
+    let mut names: Vec<String> = plain.undeclared_variables(true).into_iter().collect();
     names.retain(|name| !FUNCTIONS.contains(&name.as_str()));
     names.sort();
     Ok(names)
@@ -420,6 +423,10 @@ mod tests {
         assert_eq!(
             references("stages.a.b | length + inputs.n if cycle.publish else max([matrix.x, 1])").unwrap(),
             ["cycle.publish", "inputs.n", "matrix.x", "stages.a.b"]
+        );
+        assert_eq!(
+            references("(stages.a.b | sort)[:inputs.n] + secrets.x[1:][matrix.x::cycle.block]").unwrap(),
+            ["cycle.block", "inputs.n", "matrix.x", "secrets.x", "stages.a.b"]
         );
     }
 

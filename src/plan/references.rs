@@ -142,6 +142,10 @@ impl Scope<'_> {
         let mut problems = Vec::new();
         for name in names.iter().filter(|name| !mapping::is_of_element(name)) {
             match self.reference(stage, name) {
+                Ok(one) if !one.secrets.is_empty() => {
+                    let message = format!("`{name}` is not known here: what is made of an element would hold it");
+                    problems.push(self.document.error_within(node, name, message));
+                }
                 Ok(one) => found.join(one),
                 Err((message, help)) => {
                     let problem = self.document.error_within(node, name, message);

@@ -64,30 +64,75 @@ fn word(text: &str) -> (&str, &str) {
 
 /// The expression without what stands in quotes.
 pub(super) fn without_texts(expression: &str) -> String {
+    characters(expression).filter(|(_, quoted)| !quoted).map(|(character, _)| character).collect()
+}
+
+/// The expression with an ordinary index in place of each slice: `x[0~n]` for `x[:n]`. It gives something else, but refers to the
+/// same things, and the parser's list of references leaves out what is sliced.
+pub(super) fn without_slices(expression: &str) -> String {
     let mut plain = String::new();
-    let mut quote = None;
-    let mut escaped = false;
-    for character in expression.chars() {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if character == '\\' => escaped = true,
-            Some(open) if character == open => {
-                quote = None;
-                plain.push(character);
+    let mut open = Vec::new();
+    for (character, quoted) in characters(expression) {
+        let lacks_side = |plain: &str| plain.trim_end().ends_with(['[', '~']);
+        match character {
+            _ if quoted => {}
+            '(' | '[' | '{' => open.push(character),
+            ')' | ']' | '}' => {
+                if plain.trim_end().ends_with('~') {
+                    plain.push('0');
+                }
+                open.pop();
             }
-            Some(_) => {}
-            None => {
-                quote = Some(character).filter(|c| matches!(c, '"' | '\''));
-                plain.push(character);
+            ':' if open.last() == Some(&'[') => {
+                plain.push_str(if lacks_side(&plain) { "0~" } else { "~" });
+                continue;
             }
+            _ => {}
         }
+        plain.push(character);
     }
     plain
+}
+
+/// The characters of an expression, and whether each stands inside quotes.
+fn characters(expression: &str) -> impl Iterator<Item = (char, bool)> {
+    let mut quote = None;
+    let mut escaped = false;
+    expression.chars().map(move |character| {
+        let quoted = match quote {
+            Some(open) if escaped || character != open => {
+                escaped = !escaped && character == '\\';
+                true
+            }
+            Some(_) => {
+                quote = None;
+                false
+            }
+            None => {
+                quote = Some(character).filter(|c| matches!(c, '"' | '\''));
+                false
+            }
+        };
+        (character, quoted)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_become_indices() {
+        for (sliced, plain) in [
+            ("x[:n]", "x[0~n]"),
+            ("x[ n : ]", "x[ n ~ 0]"),
+            ("x[::2][1:y[:z]]", "x[0~0~2][1~y[0~z]]"),
+            ("{'a': x['b:c'][:]}", "{'a': x['b:c'][0~0]}"),
+            ("[{'a': 1}, '[:']", "[{'a': 1}, '[:']"),
+        ] {
+            assert_eq!(without_slices(sliced), plain);
+        }
+    }
 
     #[test]
     fn filters_and_tests_are_looked_up_when_read() {

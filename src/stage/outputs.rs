@@ -92,35 +92,12 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cycle::FailureClass;
-    use crate::plan::{Expect, Phase, Retry, Then, retryable};
 
     /// A stage that declares these outputs.
     pub(in crate::stage) fn stage(outputs: Value) -> Stage {
         Stage {
-            id: "custom".parse().unwrap(),
-            uses: "container/run".into(),
-            phase: Phase::Main,
-            depends_on: Vec::new(),
-            when: None,
-            with: Map::new(),
             outputs: serde_json::from_value(outputs).unwrap(),
-            tasks: Vec::new(),
-            expansion: None,
-            max_parallel: None,
-            fail_fast: false,
-            pool: None,
-            queue_timeout_ms: None,
-            retry: Retry {
-                max_attempts: 1,
-                initial_interval_ms: 1,
-                backoff: 1.0,
-                max_interval_ms: 1,
-                jitter: 0.0,
-                on: retryable(),
-                then: Then::Fail,
-            },
-            timeout_ms: 1,
-            expect: Expect::Complete,
+            ..Stage::new("custom".parse().unwrap(), "container/run")
         }
     }
 

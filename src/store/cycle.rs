@@ -62,7 +62,7 @@ pub struct CycleSummary {
     pub block: Option<u64>,
     /// SHA-256 of the salt in hex.
     pub salt_sha256: String,
-    /// The salt, once the cycle has ended.
+    /// The salt, once the cycle has completed: one that failed or was cancelled can still be retried under it.
     pub salt: Option<Salt>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -179,7 +179,7 @@ impl Store {
 
     /// The tasks of a cycle in the plan's order.
     pub async fn task_rows(&self, cycle: CycleId) -> Result<Vec<TaskRow>, Error> {
-        self.ask(|| task_rows(&self.pool, cycle, None)).await
+        self.rows_in_order(cycle, None).await
     }
 
     /// Ask for a cycle to stop.
@@ -302,7 +302,7 @@ struct TimedRow {
     finished_at: Option<DateTime<Utc>>,
 }
 
-/// The tasks of a cycle, or of some of its stages, in the plan's order.
+/// The tasks of a cycle, or of some of its stages, as they were made: the plan's order, and then those that were made late.
 pub(super) async fn task_rows(
     pool: &PgPool,
     cycle: CycleId,
@@ -368,7 +368,7 @@ pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result
         "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
                 coalesce(lease_until > clock_timestamp(), false) as is_leased, paused_at is not null as paused,
                 -- The secret leaves the database only when it is one no longer.
-                case when status <> 'open' then salt end as salt,
+                case when status = 'completed' then salt end as salt,
                 created_at, finished_at,
                 task.ended as tasks_ended, task.planned as tasks_all,
                 episode.scored as episodes_scored, episode.planned as episodes_all,

@@ -1,8 +1,10 @@
 //! The stages of a cycle, each as one line however many tasks it has: counted where the rows are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sqlx::PgPool;
 
 use crate::cycle::{CycleId, StageId, TaskFailure};
 
@@ -58,6 +60,8 @@ impl Store {
                     None => stages.push(part),
                 }
             }
+            let planned = Planned::of(&self.pool, cycle).await?;
+            stages.sort_by_key(|row| planned.place(&row.stage));
             Ok(stages)
         })
         .await
@@ -65,7 +69,52 @@ impl Store {
 
     /// The tasks of some stages of a cycle, in the plan's order.
     pub async fn task_rows_of(&self, cycle: CycleId, stages: &[StageId]) -> Result<Vec<TaskRow>, Error> {
-        self.ask(|| cycle::task_rows(&self.pool, cycle, Some(stages))).await
+        self.rows_in_order(cycle, Some(stages)).await
+    }
+
+    pub(super) async fn rows_in_order(
+        &self,
+        cycle: CycleId,
+        stages: Option<&[StageId]>,
+    ) -> Result<Vec<TaskRow>, Error> {
+        self.ask(|| async {
+            let mut rows = cycle::task_rows(&self.pool, cycle, stages).await?;
+            let planned = Planned::of(&self.pool, cycle).await?;
+            rows.sort_by_key(|row| planned.place(&row.state.key.stage));
+            Ok(rows)
+        })
+        .await
+    }
+}
+
+/// Where each stage stands in the plan. The positions of tasks do not say so: those of a matrix that became known late come last.
+struct Planned(HashMap<String, usize>);
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Listed {
+    stages: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: String,
+}
+
+impl Planned {
+    /// Read here and not in the query, because JSON in the database may hold texts that SQL cannot.
+    async fn of(pool: &PgPool, cycle: CycleId) -> Result<Self, Error> {
+        let definition: Option<String> = sqlx::query_scalar("select definition::text from cycle where cycle_id = $1")
+            .bind(cycle.as_uuid())
+            .fetch_optional(pool)
+            .await?;
+        let listed: Listed = definition.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(Self(listed.stages.into_iter().enumerate().map(|(place, stage)| (stage.id, place)).collect()))
+    }
+
+    /// Behind all others when the plan does not know it.
+    fn place(&self, stage: &StageId) -> usize {
+        self.0.get(stage.as_str()).copied().unwrap_or(usize::MAX)
     }
 }
 

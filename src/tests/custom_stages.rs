@@ -60,7 +60,11 @@ fn a_custom_rule_of_each_kind_decides_the_published_weights() {
         let salt = "5a".repeat(32);
         let ran = place.run(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=2", "--salt", &salt]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
-        place.json(&["cycle", "show", "--format", "json"])
+        let shown = place.json(&["cycle", "show", "--format", "json"]);
+        // Asked and mapped again over the rows of the copy, it comes to the same bytes.
+        let checked = place.run(&["cycle", "rescore", shown["id"].as_str().unwrap(), "--check"]);
+        assert_eq!(checked.code, 0, "{}", checked.stderr);
+        shown
     };
     let published = |shown: &Value| shown["weights_document"]["weights"].clone();
     let built_in = |shown: &Value| {
@@ -359,6 +363,8 @@ fn mistakes_are_told_before_anything_starts() {
     };
     assert!(map("itm.uid").contains("`itm` is not known here"));
     assert!(map("item.uid + stages.nope.x").contains("no stage `nope`"));
+    assert!(map("stages.nope.x[item:][0]").contains("no stage `nope`"));
+    assert!(map("item ~ secrets.KEY").contains("`secrets.KEY` is not known here"));
     assert!(map("item.uid +").contains("wrong"));
     let outputs =
         lint("  a: { uses: expr/map, with: { items: [1], value: item }, outputs: { x: { type: integer } } }\n");

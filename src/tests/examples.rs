@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use serde_json::Value;
+
 use crate::support::program::{Place, pipeline, repository, turn, workspace};
 
 /// A miner of `examples/miner.py`, ended when it is dropped.
@@ -68,6 +70,36 @@ fn a_copied_family_is_evaluated_with_miners_in_plain_python() {
     let weights = place.json(&["weights", "show", "--format", "json"])["weights"].clone();
     assert_eq!(output("weights")["weights"]["weights"], weights);
     assert_ne!(output("shadow_weights")["weights"]["weights"], weights);
+}
+
+/// Run an example where it stands, and how each of its tasks ended.
+fn endings(place: &Place, name: &str, inputs: &[&str]) -> (i32, Vec<(String, String)>) {
+    let file = format!("examples/pipelines/{name}.yaml");
+    let ran = place.run(&[&["run-pipeline", file.as_str()], inputs].concat());
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let tasks = shown["tasks"].as_array().unwrap().iter();
+    (ran.code, tasks.map(|task| (text(&task["task"]), text(&task["status"]))).collect())
+}
+
+fn all(endings: &[(&str, &str)]) -> Vec<(String, String)> {
+    endings.iter().map(|(task, status)| ((*task).to_owned(), (*status).to_owned())).collect()
+}
+
+#[test]
+fn the_examples_without_a_simulator_do_what_they_say() {
+    let _turn = turn();
+    let place = Place::new();
+    let lookups = ["lookup[eu,1]", "lookup[eu,2]", "lookup[us,1]", "lookup[ap,9]", "found"];
+    assert_eq!(endings(&place, "limits", &[]), (0, all(&lookups.map(|task| (task, "succeeded")))));
+    let each = ["discover", "each[first]", "each[second]", "all"];
+    assert_eq!(endings(&place, "later", &[]), (0, all(&each.map(|task| (task, "succeeded")))));
+
+    let (well, badly) = ("succeeded", "failed");
+    let calm = [("discover", well), ("choose", well), ("stop_servers", "skipped"), ("teardown", well)];
+    assert_eq!(endings(&place, "on_failure", &[]), (0, all(&calm)));
+    let failed = [("discover", well), ("choose", badly), ("stop_servers", well), ("teardown", well)];
+    assert_eq!(endings(&place, "on_failure", &["-i", "miners=0"]), (1, all(&failed)));
 }
 
 #[test]

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -121,6 +124,48 @@ fn a_worker_the_server_and_the_database_die_and_nobody_pays_for_it() {
     assert!(shown["outcomes"].as_array().unwrap().iter().all(|count| count["outcome"] != "infra_fault"), "{shown}");
     let bias = serde_json::to_value(robo::scoring::bias(strata(&episodes))).unwrap();
     assert_eq!(shown["retried_episodes"], bias, "{episodes:?}");
+}
+
+#[test]
+fn a_retry_goes_on_in_the_middle_of_the_episodes_that_failed() {
+    let _turn = turn();
+    let calm = Result::undisturbed();
+    let once = |text: &str| text.replace("defaults:\n", "defaults:\n  retry: { max_attempts: 1 }\n");
+    let (workspace, place) = (workspace(once), Place::new());
+    let mut command = place.robo(&arguments(&pipeline(&workspace)));
+    let mut running = Running::from(command.env("ROBO_SECRET_PROBE", "none of their business").spawn().unwrap());
+    running.until_line(|line| line.contains(" episodes  ") && !line.contains(" 0/"));
+    for program in ["env-server", "robo_eval_env worker", "demo-miner"] {
+        let processes = place.named(program);
+        assert!(!processes.is_empty(), "no {program}");
+        let told = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/environ")).unwrap().contains("ROBO_SECRET");
+        assert!(!processes.iter().any(told), "{program} knows our secrets");
+    }
+    // No server lives for long, so no attempt at the stage can end well.
+    let failed = running.wait_while(|| {
+        for server in place.named("env-server") {
+            let _ = kill(server, Signal::SIGKILL);
+        }
+    });
+    ended(&failed, 1, &["failed: episodes", "robo cycle show"]);
+    let shown = || place.json(&["cycle", "show", "--format", "json", "--episodes"]);
+    let before = shown();
+    assert_eq!(before["status"], "failed");
+    assert!(before["salt"].is_null(), "the seeds of a cycle that can be tried again are nobody's business");
+    let done: Vec<&Value> = before["episodes"].as_array().unwrap().iter().filter(|row| is_terminal(row)).collect();
+    assert!(!done.is_empty() && done.len() < calm.episodes.len(), "{} are done", done.len());
+
+    ended(&place.run(&["cycle", "retry"]), 0, &["runs again: episodes"]);
+    nothing_runs(&place);
+    let (result, episodes) = Result::of(&place);
+    assert_eq!(result.episodes, calm.episodes);
+    for row in done {
+        assert!(episodes.contains(row), "it was played again: {row}");
+    }
+}
+
+fn is_terminal(row: &Value) -> bool {
+    !row["report"].is_null() && row["report"]["outcome"]["outcome"] != "infra_fault"
 }
 
 /// Episodes by miner and environment, those that ran again apart.

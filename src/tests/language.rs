@@ -259,7 +259,7 @@ fn a_definition_names_its_secrets_and_does_not_hold_them() {
 }
 
 /// Every file below a directory that holds the text.
-fn files_with(directory: &Path, text: &str) -> Vec<PathBuf> {
+pub(crate) fn files_with(directory: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(next) = open.pop() {

@@ -300,6 +300,8 @@ fn diff_graph_and_logs_show_where_a_cycle_stands() {
     let logs = base.bench.ok(&["cycle", "logs", &base.cycle, "--stage", "weights"]).stdout;
     let said: Vec<&str> = logs.lines().map(|line| line.rsplit("  ").next().unwrap()).collect();
     assert_eq!(said, ["#1 started", "#1 succeeded"], "{logs}");
+    let nowhere = base.bench.run(&["cycle", "logs", &base.cycle, "--stage", "wieghts"]);
+    assert!(nowhere.code == 2 && nowhere.stderr.contains("its stages are: discover"), "{}", nowhere.stderr);
     let events = base.bench.json(&["cycle", "logs", &fork, "--stage", "episodes"])["events"].clone();
     let epochs: Vec<&Value> = events.as_array().unwrap().iter().map(|event| &event["epoch"]).collect();
     assert_eq!(epochs, [0, 0, 0, 0], "what came with the fork was written before anybody held it: {events}");
@@ -506,6 +508,9 @@ fn lesson_03_a_retry_runs_again_what_failed_and_nothing_that_succeeded() {
     assert!(resumed.code == 1 && resumed.stderr.contains("cycle retry"), "{}", resumed.stderr);
     let nothing = bench.run(&["cycle", "retry", &cycle, "--stage", "pareto"]);
     assert!(nothing.code == 1 && nothing.stderr.contains("nothing that was asked for"), "{}", nothing.stderr);
+
+    let nowhere = bench.run(&["cycle", "retry", &cycle, "--stage", "wieghts"]);
+    assert!(nowhere.code == 2 && nowhere.stderr.contains("has no stage `wieghts`"), "{}", nowhere.stderr);
 
     let retried = bench.ok(&["cycle", "retry", &cycle, "--failed"]);
     assert!(retried.stderr.contains("runs again: weights, publish"), "{}", retried.stderr);

@@ -28,6 +28,7 @@ mod schedules;
 mod score;
 mod store;
 mod support;
+mod turns;
 mod two_backends;
 mod webhooks;
 

@@ -19,9 +19,9 @@ mod pools;
 mod wide;
 
 use batches::{
-    a_batch_is_written_whole_or_not_at_all, a_paused_task_waits_for_a_person,
-    reopening_opens_the_cycle_under_a_new_epoch, tasks_that_become_known_come_after_the_others_and_once,
-    what_has_not_succeeded_can_be_reopened_and_nothing_else,
+    a_batch_is_written_whole_or_not_at_all, a_full_pool_leaves_the_others_in, a_paused_task_waits_for_a_person,
+    a_place_in_a_pool_lasts_as_long_as_the_lease, reopening_opens_the_cycle_under_a_new_epoch,
+    tasks_that_become_known_come_after_the_others_and_once, what_has_not_succeeded_can_be_reopened_and_nothing_else,
 };
 use pools::{
     a_batch_of_no_lines_is_nothing, a_pool_counts_all_cycles_and_only_live_leases,
@@ -50,18 +50,7 @@ impl Subject for OnMemory {
 
     async fn create(&self) -> CycleId {
         let new = new_cycle();
-        let record = CycleRecord {
-            id: CycleId::generate(),
-            definition: new.definition,
-            root: new.root,
-            salt: new.salt,
-            block: new.block,
-            status: CycleStatus::Open,
-            cancel_requested: false,
-            paused: false,
-            created_at: chrono::Utc::now(),
-            tasks: vec![],
-        };
+        let record = CycleRecord { root: new.root, block: new.block, ..CycleRecord::new(new.definition, new.salt) };
         let id = record.id;
         self.0.create(record, new.tasks);
         id
@@ -169,6 +158,8 @@ contract! {
     a_batch_of_no_lines_is_nothing
     a_pool_takes_as_many_as_it_may_and_frees_every_way
     a_pool_counts_all_cycles_and_only_live_leases
+    a_full_pool_leaves_the_others_in
+    a_place_in_a_pool_lasts_as_long_as_the_lease
 }
 
 fn new_cycle() -> NewCycle {

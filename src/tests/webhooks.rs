@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -17,6 +18,7 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 
 use crate::custom_stages::root;
+use crate::language::files_with;
 use crate::support::program::{Place, Ran, pipeline, repository};
 
 /// A letter as it arrived.
@@ -94,7 +96,16 @@ async fn the_example_announces() {
     let run = move || {
         let (place, folder) = (Place::new(), root(""));
         fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
-        place.run(&["run-pipeline", &pipeline(&folder), "-i", &format!("webhook={url}"), "-i", "key=k3y"])
+        let secrets =
+            [("ROBO_SECRET_WEBHOOK", &*url), ("ROBO_SECRET_WEBHOOK_KEY", "k3y-of-ours"), ("RUST_LOG", "trace")];
+        let mut command = place.robo(&["run-pipeline", &pipeline(&folder)]);
+        let ran = Ran::from(command.envs(secrets).output().unwrap());
+        let shown = place.run(&["cycle", "show", "--format", "json"]).stdout;
+        for secret in ["s3cret-path", "k3y-of-ours"] {
+            assert!(!format!("{shown}{}{}", ran.stdout, ran.stderr).contains(secret), "{}", ran.stderr);
+            assert_eq!(files_with(place.data.path(), secret), Vec::<PathBuf>::new());
+        }
+        ran
     };
     let ran = tokio::task::spawn_blocking(run).await.unwrap();
     assert_eq!(ran.code, 0, "{}", ran.stderr);

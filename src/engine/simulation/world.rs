@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
 use futures::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -61,19 +60,8 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().unwrap()
 }
 
-fn create(journal: &MemoryJournal, definition: serde_json::Value, tasks: Vec<TaskKey>) -> CycleId {
-    let record = CycleRecord {
-        id: CycleId::generate(),
-        definition,
-        root: ".".into(),
-        salt: "11".repeat(32).parse().unwrap(),
-        block: None,
-        status: CycleStatus::Open,
-        cancel_requested: false,
-        paused: false,
-        created_at: Utc::now(),
-        tasks: vec![],
-    };
+fn create(journal: &MemoryJournal, tasks: Vec<TaskKey>) -> CycleId {
+    let record = CycleRecord::new(serde_json::Value::Null, "11".repeat(32).parse().unwrap());
     let cycle = record.id;
     journal.create(record, tasks);
     cycle
@@ -98,11 +86,11 @@ impl World {
             case.definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect();
         let mut mirror = Mirror::default();
         tasks.iter().for_each(|key| mirror.add(key));
-        let cycle = create(&journal, serde_json::Value::Null, tasks);
+        let cycle = create(&journal, tasks);
         let rival_task =
             |name: &'static str| (name, (TaskKey { stage: name.parse().unwrap(), cell: String::new() }, 0, false));
         let rivals = HashMap::from([rival_task("one"), rival_task("two")]);
-        let rival = create(&journal, serde_json::Value::Null, rivals.values().map(|it| it.0.clone()).collect());
+        let rival = create(&journal, rivals.values().map(|it| it.0.clone()).collect());
         Self {
             met: Met::default(),
             lease: now(journal.acquire(cycle)).unwrap(),

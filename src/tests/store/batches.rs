@@ -1,18 +1,11 @@
 //! The parts of the journal's contract that the engine's batches, pools and pauses stand on.
 
 use robo::cycle::{
-    Appended, CycleId, CycleStatus, Entry, Journal, JournalError, Lease, MemoryJournal, PoolClaim, TaskEvent, TaskKey,
-    TaskStatus,
+    Appended, CycleId, CycleStatus, Entry, Journal, JournalError, Lease, PoolClaim, TaskEvent, TaskKey, TaskStatus,
 };
 use serde_json::json;
 
-use super::{OnMemory, Subject, append, failure, is_lost, line, new_cycle, refusals, status_of, task};
-
-#[tokio::test]
-async fn pools_are_kept_in_memory() {
-    a_full_pool_leaves_the_others_in(&OnMemory(MemoryJournal::new())).await;
-    a_place_in_a_pool_lasts_as_long_as_the_lease(&OnMemory(MemoryJournal::new())).await;
-}
+use super::{Subject, append, failure, is_lost, line, new_cycle, refusals, status_of, task};
 
 pub(super) async fn a_batch_is_written_whole_or_not_at_all<S: Subject>(subject: &S) {
     let (journal, cycle) = (subject.journal(), subject.create().await);
@@ -33,7 +26,7 @@ fn claiming(cell: &str, limit: u32) -> Entry {
     Entry { pool: Some(claim), ..line(task("episodes", cell), 1, TaskEvent::Started) }
 }
 
-async fn a_full_pool_leaves_the_others_in<S: Subject>(subject: &S) {
+pub(super) async fn a_full_pool_leaves_the_others_in<S: Subject>(subject: &S) {
     let (journal, cycle) = (subject.journal(), subject.create().await);
     let lease = journal.acquire(cycle).await.unwrap();
     let free = line(task("discover", ""), 1, TaskEvent::Started);
@@ -48,7 +41,7 @@ async fn a_full_pool_leaves_the_others_in<S: Subject>(subject: &S) {
     assert_eq!(append(journal, &lease, claiming("m/b", 1)).await, Appended::Recorded);
 }
 
-async fn a_place_in_a_pool_lasts_as_long_as_the_lease<S: Subject>(subject: &S) {
+pub(super) async fn a_place_in_a_pool_lasts_as_long_as_the_lease<S: Subject>(subject: &S) {
     let (journal, first, second) = (subject.journal(), subject.create().await, subject.create().await);
     let held = journal.acquire(first).await.unwrap();
     assert_eq!(append(journal, &held, claiming("m/a", 1)).await, Appended::Recorded);

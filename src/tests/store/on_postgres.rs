@@ -278,7 +278,7 @@ async fn cycles_are_found_by_latest_id_and_start() {
 }
 
 #[tokio::test]
-async fn a_summary_counts_and_keeps_the_salt_to_itself_until_the_end() {
+async fn a_summary_counts_and_keeps_the_salt_to_itself_until_it_is_completed() {
     let subject = OnPostgres::new(Version::Default).await;
     let (store, cycle) = (&subject.store, subject.create().await);
     let lease = store.acquire(cycle).await.unwrap();
@@ -301,11 +301,16 @@ async fn a_summary_counts_and_keeps_the_salt_to_itself_until_the_end() {
     let lease = store.acquire(cycle).await.unwrap();
     store.finish(&lease, CycleStatus::Cancelled, Some("asked to\u{0}")).await.unwrap();
     let ended = store.cycle_summary(cycle).await.unwrap();
-    assert_eq!((ended.salt, ended.is_running), (Some(new_cycle().salt), false));
+    assert_eq!((ended.salt, ended.is_running), (None, false), "it can be retried under the same salt");
     assert!(ended.finished_at.is_some() && ended.reason.is_some());
     assert_eq!(store.request_cancel(cycle).await.unwrap(), CancelAnswer::Ended(CycleStatus::Cancelled));
     let status = store.status().await.unwrap().contents.unwrap();
     assert_eq!((status.cycles, status.miners, status.last_completed), (1, 1, None));
+
+    let other = subject.create().await;
+    let lease = store.acquire(other).await.unwrap();
+    store.finish(&lease, CycleStatus::Completed, None).await.unwrap();
+    assert_eq!(store.cycle_summary(other).await.unwrap().salt, Some(new_cycle().salt));
 }
 
 /// The connections of a run are cut again and again while it writes.

@@ -218,6 +218,14 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Wait for its end and meanwhile do something again and again. What it still says has to fit the pipe.
+    pub(crate) fn wait_while(mut self, mut act: impl FnMut()) -> Ran {
+        while self.child.try_wait().unwrap().is_none() {
+            act();
+        }
+        self.wait()
+    }
+
     /// Wait for its end.
     pub(crate) fn wait(mut self) -> Ran {
         let mut stdout = String::new();
