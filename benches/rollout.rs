@@ -125,6 +125,7 @@ fn request(task: &str, mock: &Mock, first_seed: u32, episodes: u32) -> EpisodesR
                 episode_id: format!("{task}-{}", first_seed + order),
                 hotkey: "mock".parse().expect("it is a hotkey"),
                 endpoint: mock.url(),
+                keep: robo::cycle::Keep::Nothing,
             })
             .collect(),
     }

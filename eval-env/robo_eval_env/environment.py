@@ -9,7 +9,7 @@ from robo_eval_env.actions import ActionMap
 from robo_eval_env.errors import ImportFailedError, WorkerError, describe
 from robo_eval_env.observations import StateView
 from robo_eval_env.scenes import Studio
-from robo_eval_env.specification import Simulation
+from robo_eval_env.specification import Camera, Render, Simulation
 
 
 class Environment:
@@ -56,7 +56,13 @@ class Environment:
         if not cameras:
             return {}
         scene = self._hook.scene(self._env)
-        return self._studio.draw(self.simulation.environment, scene, cameras)
+        return self._studio.draw(self.simulation.environment, scene, cameras, self.simulation.observation.render)
+
+    def picture(self, camera: str | None, width: int, height: int) -> bytes:
+        """Draws the scene for a person: by a camera of that name, the first one, or from a distance if there is none."""
+        scene = self._hook.scene(self._env)
+        view = {"film": Camera(camera or scene.first_camera(), width, height)}
+        return self._studio.draw(f"{self.simulation.environment} film", scene, view, Render(msaa=4))["film"]
 
     def packages(self) -> frozenset[str]:
         """Returns the distributions whose versions decide what this environment does."""

@@ -87,12 +87,38 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Render:
+    """How images are drawn; the defaults are cheap."""
+
+    shadows: int = 0
+    msaa: int = 0
+    reflections: bool = False
+    mesh_cells: int = 24
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Render":
+        """Reads the `render` object; None is the default."""
+        if value is None:
+            return cls()
+        fields = Fields(value, where)
+        render = cls(
+            shadows=fields.whole("shadows", 0, 8192, 0),
+            msaa=fields.whole("msaa", 0, 16, 0),
+            reflections=fields.take("reflections", bool, False),
+            mesh_cells=fields.whole("mesh_cells", 0, 4096, 24),
+        )
+        fields.finish()
+        return render
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a miner may see."""
 
     state: tuple[StatePart, ...]
     cameras: Mapping[str, Camera]
     size: int | None
+    render: Render
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> "Observation":
@@ -101,9 +127,13 @@ class Observation:
         state = fields.take("state", list)
         cameras = fields.take("cameras", dict, {})
         size = fields.take("size", int | None, None)
+        render = Render.from_json(fields.take("render", object, None), f"{where}.render")
+        # How images travel to miners is the environment server's business.
+        fields.texts("encodings")
         fields.finish()
         return cls(
             size=size,
+            render=render,
             state=tuple(StatePart.from_json(part, f"{where}.state[{i}]") for i, part in enumerate(state)),
             cameras={
                 name: Camera.from_json(camera, f"{where}.cameras.{name}") for name, camera in sorted(cameras.items())

@@ -27,6 +27,9 @@ mod drive;
 mod env;
 mod env_server;
 mod env_test;
+mod episode;
+mod episode_replay;
+mod episode_run;
 mod gc;
 mod graph;
 mod inputs;
@@ -77,6 +80,8 @@ enum Verb {
     Lint(lint::Args),
     /// List environments, check their manifests, prepare them, and try whether they keep their word
     Env(env::Args),
+    /// Play one episode by hand; list, show and replay the episodes of a cycle
+    Episode(episode::Args),
     /// Print the JSON Schema of a manifest
     Schema(schema::Args),
     /// Show what a pipeline would do: stages, tasks, episodes, definition hash
@@ -145,6 +150,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Env(args) => env::run(args).await,
+        Verb::Episode(args) => episode::run(args).await,
         Verb::Schema(args) => schema::run(args).await,
         Verb::Plan(args) => plan::run(args).await,
         Verb::Graph(args) => graph::run(args).await,

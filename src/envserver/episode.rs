@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cycle::{EpisodeReport, InfraFault, MinerFault, Outcome};
-use crate::manifest::simulation::{Simulation, SuccessRule};
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome};
+use crate::manifest::simulation::{ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts, plain_text};
 use crate::rollout::protocol::EpisodeOrder;
@@ -37,6 +37,8 @@ pub(super) struct Episode {
     pub(super) stage: Arc<Stage>,
     pub(super) order: EpisodeOrder,
     pub(super) endpoint: Result<Endpoint, InvalidEndpoint>,
+    /// How images travel to this miner.
+    pub(super) encoding: ImageEncoding,
 }
 
 /// What an episode has come to so far.
@@ -48,6 +50,8 @@ struct Tally {
     /// Largest reward of a step; none before the first.
     best_reward: Option<f64>,
     latencies: Vec<Duration>,
+    /// Numbers of all actions, when the order asks for them.
+    actions: Vec<f64>,
 }
 
 /// Why an episode broke off.
@@ -101,7 +105,7 @@ impl Episode {
             Err(Broken::Gone(part, ..)) => *part,
             _ => Part::Culprit,
         };
-        let report = tally.report(&self.stage.simulation, result, started.elapsed());
+        let report = tally.report(&self.stage.simulation, self.order.keep, (result, started.elapsed()));
         match part {
             Part::Culprit => Played::Ended(report),
             Part::Suspect => Played::Suspect(report),
@@ -140,6 +144,9 @@ impl Episode {
             let answer = session.act(&frame, &self.stage.simulation.action).await?;
             tally.latencies.push(answer.latency);
             view = worker.call(&Request::Step { slot, action: &answer.action }).await?;
+            if self.order.keep != Keep::Nothing {
+                tally.actions.extend_from_slice(&answer.action);
+            }
             self.stage.steps.fetch_add(1, Ordering::Relaxed);
             tally.steps += 1;
             tally.total_reward += view.reward;
@@ -168,7 +175,7 @@ impl Episode {
             }
             images.insert(name.clone(), Image { width, rgb });
         }
-        Ok(Frame { observation, images })
+        Ok(Frame { observation, images, encoding: self.encoding })
     }
 }
 
@@ -201,7 +208,12 @@ impl Tally {
         Ok((outcome, simulation.score.map(|score| score.of(&summary))))
     }
 
-    fn report(self, simulation: &Simulation, result: Result<Ending, Broken>, wall: Duration) -> EpisodeReport {
+    fn report(
+        self,
+        simulation: &Simulation,
+        keep: Keep,
+        (result, wall): (Result<Ending, Broken>, Duration),
+    ) -> EpisodeReport {
         let infra = |fault, detail: &str| (Outcome::InfraFault(fault), Some(plain_text(detail)), None, None);
         let (outcome, detail, score, ending) = match result {
             Ok(ending) => match self.judge(simulation, &ending) {
@@ -214,9 +226,15 @@ impl Tally {
             }
             Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => infra(fault, &detail),
         };
+        let is_kept = match keep {
+            Keep::Nothing => false,
+            Keep::Failures => outcome == Outcome::Failure,
+            Keep::All => ending.is_some(),
+        };
         EpisodeReport {
             outcome,
             detail,
+            actions: is_kept.then(|| Actions::pack(&self.actions)).flatten(),
             steps: ending.as_ref().map_or(self.steps, |ending| ending.steps),
             total_reward: match &ending {
                 Some(ending) => ending.total_reward,
@@ -239,6 +257,7 @@ pub(super) fn lost(detail: &str) -> EpisodeReport {
         steps: 0,
         total_reward: 0.0,
         score: None,
+        actions: None,
         trajectory_hash: None,
         latency: None,
         wall_ms: 0.0,

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::cycle::EpisodeReport;
+use crate::manifest::simulation::ImageEncoding;
 use crate::miner::{Endpoint, InvalidEndpoint};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
@@ -46,6 +47,8 @@ pub(super) struct Run {
     orders: Vec<EpisodeOrder>,
     /// By the miner's number.
     endpoints: Vec<Result<Endpoint, InvalidEndpoint>>,
+    /// How images travel, by the miner's number; lists until its `/health` has said what it accepts.
+    encodings: Vec<ImageEncoding>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
@@ -69,10 +72,11 @@ impl Run {
         lines: mpsc::Sender<Bytes>,
     ) -> Self {
         let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
-        let endpoints = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
+        let endpoints: Vec<_> = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
         Self {
             stage: Arc::new(stage),
             orders,
+            encodings: vec![ImageEncoding::default(); endpoints.len()],
             endpoints,
             scheduler,
             slots,
@@ -104,7 +108,8 @@ impl Run {
                 () = lines.closed() => return Err(Gone),
                 Some(miner) = warming.join_next() => {
                     // A warm-up that panicked has its miner's number no more; it cannot, it only waits.
-                    if let Ok(miner) = miner {
+                    if let Ok((miner, accepted)) = miner {
+                        self.encodings[miner] = self.stage.simulation.observation.encoding(&accepted);
                         self.scheduler.warm(miner);
                     }
                 }
@@ -126,7 +131,7 @@ impl Run {
     }
 
     /// Ask every miner for its health once, all at the same time, outside of their clocks and of our slots.
-    fn warm_up(&mut self) -> JoinSet<usize> {
+    fn warm_up(&mut self) -> JoinSet<(usize, Vec<ImageEncoding>)> {
         let mut warming = JoinSet::new();
         for (miner, endpoint) in self.endpoints.iter().enumerate() {
             match endpoint {
@@ -134,10 +139,11 @@ impl Run {
                     let (client, endpoint) = (self.stage.client.clone(), endpoint.clone());
                     warming.spawn(async move {
                         // No fault by itself: `/reset` and `/act` are what counts.
-                        if let Err(fault) = client.health(&endpoint).await {
+                        let accepted = client.health(&endpoint).await.unwrap_or_else(|fault| {
                             tracing::debug!("warm-up of a miner failed: {fault}");
-                        }
-                        miner
+                            Vec::new()
+                        });
+                        (miner, accepted)
                     });
                 }
                 Err(_) => self.scheduler.warm(miner),
@@ -163,6 +169,7 @@ impl Run {
             stage: self.stage.clone(),
             order: self.orders[start.episode].clone(),
             endpoint: self.endpoints[start.miner].clone(),
+            encoding: self.encodings[start.miner],
         };
         let task = self.playing.spawn(episode.play(lease));
         self.alone = suspect.map(|_| task.id());

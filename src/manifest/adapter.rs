@@ -3,7 +3,7 @@
 use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::environment::{Adapter, Task};
-use super::simulation::{Action, ActionKind, Observation, Score, Success, SuccessRule, SuccessWhen};
+use super::simulation::{Action, ActionKind, Observation, Render, Score, Success, SuccessRule, SuccessWhen};
 use super::summary;
 
 /// Largest size of an action or a picture.
@@ -59,6 +59,11 @@ impl Parts<'_> {
                 self.refuse(&["observation", "state", &index.to_string(), "slice"], message, None);
             }
         }
+        observation.render.iter().for_each(|render| self.render(render));
+        if observation.cameras.is_empty() && (observation.render.is_some() || !observation.encodings.is_empty()) {
+            let message = "`render` and `encodings` are about images, and there is no camera";
+            self.refuse(&["observation"], message, None);
+        }
         for (name, camera) in &observation.cameras {
             for (side, pixels) in [("width", camera.width), ("height", camera.height)] {
                 if !(1..=LARGEST_SIZE).contains(&pixels) {
@@ -66,6 +71,14 @@ impl Parts<'_> {
                     self.refuse(&["observation", "cameras", name, side], message, None);
                 }
             }
+        }
+    }
+
+    fn render(&mut self, render: &Render) {
+        let most =
+            [("shadows", render.shadows, 8192), ("msaa", render.msaa, 16), ("mesh_cells", render.mesh_cells, 4096)];
+        for (name, value, _) in most.iter().filter(|(_, value, most)| value > most) {
+            self.refuse(&["observation", "render", name], format!("`{name}` is too large: {value}"), None);
         }
     }
 

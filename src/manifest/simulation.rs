@@ -64,6 +64,65 @@ pub struct Observation {
     /// How many numbers the `state` has, checked when the environment is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u32>,
+    /// How images are drawn; pixels are part of the exam. None is [`Render::default`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub render: Option<Render>,
+    /// How images may travel to a miner, the best first. A miner gets the first one that its `/health` says it accepts, and
+    /// lists when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encodings: Vec<ImageEncoding>,
+}
+
+/// How images are drawn. The default is cheap: at the sizes that policies look at, the rest costs more than it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Render {
+    /// Pixels along a side of the map that shadows are made of; 0 for no shadows.
+    #[serde(default)]
+    #[schemars(range(max = 8192))]
+    pub shadows: u32,
+    /// Samples of a pixel that edges are smoothed with; 0 for none.
+    #[serde(default)]
+    #[schemars(range(max = 16))]
+    pub msaa: u32,
+    /// Whether surfaces mirror what is around them.
+    #[serde(default)]
+    pub reflections: bool,
+    /// Cells along the longest side of a mesh that its corners are merged in; 0 leaves meshes as they are.
+    #[serde(default = "mesh_cells")]
+    #[schemars(range(max = 4096))]
+    pub mesh_cells: u32,
+}
+
+impl Default for Render {
+    fn default() -> Self {
+        Self { shadows: 0, msaa: 0, reflections: false, mesh_cells: mesh_cells() }
+    }
+}
+
+fn mesh_cells() -> u32 {
+    24
+}
+
+/// How images travel to a miner. All of them carry the same pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageEncoding {
+    /// Lists of rows of pixels of three numbers.
+    #[default]
+    List,
+    /// The raw bytes, in Base64.
+    Base64,
+    /// A PNG file, in Base64.
+    Png,
+}
+
+impl Observation {
+    /// How images travel to a miner that accepts these encodings, next to lists.
+    pub fn encoding(&self, accepted: &[ImageEncoding]) -> ImageEncoding {
+        let is_fine = |encoding: &&ImageEncoding| **encoding == ImageEncoding::List || accepted.contains(encoding);
+        self.encodings.iter().find(is_fine).copied().unwrap_or_default()
+    }
 }
 
 /// A part of the observation.

@@ -110,31 +110,34 @@ impl Client {
 
     /// Ask for `/health`: wakes the endpoint up and opens a connection. Whatever it answers will do, unless it says that it
     /// is not ready yet: then it is asked again.
-    pub(super) async fn get(&self, url: &Url) -> Result<(), Fault> {
+    pub(super) async fn get(&self, url: &Url) -> Result<Bytes, Fault> {
         let call = async {
-            while NOT_READY.contains(&self.health_status(url).await?) {
+            loop {
+                let (status, body) = self.ask_health(url).await?;
+                if !NOT_READY.contains(&status) {
+                    return Ok(body);
+                }
                 sleep(READY_AGAIN).await;
             }
-            Ok(())
         };
         match tokio::time::timeout(self.limits.warm_up, call).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(body)) => Ok(body),
             Ok(Err(error)) => Err(Fault::new(MinerFault::ConnectionError, describe(&error))),
             Err(_) => Err(Fault::new(MinerFault::ConnectionError, "not ready in time by its /health")),
         }
     }
 
-    async fn health_status(&self, url: &Url) -> Result<StatusCode, reqwest::Error> {
+    async fn ask_health(&self, url: &Url) -> Result<(StatusCode, Bytes), reqwest::Error> {
         let mut response = self.http.execute(Request::new(Method::GET, url.clone())).await?;
         // Read to the end, within bounds, so that the connection can be used again.
-        let mut size = 0;
+        let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await? {
-            size += chunk.len();
-            if size > self.limits.answer {
+            if body.len() + chunk.len() > self.limits.answer {
                 break;
             }
+            body.extend_from_slice(&chunk);
         }
-        Ok(response.status())
+        Ok((response.status(), body.freeze()))
     }
 
     /// Send a call and wait for its whole answer.

@@ -10,6 +10,7 @@ pub mod demo;
 mod endpoint;
 mod fault;
 mod freshness;
+mod image;
 mod request;
 mod session;
 
@@ -17,5 +18,6 @@ pub use action::check;
 pub use client::{Client, Limits};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use fault::{Fault, plain_text};
-pub use request::{Frame, Image, TaskConfig};
+pub use image::Image;
+pub use request::{Frame, TaskConfig};
 pub use session::{Answer, Session, Timeouts};

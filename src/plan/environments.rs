@@ -41,7 +41,8 @@ pub(super) fn select(
     selected
 }
 
-fn environment(family: &Family, member: &Member) -> Environment {
+/// An environment as a definition holds it.
+pub(crate) fn environment(family: &Family, member: &Member) -> Environment {
     Environment {
         simulation: member.simulation.clone(),
         server: Server {

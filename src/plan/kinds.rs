@@ -277,6 +277,20 @@ pub static KINDS: &[Kind] = &[
                 Absent::Default("5"),
                 "tries of an episode after faults of our own",
             ),
+            setting(
+                "keep_actions",
+                Type::String,
+                Rule::OneOf(&["nothing", "failures", "sample", "all"]),
+                Absent::Optional,
+                "which episodes keep what their miners answered, for `robo episode replay`; `nothing` when left out",
+            ),
+            setting(
+                "keep_share",
+                Type::Number,
+                Rule::Above(0.0),
+                Absent::Optional,
+                "share of the episodes that `keep_actions: sample` keeps; 0.01 when left out",
+            ),
         ],
         outputs: &[
             output("environment", Type::Environment, "the environment"),

@@ -11,6 +11,7 @@ mod pip;
 mod process;
 pub mod python;
 mod recorded;
+pub mod replay;
 mod servers;
 
 use std::path::PathBuf;

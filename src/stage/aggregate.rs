@@ -132,6 +132,7 @@ mod tests {
             steps: 1,
             total_reward,
             score: None,
+            actions: None,
             trajectory_hash: None,
             latency: None,
             wall_ms: 0.0,

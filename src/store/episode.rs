@@ -79,6 +79,7 @@ pub(super) async fn record(
         keep_attempt(connection, lease.cycle, episode).await?;
     }
     write(connection, lease.cycle, episode).await?;
+    super::actions::keep(connection, lease.cycle, episode).await?;
     Ok(Appended::Recorded)
 }
 
@@ -199,6 +200,7 @@ impl ScoredRow {
             steps: number(self.steps)?,
             total_reward: self.r#return,
             score: self.score,
+            actions: None,
             trajectory_hash: self.trajectory_hash,
             latency,
             wall_ms: self.wall_ms,

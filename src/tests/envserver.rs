@@ -115,6 +115,7 @@ fn request(environment: &str, miners: &[(&str, String)], seeds: impl IntoIterato
                 episode_id: format!("{hotkey}-{seed}"),
                 hotkey: hotkey.parse().unwrap(),
                 endpoint: endpoint.clone(),
+                keep: robo::cycle::Keep::Nothing,
             })
             .collect(),
     }

@@ -193,6 +193,7 @@ fn episode(key: &EpisodeKey, attempt: u32, outcome: Outcome) -> Episode {
         steps: 500,
         total_reward: 1.5,
         score: Some(0.75),
+        actions: None,
         trajectory_hash: Some("ab".repeat(32)),
         latency: None,
         wall_ms: 12.25,

@@ -444,6 +444,7 @@ fn episode(pending: &PendingEpisode, outcome: Outcome) -> Episode {
         steps: 1,
         total_reward: 0.0,
         score: None,
+        actions: None,
         trajectory_hash: None,
         latency: None,
         wall_ms: 1.0,
