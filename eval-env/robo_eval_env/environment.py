@@ -59,7 +59,7 @@ class Environment:
         return self._studio.draw(self.simulation.environment, scene, cameras, self.simulation.observation.render)
 
     def picture(self, camera: str | None, width: int, height: int) -> bytes:
-        """Draws the scene for a person: by a camera of that name, the first one, or from a distance if there is none."""
+        """Draws the scene for a person: by that camera, the first one, or from a distance if there is none."""
         scene = self._hook.scene(self._env)
         view = {"film": Camera(camera or scene.first_camera(), width, height)}
         return self._studio.draw(f"{self.simulation.environment} film", scene, view, Render(msaa=4))["film"]
