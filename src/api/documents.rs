@@ -120,7 +120,7 @@ fn head(row: &PublicationRow) -> Map<String, Value> {
     body
 }
 
-/// Seconds from the cycle's start to its end, or to the publication while it is still being wound up.
+/// Seconds from the cycle's start to its end, which is when it is published.
 fn duration(cycle: &CycleSummary, published: DateTime<Utc>) -> f64 {
     let span = cycle.finished_at.unwrap_or(published) - cycle.created_at;
     span.num_milliseconds() as f64 / 1000.0
@@ -239,13 +239,6 @@ mod tests {
     fn scores_have_the_names_of_both_generations() {
         let (row, cycle) = published();
         insta::assert_json_snapshot!(scores(&row, &cycle).unwrap());
-    }
-
-    #[test]
-    fn a_cycle_that_is_being_wound_up_counts_until_its_publication() {
-        let (row, mut cycle) = published();
-        cycle.finished_at = None;
-        assert_eq!(weights(&row, &cycle).unwrap()["metadata"]["evaluation_duration_seconds"], 60.0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     exit::{Exit, Failure, Result},
     render,
 };
-use crate::cycle::{CycleStatus, Journal, StageId, TaskKey, TaskState, TaskStatus};
+use crate::cycle::{CycleStatus, Journal, Role, StageId, TaskKey, TaskState, TaskStatus};
 use crate::plan::{self, Graph};
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +80,15 @@ impl Args {
             matches!(task.status, TaskStatus::Skipped { .. } | TaskStatus::Cancelled)
                 && !graph.ancestors(&task.key.stage).is_disjoint(&roots)
         };
-        Ok(tasks.iter().filter(|task| chosen(task) || waited(task)).map(|task| task.key.clone()).collect())
+        let mut again: Vec<TaskKey> =
+            tasks.iter().filter(|task| chosen(task) || waited(task)).map(|task| task.key.clone()).collect();
+        if !again.is_empty() {
+            // What goes on has to be cleaned up after, and told of when it fails, whatever was done the last time.
+            let is_cleanup = |key: &TaskKey| Role::of(&stored.record.definition, &key.stage) == Role::Cleanup;
+            let cleanup = tasks.iter().map(|task| &task.key).filter(|key| is_cleanup(key) && !again.contains(key));
+            let cleanup: Vec<TaskKey> = cleanup.cloned().collect();
+            again.extend(cleanup);
+        }
+        Ok(again)
     }
 }

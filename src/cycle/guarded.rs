@@ -81,7 +81,12 @@ impl<J: Journal, G: Guard> Journal for Guarded<J, G> {
         self.journal.scored_episodes(cycle).await
     }
 
-    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+    async fn finish(
+        &self,
+        lease: &Lease,
+        status: CycleStatus,
+        reason: Option<&str>,
+    ) -> Result<CycleStatus, JournalError> {
         self.guard.write(self.journal.finish(lease, status, reason)).await
     }
 

@@ -8,7 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, TaskEvent, TaskKey, TaskStatus,
+    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, StageId, TaskEvent, TaskKey,
+    TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -85,6 +86,41 @@ impl TaskState {
         };
         Ok(Self { key: self.key.clone(), attempt, failed_attempts, status })
     }
+
+    /// What a person's wish to have the task run again does to it; nothing when it is open anyway.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`]: what has succeeded in the main body never runs again.
+    pub fn reopen(&self, role: Role) -> Result<Option<(TaskEvent, Self)>, IllegalTransition> {
+        let event = match (&self.status, role) {
+            (TaskStatus::Pending | TaskStatus::Running, _) => return Ok(None),
+            (TaskStatus::Succeeded { .. }, Role::Main) => {
+                return Err(IllegalTransition { status: "succeeded", event: TaskEvent::Reopened.word() });
+            }
+            (TaskStatus::Paused { .. }, _) => TaskEvent::Resumed,
+            _ => TaskEvent::Reopened,
+        };
+        let next = self.record(self.attempt, &event)?;
+        Ok(Some((event, next)))
+    }
+}
+
+/// What a task is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The result: it succeeds once.
+    Main,
+    /// Cleaning up and telling, in `on_failure` or `finally`: it has to happen again when the cycle goes on after it.
+    Cleanup,
+}
+
+impl Role {
+    /// The role of a stage's tasks, by the definition that the cycle is pinned to.
+    pub fn of(definition: &Value, stage: &StageId) -> Self {
+        let mut stages = definition["stages"].as_array().into_iter().flatten();
+        let phase = stages.find(|listed| listed["id"] == stage.as_str()).and_then(|found| found["phase"].as_str());
+        if matches!(phase, Some("on_failure" | "finally")) { Self::Cleanup } else { Self::Main }
+    }
 }
 
 /// A cycle as the journal knows it: all that is needed to go on with it.
@@ -139,7 +175,7 @@ pub struct Entry {
     pub attempt: u32,
     /// What happened.
     pub event: TaskEvent,
-    /// Weights that become the latest in the same transaction.
+    /// Weights that become the latest when the cycle completes.
     pub publication: Option<Publication>,
     /// For an attempt that begins: the pool it takes a place of.
     pub pool: Option<PoolClaim>,
@@ -263,7 +299,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Prolong the lease.
     fn heartbeat(&self, lease: &Lease) -> impl Future<Output = Result<Heartbeat, JournalError>> + Send;
 
-    /// Write lines, the tasks' new statuses and publications in one transaction: all of them or, after an error, none.
+    /// Write lines, the tasks' new statuses and the documents that are to be published in one transaction: all of them or, after
+    /// an error, none. Nobody sees the documents before [`Self::finish`].
     /// A line whose pool is full is left out and the others are written. No task comes twice among them.
     fn append_all(
         &self,
@@ -320,13 +357,16 @@ pub trait Journal: Send + Sync + 'static {
         }
     }
 
-    /// End the cycle and give the lease back.
+    /// End the cycle, publish what it has to publish, and give the lease back, in one transaction.
+    ///
+    /// Returns how it ended: a cycle that has `completed` while somebody asked for it to stop is `cancelled`. Only one that
+    /// completed publishes.
     fn finish(
         &self,
         lease: &Lease,
         status: CycleStatus,
         reason: Option<&str>,
-    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+    ) -> impl Future<Output = Result<CycleStatus, JournalError>> + Send;
 
     /// Give the lease back and leave the cycle open, to be resumed.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), JournalError>> + Send;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Publication, TaskEvent, TaskKey, TaskState, TaskStatus,
+    PendingEpisode, Publication, Role, TaskKey, TaskState,
 };
 
 /// How long a lease lasts without a heartbeat.
@@ -42,6 +42,8 @@ struct Kept {
     /// Pools that running attempts have a place in.
     claims: HashMap<TaskKey, String>,
     episodes: BTreeMap<EpisodeKey, Planned>,
+    /// What is published when the cycle completes.
+    draft: Option<Publication>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +60,7 @@ struct Undo {
     place: usize,
     before: TaskState,
     claim: Option<String>,
-    published: bool,
+    drafted: bool,
 }
 
 impl Shelf {
@@ -77,10 +79,10 @@ impl Shelf {
             return Ok((Appended::Full, None));
         }
         if let Some(publication) = &entry.publication {
-            if self.publications.iter().any(|(cycle, _)| *cycle == lease.cycle) {
-                return Err(storage(format!("cycle `{}` has published already", lease.cycle)));
+            if kept.draft.is_some() {
+                return Err(storage(format!("cycle `{}` has something to publish already", lease.cycle)));
             }
-            self.publications.push((lease.cycle, publication.clone()));
+            kept.draft = Some(publication.clone());
         }
         let before = std::mem::replace(&mut kept.record.tasks[place], next);
         let claim = match &entry.pool {
@@ -89,17 +91,17 @@ impl Shelf {
         };
         kept.written.insert(same);
         kept.entries.push(entry.clone());
-        let undo = Undo { place, before, claim, published: entry.publication.is_some() };
+        let undo = Undo { place, before, claim, drafted: entry.publication.is_some() };
         Ok((Appended::Recorded, Some(undo)))
     }
 
     /// Take back the lines that a transaction had written before it failed, the last one first.
     fn roll_back(&mut self, lease: &Lease, done: Vec<Undo>) {
         for undo in done.into_iter().rev() {
-            if undo.published {
-                self.publications.pop();
-            }
             let Some(kept) = self.cycles.get_mut(&lease.cycle) else { continue };
+            if undo.drafted {
+                kept.draft = None;
+            }
             if let Some(entry) = kept.entries.pop() {
                 kept.written.remove(&(entry.task, entry.attempt, entry.event.word(), lease.epoch));
             }
@@ -148,11 +150,8 @@ impl Kept {
         for key in tasks {
             let place = self.places.get(key).copied().ok_or_else(|| storage(format!("there is no task `{key}`")))?;
             let state = &self.record.tasks[place];
-            if let TaskStatus::Succeeded { .. } = state.status {
-                state.record(state.attempt, &TaskEvent::Reopened)?;
-            }
-            if let Some(event) = state.status.reopening() {
-                lines.push((place, state.record(state.attempt, &event)?, event));
+            if let Some((event, next)) = state.reopen(Role::of(&self.record.definition, &key.stage))? {
+                lines.push((place, next, event));
             }
         }
         for planned in self.episodes.values_mut().filter(|planned| tasks.contains(&planned.task)) {
@@ -208,6 +207,7 @@ impl MemoryJournal {
             written: HashSet::new(),
             claims: HashMap::new(),
             episodes: BTreeMap::new(),
+            draft: None,
         };
         for task in tasks {
             kept.add(task);
@@ -365,20 +365,32 @@ impl Journal for MemoryJournal {
         self.with(cycle, |kept| Ok(kept.episodes.values().filter_map(Planned::scored).cloned().collect()))
     }
 
-    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+    async fn finish(
+        &self,
+        lease: &Lease,
+        status: CycleStatus,
+        reason: Option<&str>,
+    ) -> Result<CycleStatus, JournalError> {
         if status == CycleStatus::Open {
-            return self.release(lease).await;
+            return self.release(lease).await.map(|()| status);
         }
-        self.with(lease.cycle, |kept| {
-            if kept.has_left(lease) && kept.record.status == status {
-                return Ok(());
-            }
-            kept.check(lease)?;
-            kept.record.status = status;
-            kept.reason = reason.map(str::to_owned);
-            kept.held = None;
-            Ok(())
-        })
+        let mut shelf = self.shelf();
+        let kept = shelf.cycles.get_mut(&lease.cycle).ok_or(JournalError::Unknown(lease.cycle))?;
+        let ended = match status {
+            CycleStatus::Completed if kept.record.cancel_requested => CycleStatus::Cancelled,
+            _ => status,
+        };
+        if kept.has_left(lease) && kept.record.status == ended {
+            return Ok(ended);
+        }
+        kept.check(lease)?;
+        kept.record.status = ended;
+        kept.reason = reason.map(str::to_owned);
+        kept.held = None;
+        if let Some(draft) = kept.draft.take_if(|_| ended == CycleStatus::Completed) {
+            shelf.publications.push((lease.cycle, draft));
+        }
+        Ok(ended)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {

@@ -18,7 +18,7 @@ pub use guarded::{Guard, Guarded};
 pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
 pub use journal::{
     Appended, CycleRecord, CycleStatus, Entry, EpisodeTally, Heartbeat, Journal, JournalError, Lease, PendingEpisode,
-    PoolClaim, Publication, TaskState,
+    PoolClaim, Publication, Role, TaskState,
 };
 pub use memory::MemoryJournal;
 pub use rows::{Question, Rows, RowsError};

@@ -32,7 +32,7 @@ fn key(stage: &str, cell: &str) -> TaskKey {
 
 async fn unsuccessful(journal: &MemoryJournal, cycle: CycleId) -> Vec<TaskKey> {
     let tasks = journal.load(cycle).await.unwrap().tasks;
-    tasks.into_iter().filter(|state| state.status.reopening().is_some()).map(|state| state.key).collect()
+    tasks.into_iter().filter(|state| state.status.lacks_success()).map(|state| state.key).collect()
 }
 
 #[tokio::test]

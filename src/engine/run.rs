@@ -164,8 +164,8 @@ impl<J: Journal> Run<'_, J> {
                 }
                 Step::End(status, failure) => {
                     let reason = failure.as_ref().map(|failure| failure.message.as_str());
-                    self.journal.finish(&self.scope.lease, status, reason).await?;
-                    return Ok(Ending::Ended(status, failure));
+                    let ended = self.journal.finish(&self.scope.lease, status, reason).await?;
+                    return Ok(Ending::Ended(ended, failure));
                 }
                 Step::Pause(failure) => {
                     self.journal.pause(&self.scope.lease).await?;
@@ -209,22 +209,8 @@ impl<J: Journal> Run<'_, J> {
             }
         };
         let Some(Running { attempt, .. }) = self.running.remove(&id) else { return Ok(()) };
-        let result = self.unless_cancelled(result).await?;
         let task = (&attempt.task, attempt.number);
         Ok(self.dispatcher.ended(task, result, self.began.elapsed()).map_err(JournalError::from)?)
-    }
-
-    /// Weights do not go out after somebody has asked for the cycle to stop, even if the next heartbeat is seconds away.
-    async fn unless_cancelled(
-        &mut self,
-        result: Result<Output, TaskFailure>,
-    ) -> Result<Result<Output, TaskFailure>, Error> {
-        let publishes = result.as_ref().is_ok_and(|output| output.publication.is_some());
-        if !publishes || !self.journal.heartbeat(&self.scope.lease).await?.cancel_requested {
-            return Ok(result);
-        }
-        self.cancel();
-        Ok(Err(stopped()))
     }
 
     /// Journal first, memory second, deeds last.

@@ -18,7 +18,7 @@ const RESET: &str = "
     drop table if exists draft, aged_out, resource, schedule_fire, schedule_pause, schedule, publication,
         episode_actions, episode_attempt, episode, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change(), refuse_change_of_cycle(), refuse_change_of_task();
-    drop function if exists cycle_waits_for(uuid);
+    drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text);
 ";
 
 /// Whether `create` had anything to do.

@@ -40,7 +40,7 @@ pub(super) async fn append_all(
     refuse_unless_recorded(connection, lease, doubts).await?;
     write(connection, (lease.cycle, lease.epoch), &lines, tasks.into_values()).await?;
     for document in lines.iter().filter_map(|entry| entry.publication.as_ref()) {
-        publication::insert(connection, lease.cycle, document).await?;
+        publication::keep(connection, lease.cycle, document).await?;
     }
     Ok(answers)
 }

@@ -424,7 +424,7 @@ fn salt(bytes: &[u8]) -> Result<Salt, Error> {
     hex::encode(bytes).parse().map_err(|_| Error::Corrupt("a salt that is not 32 bytes".into()))
 }
 
-fn status(word: &str) -> Result<CycleStatus, Error> {
+pub(super) fn status(word: &str) -> Result<CycleStatus, Error> {
     use CycleStatus::{Cancelled, Completed, Failed, Open};
     let found = [Open, Completed, Failed, Cancelled].into_iter().find(|status| status.word() == word);
     found.ok_or_else(|| Error::Corrupt(format!("a cycle status `{word}` that nobody knows")))

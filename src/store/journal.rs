@@ -8,7 +8,7 @@ use crate::cycle::{
     Journal, JournalError, Lease, PendingEpisode, TaskKey,
 };
 
-use super::{Store, cycle, episode, error::Trouble, lease};
+use super::{Store, cycle, episode, error::Trouble, lease, publication};
 
 impl Store {
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, Trouble> {
@@ -92,17 +92,27 @@ impl Journal for Store {
         Ok(self.persist(|| async move { Ok(episode::tally(&self.pool, cycle, environment).await?) }).await?)
     }
 
-    async fn finish(&self, lease: &Lease, status: CycleStatus, reason: Option<&str>) -> Result<(), JournalError> {
+    async fn finish(
+        &self,
+        lease: &Lease,
+        status: CycleStatus,
+        reason: Option<&str>,
+    ) -> Result<CycleStatus, JournalError> {
         let reason = reason.map(super::append::storable);
         let work = || async {
-            let mut connection = self.pool.acquire().await?;
-            lease::leave(&mut connection, lease, status, reason.as_deref()).await
+            let mut transaction = self.begin().await?;
+            let ended = lease::leave(&mut transaction, lease, status, reason.as_deref()).await?;
+            if ended == CycleStatus::Completed {
+                publication::publish(&mut transaction, lease.cycle).await?;
+            }
+            transaction.commit().await?;
+            Ok(ended)
         };
         Ok(self.persist(work).await?)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), JournalError> {
-        self.finish(lease, CycleStatus::Open, None).await
+        self.finish(lease, CycleStatus::Open, None).await.map(drop)
     }
 
     async fn pause(&self, lease: &Lease) -> Result<(), JournalError> {

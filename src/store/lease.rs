@@ -117,37 +117,44 @@ pub(super) async fn heartbeat(connection: &mut PgConnection, lease: &Lease) -> R
     }
 }
 
-/// Give the lease back with the cycle in `status`. An epoch belongs to one lease only, so a cycle without an owner that
-/// still has ours and that status is one we have left already.
+/// Give the lease back with the cycle in `status`, or `cancelled` in place of `completed` when somebody has asked for that; how it
+/// stands then. An epoch belongs to one lease only, so a cycle without an owner that still has ours is one we have left already.
 pub(super) async fn leave(
     connection: &mut PgConnection,
     lease: &Lease,
     status: CycleStatus,
     reason: Option<&str>,
-) -> Result<(), Trouble> {
-    let left = sqlx::query(
+) -> Result<CycleStatus, Trouble> {
+    let left: Option<String> = sqlx::query_scalar(
         "update cycle
-         set status = $4, reason = $5, owner = null, lease_until = null, holder = null,
+         set status = case when $4 = 'completed' and cancel_requested then 'cancelled' else $4 end,
+             reason = $5, owner = null, lease_until = null, holder = null,
              finished_at = case when $4 = 'open' then null else clock_timestamp() end
-         where cycle_id = $1 and owner = $2 and epoch = $3 and status = 'open'",
+         where cycle_id = $1 and owner = $2 and epoch = $3 and status = 'open'
+         returning status",
     )
     .bind(lease.cycle.as_uuid())
     .bind(lease.owner)
     .bind(lease.epoch)
     .bind(status.word())
     .bind(reason)
-    .execute(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    if left.rows_affected() == 1 {
-        return Ok(());
+    if let Some(word) = left {
+        return Ok(super::cycle::status(&word)?);
     }
-    let before: bool = sqlx::query_scalar(
-        "select exists (select from cycle where cycle_id = $1 and owner is null and epoch = $2 and status = $3)",
+    let before: Option<String> = sqlx::query_scalar(
+        "select status from cycle
+         where cycle_id = $1 and owner is null and epoch = $2
+           and status = case when $3 = 'completed' and cancel_requested then 'cancelled' else $3 end",
     )
     .bind(lease.cycle.as_uuid())
     .bind(lease.epoch)
     .bind(status.word())
-    .fetch_one(&mut *connection)
+    .fetch_optional(&mut *connection)
     .await?;
-    if before { Ok(()) } else { Err(lost(connection, lease).await?) }
+    match before {
+        Some(word) => Ok(super::cycle::status(&word)?),
+        None => Err(lost(connection, lease).await?),
+    }
 }

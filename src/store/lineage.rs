@@ -11,7 +11,6 @@ use super::{
     Error, NewCycle, Store,
     append::{json, storable},
     cycle,
-    error::Trouble,
 };
 
 /// How a cycle came to be.
@@ -271,26 +270,3 @@ const SKIPS: [&str; 2] = [
     "update task set status = 'skipped', reason = $3, finished_at = clock_timestamp()
      where cycle_id = $1 and stage = $2 and $4::text is not null",
 ];
-
-/// Keep the result of a cycle that does not publish; whether it is such a cycle.
-pub(super) async fn keep_draft(
-    connection: &mut PgConnection,
-    cycle: CycleId,
-    publication: &Publication,
-) -> Result<bool, Trouble> {
-    let publishes: Option<bool> = sqlx::query_scalar("select publishes from cycle where cycle_id = $1")
-        .bind(cycle.as_uuid())
-        .fetch_optional(&mut *connection)
-        .await?;
-    if publishes != Some(false) {
-        return Ok(false);
-    }
-    sqlx::query("insert into draft (cycle_id, scores, weights, digest) values ($1, $2, $3, $4)")
-        .bind(cycle.as_uuid())
-        .bind(&publication.scores)
-        .bind(&publication.weights)
-        .bind(&publication.digest)
-        .execute(connection)
-        .await?;
-    Ok(true)
-}

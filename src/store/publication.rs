@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::cycle::{CycleId, Publication};
 
-use super::{Error, Store, error::Trouble, lineage};
+use super::{Error, Store, error::Trouble};
 
 /// A publication with its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,28 +35,44 @@ impl From<Row> for PublicationRow {
     }
 }
 
-/// Add a link to the chain, in the transaction that `connection` is in. The result of a cycle that does not publish is
-/// kept beside the chain, whatever its definition says: validators never see it.
-pub(super) async fn insert(
+/// Keep the documents of a cycle until it ends, in the transaction that `connection` is in: nobody is given them before.
+pub(super) async fn keep(
     connection: &mut PgConnection,
     cycle: CycleId,
     publication: &Publication,
 ) -> Result<(), Trouble> {
-    if lineage::keep_draft(connection, cycle, publication).await? {
+    sqlx::query("insert into draft (cycle_id, scores, weights, digest) values ($1, $2, $3, $4)")
+        .bind(cycle.as_uuid())
+        .bind(&publication.scores)
+        .bind(&publication.weights)
+        .bind(&publication.digest)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Make what a cycle has come to the last link of the chain, in the transaction that ends it. The documents of a cycle that does
+/// not publish stay where they are, beside the chain: validators never see them.
+pub(super) async fn publish(connection: &mut PgConnection, cycle: CycleId) -> Result<(), Trouble> {
+    let publishes: bool = sqlx::query_scalar(
+        "select exists (select from draft join cycle using (cycle_id) where cycle_id = $1 and publishes)",
+    )
+    .bind(cycle.as_uuid())
+    .fetch_one(&mut *connection)
+    .await?;
+    if !publishes {
         return Ok(());
     }
     // Writers take turns until they commit, so that the chain has neither gaps nor forks; readers are not held up.
     sqlx::query("lock table publication in share row exclusive mode").execute(&mut *connection).await?;
     sqlx::query(
-        "insert into publication (cycle_id, sequence, scores, weights, digest, previous_digest, block)
-         select $1, coalesce(last.sequence, 0) + 1, $2, $3, $4, last.digest, cycle.block
-         from cycle left join (select sequence, digest from publication order by sequence desc limit 1) last on true
-         where cycle.cycle_id = $1",
+        "with ready as (delete from draft where cycle_id = $1 returning scores, weights, digest)
+         insert into publication (cycle_id, sequence, scores, weights, digest, previous_digest, block)
+         select $1, coalesce(last.sequence, 0) + 1, scores, weights, ready.digest, last.digest, cycle.block
+         from ready join cycle on cycle.cycle_id = $1
+         left join (select sequence, digest from publication order by sequence desc limit 1) last on true",
     )
     .bind(cycle.as_uuid())
-    .bind(&publication.scores)
-    .bind(&publication.weights)
-    .bind(&publication.digest)
     .execute(connection)
     .await?;
     Ok(())

@@ -1,10 +1,11 @@
 //! What a person does to a cycle that nobody runs: paused tasks go on, tasks that have not succeeded run again.
 //!
-//! The triggers allow exactly what is written here; whatever has succeeded stays out of reach.
+//! The triggers allow exactly what is written here; whatever has succeeded in the main body stays out of reach.
 
+use serde_json::Value;
 use sqlx::PgConnection;
 
-use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, Lease, TaskEvent, TaskKey, TaskStatus};
+use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, Lease, Role, TaskKey};
 
 use super::{
     Error,
@@ -32,27 +33,25 @@ pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks:
         return Err(JournalError::Completed(cycle).into());
     }
     // A new epoch voids the lease of whoever may have fallen asleep over the cycle.
-    let epoch: i64 = sqlx::query_scalar(
+    let (epoch, definition): (i64, String) = sqlx::query_as(
         "update cycle
          set status = 'open', reason = null, cancel_requested = cancel_requested and status = 'open', finished_at = null, paused_at = null,
              owner = null, lease_until = null, holder = null, epoch = epoch + 1
          where cycle_id = $1
-         returning epoch",
+         returning epoch, definition::text",
     )
     .bind(cycle.as_uuid())
     .fetch_one(&mut *connection)
     .await?;
+    let definition: Value = serde_json::from_str(&definition)
+        .map_err(|error| Error::Corrupt(format!("a definition of cycle `{cycle}` that is not JSON: {error}")))?;
     let mut locked = locked_tasks(connection, cycle, None, tasks.iter()).await?;
     let mut lines = Vec::new();
     for key in tasks {
         let task =
             locked.get_mut(key).ok_or_else(|| Error::NotPlanned(format!("the task `{key}` of cycle `{cycle}`")))?;
-        let event = match (&task.state.status, task.state.status.reopening()) {
-            (TaskStatus::Succeeded { .. }, _) => TaskEvent::Reopened,
-            (_, Some(event)) => event,
-            (_, None) => continue,
-        };
-        let next = task.state.record(task.state.attempt, &event).map_err(JournalError::from)?;
+        let reopened = task.state.reopen(Role::of(&definition, &key.stage)).map_err(JournalError::from)?;
+        let Some((event, next)) = reopened else { continue };
         lines.push(Entry::new(key.clone(), next.attempt, event));
         task.change(next);
     }

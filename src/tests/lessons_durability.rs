@@ -57,7 +57,7 @@ async fn lesson_2_a_stale_writer_writes_nothing() {
         |answer: Result<(), JournalError>| assert!(matches!(answer, Err(JournalError::LeaseLost(_))), "{answer:?}");
     lost(stale.store.heartbeat(&stale.lease).await.map(drop));
     lost(stale.store.record_episode(&stale.lease, &episode(0)).await.map(drop));
-    lost(stale.store.finish(&stale.lease, CycleStatus::Completed, None).await);
+    lost(stale.store.finish(&stale.lease, CycleStatus::Completed, None).await.map(drop));
     lost(stale.store.release(&stale.lease).await);
     assert!(store.scored_episodes(stale.cycle).await.unwrap().is_empty());
     store.finish(&lease, CycleStatus::Completed, None).await.unwrap();

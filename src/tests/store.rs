@@ -20,8 +20,9 @@ mod wide;
 
 use batches::{
     a_batch_is_written_whole_or_not_at_all, a_full_pool_leaves_the_others_in, a_paused_task_waits_for_a_person,
-    a_place_in_a_pool_lasts_as_long_as_the_lease, reopening_opens_the_cycle_under_a_new_epoch,
-    tasks_that_become_known_come_after_the_others_and_once, what_has_not_succeeded_can_be_reopened_and_nothing_else,
+    a_place_in_a_pool_lasts_as_long_as_the_lease, cleanup_can_be_reopened_though_it_has_succeeded,
+    reopening_opens_the_cycle_under_a_new_epoch, tasks_that_become_known_come_after_the_others_and_once,
+    what_has_not_succeeded_can_be_reopened_and_nothing_else,
 };
 use pools::{
     a_batch_of_no_lines_is_nothing, a_pool_counts_all_cycles_and_only_live_leases,
@@ -141,7 +142,8 @@ contract! {
     outputs_come_back_exactly
     nothing_is_written_after_the_end
     leaving_twice_is_leaving_once
-    a_publication_comes_with_its_line_or_not_at_all
+    a_publication_comes_with_the_end_of_its_cycle_or_not_at_all
+    a_cycle_that_was_asked_to_stop_publishes_nothing
     pending_episodes_come_in_order_and_only_of_their_task
     the_first_scored_outcome_is_final
     our_own_faults_are_counted_and_run_again
@@ -152,6 +154,7 @@ contract! {
     tasks_that_become_known_come_after_the_others_and_once
     a_paused_task_waits_for_a_person
     what_has_not_succeeded_can_be_reopened_and_nothing_else
+    cleanup_can_be_reopened_though_it_has_succeeded
     reopening_opens_the_cycle_under_a_new_epoch
     lines_of_many_tasks_are_one_write
     one_line_that_does_not_fit_takes_all_down
@@ -165,7 +168,10 @@ contract! {
 fn new_cycle() -> NewCycle {
     NewCycle {
         pipeline: "test".into(),
-        definition: json!({ "pipeline": "test", "z": 1e15, "a": [0.1 + 0.2, -0.0, 1e-7], "text": "a\u{0}b" }),
+        definition: json!({
+            "pipeline": "test", "z": 1e15, "a": [0.1 + 0.2, -0.0, 1e-7], "text": "a\u{0}b",
+            "stages": [{ "id": "publish", "phase": "finally" }],
+        }),
         definition_hash: "00".repeat(32),
         root: "/somewhere".into(),
         salt: "5a".repeat(32).parse::<Salt>().unwrap(),
@@ -395,7 +401,7 @@ async fn leaving_twice_is_leaving_once<S: Subject>(subject: &S) {
     assert!(is_lost(journal.finish(&first, CycleStatus::Completed, None).await));
 }
 
-async fn a_publication_comes_with_its_line_or_not_at_all<S: Subject>(subject: &S) {
+async fn a_publication_comes_with_the_end_of_its_cycle_or_not_at_all<S: Subject>(subject: &S) {
     let (journal, cycle) = (subject.journal(), subject.create().await);
     let lease = journal.acquire(cycle).await.unwrap();
     let key = task("publish", "");
@@ -412,14 +418,41 @@ async fn a_publication_comes_with_its_line_or_not_at_all<S: Subject>(subject: &S
     assert!(subject.published().await.is_empty());
     assert_eq!(append(journal, &lease, with(&ended, "right")).await, Appended::Recorded);
     assert_eq!(append(journal, &lease, with(&ended, "again")).await, Appended::AlreadyRecorded);
-    assert_eq!(subject.published().await, [(cycle, publication("right"))]);
+    assert!(subject.published().await.is_empty(), "the cycle has not ended");
     // A second publication of one cycle takes its line down with it.
     let other = task("discover", "");
     let _ = append(journal, &lease, line(other.clone(), 1, TaskEvent::Started)).await;
     let second = Entry { task: other.clone(), ..with(&ended, "second") };
     assert!(matches!(journal.append(&lease, &second).await, Err(JournalError::Storage(_))));
     assert_eq!(status_of(journal, cycle, &other).await, (1, 0, TaskStatus::Running));
-    assert_eq!(subject.published().await, [(cycle, publication("right"))]);
+    assert!(is_lost(journal.finish(&old, CycleStatus::Completed, None).await));
+    assert!(subject.published().await.is_empty());
+    for _ in ["the first time", "once more, as after a lost answer"] {
+        assert_eq!(journal.finish(&lease, CycleStatus::Completed, None).await.unwrap(), CycleStatus::Completed);
+        assert_eq!(subject.published().await, [(cycle, publication("right"))]);
+    }
+}
+
+async fn a_cycle_that_was_asked_to_stop_publishes_nothing<S: Subject>(subject: &S) {
+    let journal = subject.journal();
+    for (asked, status, expected) in [
+        (true, CycleStatus::Completed, CycleStatus::Cancelled),
+        (true, CycleStatus::Failed, CycleStatus::Failed),
+        (false, CycleStatus::Failed, CycleStatus::Failed),
+        (false, CycleStatus::Cancelled, CycleStatus::Cancelled),
+    ] {
+        let cycle = subject.create().await;
+        let lease = journal.acquire(cycle).await.unwrap();
+        let _ = append(journal, &lease, line(task("publish", ""), 1, TaskEvent::Started)).await;
+        let ended = line(task("publish", ""), 1, TaskEvent::Succeeded { output: json!({}) });
+        let _ = append(journal, &lease, Entry { publication: Some(publication("w")), ..ended }).await;
+        if asked {
+            subject.request_cancel(cycle).await;
+        }
+        assert_eq!(journal.finish(&lease, status, None).await.unwrap(), expected);
+        assert_eq!(journal.load(cycle).await.unwrap().status, expected);
+        assert!(subject.published().await.is_empty(), "{expected:?}");
+    }
 }
 
 async fn pending_episodes_come_in_order_and_only_of_their_task<S: Subject>(subject: &S) {

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::cycle::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault,
-    Journal, JournalError, Lease, MemoryJournal, Outcome, PendingEpisode, PoolClaim, TaskEvent, TaskFailure, TaskKey,
-    TaskStatus,
+    Journal, JournalError, Lease, MemoryJournal, Outcome, PendingEpisode, PoolClaim, Role, TaskEvent, TaskFailure,
+    TaskKey, TaskStatus,
 };
 use crate::engine::{
     attempt::Attempt,
@@ -60,8 +60,8 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().unwrap()
 }
 
-fn create(journal: &MemoryJournal, tasks: Vec<TaskKey>) -> CycleId {
-    let record = CycleRecord::new(serde_json::Value::Null, "11".repeat(32).parse().unwrap());
+fn create(journal: &MemoryJournal, definition: serde_json::Value, tasks: Vec<TaskKey>) -> CycleId {
+    let record = CycleRecord::new(definition, "11".repeat(32).parse().unwrap());
     let cycle = record.id;
     journal.create(record, tasks);
     cycle
@@ -86,11 +86,11 @@ impl World {
             case.definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect();
         let mut mirror = Mirror::default();
         tasks.iter().for_each(|key| mirror.add(key));
-        let cycle = create(&journal, tasks);
+        let cycle = create(&journal, case.definition.to_json(), tasks);
         let rival_task =
             |name: &'static str| (name, (TaskKey { stage: name.parse().unwrap(), cell: String::new() }, 0, false));
         let rivals = HashMap::from([rival_task("one"), rival_task("two")]);
-        let rival = create(&journal, rivals.values().map(|it| it.0.clone()).collect());
+        let rival = create(&journal, serde_json::Value::Null, rivals.values().map(|it| it.0.clone()).collect());
         Self {
             met: Met::default(),
             lease: now(journal.acquire(cycle)).unwrap(),
@@ -409,7 +409,10 @@ impl World {
         self.mirror.lines.push(format!("ended: {}", status.word()));
         self.mirror.end(&self.case, status);
         self.met.empty_matrices += self.mirror.empty_matrices(&self.case);
-        now(self.journal.finish(&self.lease, status, None)).unwrap();
+        let ended = now(self.journal.finish(&self.lease, status, None)).unwrap();
+        let asked = now(self.journal.load(self.cycle)).unwrap().cancel_requested;
+        let expected = if asked && status == CycleStatus::Completed { CycleStatus::Cancelled } else { status };
+        assert_eq!(ended, expected, "a wish to stop is heard until the end");
         self.let_zombies_write();
         let scored = now(self.journal.scored_episodes(self.cycle)).unwrap();
         assert!(self.counted.values().all(|times| *times == 1), "an episode counts twice: {:?}", self.counted);
@@ -429,7 +432,8 @@ impl World {
         }
         self.reopened += 1;
         self.met.reopenings += 1;
-        let open = record.tasks.iter().filter(|state| state.status.reopening().is_some());
+        let is_cleanup = |key: &TaskKey| Role::of(&record.definition, &key.stage) == Role::Cleanup;
+        let open = record.tasks.iter().filter(|state| state.status.lacks_success() || is_cleanup(&state.key));
         let open: Vec<TaskKey> = open.map(|state| state.key.clone()).collect();
         self.reopen(&open);
         self.take_up();

@@ -122,6 +122,22 @@ pub(super) async fn what_has_not_succeeded_can_be_reopened_and_nothing_else<S: S
     assert_eq!(append(journal, &lease, line(failed.clone(), 2, TaskEvent::Started)).await, Appended::Recorded);
 }
 
+pub(super) async fn cleanup_can_be_reopened_though_it_has_succeeded<S: Subject>(subject: &S) {
+    let (journal, cycle, key) = (subject.journal(), subject.create().await, task("publish", ""));
+    let first = journal.acquire(cycle).await.unwrap();
+    for event in [TaskEvent::Started, TaskEvent::Succeeded { output: json!(1) }] {
+        assert_eq!(append(journal, &first, line(key.clone(), 1, event)).await, Appended::Recorded);
+    }
+    journal.finish(&first, CycleStatus::Failed, Some("a bad day")).await.unwrap();
+    journal.reopen(cycle, std::slice::from_ref(&key)).await.unwrap();
+    assert_eq!(status_of(journal, cycle, &key).await, (1, 0, TaskStatus::Pending));
+    let second = journal.acquire(cycle).await.unwrap();
+    for event in [TaskEvent::Started, TaskEvent::Succeeded { output: json!(2) }] {
+        assert_eq!(append(journal, &second, line(key.clone(), 2, event)).await, Appended::Recorded);
+    }
+    assert_eq!(status_of(journal, cycle, &key).await, (2, 0, TaskStatus::Succeeded { output: json!(2) }));
+}
+
 pub(super) async fn reopening_opens_the_cycle_under_a_new_epoch<S: Subject>(subject: &S) {
     let (journal, cycle, key) = (subject.journal(), subject.create().await, task("discover", ""));
     assert!(matches!(journal.reopen(CycleId::generate(), &[]).await, Err(JournalError::Unknown(_))));

@@ -249,6 +249,7 @@ async fn publications_form_a_chain() {
         let _ = append(&subject.store, &lease, line(task("publish", ""), 1, TaskEvent::Started)).await;
         let ended = line(task("publish", ""), 1, TaskEvent::Succeeded { output: json!({}) });
         let _ = append(&subject.store, &lease, Entry { publication: Some(publication(document)), ..ended }).await;
+        subject.store.finish(&lease, CycleStatus::Completed, None).await.unwrap();
         cycles.push(cycle);
     }
     let first = subject.store.publication(cycles[0]).await.unwrap().unwrap();

@@ -1,6 +1,8 @@
 //! The journal's contract for lines that are written together, and for the pools that some of them take a place of.
 
-use robo::cycle::{Appended, CycleId, Entry, Journal, JournalError, Lease, PoolClaim, TaskEvent, TaskKey, TaskStatus};
+use robo::cycle::{
+    Appended, CycleId, CycleStatus, Entry, Journal, JournalError, Lease, PoolClaim, TaskEvent, TaskKey, TaskStatus,
+};
 use serde_json::json;
 
 use super::{Subject, append, failure, is_lost, line, publication, status_of, task};
@@ -65,6 +67,7 @@ pub(super) async fn one_line_that_does_not_fit_takes_all_down<S: Subject>(subjec
     assert_eq!(words(journal, cycle).await, ["pending", "pending", "pending", "running"]);
     assert!(subject.published().await.is_empty());
     assert_eq!(all(journal, &lease, &good).await, [Recorded, Recorded]);
+    journal.finish(&lease, CycleStatus::Completed, None).await.unwrap();
     assert_eq!(subject.published().await, [(cycle, publication("w"))]);
 }
 
