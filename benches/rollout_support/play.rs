@@ -130,5 +130,6 @@ pub(crate) fn order_of(task: &str, hotkey: &str, endpoint: &str, order: u32, see
         episode_id: format!("{task}-{hotkey}-{seed}"),
         hotkey: hotkey.parse().expect("it is a hotkey"),
         endpoint: endpoint.to_owned(),
+        keep: robo::cycle::Keep::Nothing,
     }
 }

@@ -1,4 +1,4 @@
-"""The command line: `worker`, `check` and `bench`.
+"""The command line: `worker`, `check`, `test`, `replay` and `bench`.
 
 Exit codes: 0 done, 1 something that was asked for is broken, 2 the input cannot be understood.
 """
@@ -36,6 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="import modules and print their versions as JSON")
     check.add_argument("modules", nargs="*", metavar="MODULE")
     check.set_defaults(run=_check)
+
+    test = commands.add_parser("test", help="try what manifests promise; a line of JSON per environment")
+    test.add_argument("--simulations", required=True, metavar="FILE", help="JSON list of simulations")
+    test.add_argument("--steps", type=int, default=100, help="steps of an episode (default: %(default)s)")
+    test.add_argument("--skip-determinism", action="store_true", help="leave out what takes most of the time")
+    test.set_defaults(run=_test)
+
+    replay = commands.add_parser("replay", help="play an episode again from its seed and actions")
+    replay.add_argument("--episode", required=True, metavar="FILE", help="JSON with `simulation`, `seed`, `actions`")
+    replay.add_argument("--film", metavar="FILE.gif", help="film it")
+    replay.add_argument("--camera", metavar="NAME", help="camera of the simulator to film with")
+    replay.set_defaults(run=_replay)
 
     bench = commands.add_parser("bench", help="compare steps per CPU second, raw and through a worker")
     bench.add_argument("--simulations", required=True, metavar="FILE", help="JSON list of simulations")
@@ -79,6 +91,32 @@ def _check(options: argparse.Namespace) -> int:
 
     print(json.dumps(check(options.modules), indent=2, sort_keys=True))
     return 0
+
+
+def _quiet() -> None:
+    """Sends what libraries print to standard error: only what was asked for goes to standard output."""
+    sink = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(sink, "w", encoding="utf-8")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """Plays an episode again and prints its ending."""
+    prepare()
+    _quiet()
+    from robo_eval_env.replay import replay
+
+    print(json.dumps(replay(options.episode, film=options.film, camera=options.camera)), flush=True)
+    return 0
+
+
+def _test(options: argparse.Namespace) -> int:
+    """Tries what manifests promise."""
+    prepare()
+    _quiet()
+    from robo_eval_env.conformance import test
+
+    return 0 if test(options.simulations, steps=options.steps, determinism=not options.skip_determinism) else 1
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from robo_eval_env.actions import ActionMap
 from robo_eval_env.errors import ImportFailedError, WorkerError, describe
 from robo_eval_env.observations import StateView
 from robo_eval_env.scenes import Studio
-from robo_eval_env.specification import Simulation
+from robo_eval_env.specification import Camera, Render, Simulation
 
 
 class Environment:
@@ -27,6 +27,16 @@ class Environment:
         self._env = hook.make(simulation)
         self.actions = ActionMap(simulation.action, self._env.action_space, simulation.environment)
         self.state = StateView(simulation.observation.state, simulation.environment)
+
+    @property
+    def action_space(self) -> Any:
+        """What the simulator takes."""
+        return self._env.action_space
+
+    @property
+    def observation_space(self) -> Any:
+        """What the simulator says that it returns."""
+        return self._env.observation_space
 
     def reset(self, seed: int) -> Any:
         """Starts the scene of a seed; nothing of earlier episodes remains."""
@@ -46,7 +56,13 @@ class Environment:
         if not cameras:
             return {}
         scene = self._hook.scene(self._env)
-        return self._studio.draw(self.simulation.environment, scene, cameras)
+        return self._studio.draw(self.simulation.environment, scene, cameras, self.simulation.observation.render)
+
+    def picture(self, camera: str | None, width: int, height: int) -> bytes:
+        """Draws the scene for a person: by that camera, the first one, or from a distance if there is none."""
+        scene = self._hook.scene(self._env)
+        view = {"film": Camera(camera or scene.first_camera(), width, height)}
+        return self._studio.draw(f"{self.simulation.environment} film", scene, view, Render(msaa=4))["film"]
 
     def packages(self) -> frozenset[str]:
         """Returns the distributions whose versions decide what this environment does."""

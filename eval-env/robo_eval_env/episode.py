@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robo_eval_env.environment import Environment
-from robo_eval_env.errors import SimulatorError, WorkerError, describe
+from robo_eval_env.errors import BadRequestError, SimulatorError, WorkerError, describe
 from robo_eval_env.judge import Judge
 from robo_eval_env.observations import flatten
 
@@ -31,6 +31,7 @@ class Ending:
     steps: int
     total: float
     success: bool
+    terminated: bool
     trajectory_hash: str
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +40,7 @@ class Ending:
             "steps": self.steps,
             "return": self.total,
             "success": self.success,
+            "terminated": self.terminated,
             "trajectory_hash": self.trajectory_hash,
         }
 
@@ -63,7 +65,14 @@ class Episode:
             observation = self.environment.reset(self._seed)
             raw = _finite(flatten(observation))
             self._hash.update(raw.tobytes())
-            return self._view(observation, raw)
+            view = self._view(observation, raw)
+        size = self._simulation.observation.size
+        if size is not None and len(view.observation) != size:
+            raise BadRequestError(
+                f"`{self._simulation.environment}.observation.size` is {size}, "
+                f"but the simulator shows {len(view.observation)} numbers"
+            )
+        return view
 
     def step(self, values: Any) -> tuple[View, float, Ending | None]:
         """Takes a step; returns what is seen, its reward, and the ending if there is one.
@@ -97,7 +106,7 @@ class Episode:
         if not ended:
             return None
         success = self._judge.finish(terminated=terminated)
-        return Ending(self._steps, self._total, success, self._hash.hexdigest())
+        return Ending(self._steps, self._total, success, terminated, self._hash.hexdigest())
 
     def _view(self, observation: Any, raw: np.ndarray) -> View:
         """Selects what may be seen and draws the images."""

@@ -40,9 +40,9 @@ class Fields:
             raise BadRequestError(f"`{self.where}` lacks `{name}`")
         return finite(self._values.pop(name), f"{self.where}.{name}")
 
-    def whole(self, name: str, smallest: int, largest: int) -> int:
-        """Returns a field that is a whole number between two bounds, both included."""
-        value = self.take(name, int)
+    def whole(self, name: str, smallest: int, largest: int, default: Any = _MISSING) -> int:
+        """Returns a field that is a whole number between two bounds, both included, or `default` when it is absent."""
+        value = self.take(name, int, default)
         if not smallest <= value <= largest:
             raise BadRequestError(f"`{self.where}.{name}` must be {smallest} to {largest}, not {value}")
         return value

@@ -1,4 +1,7 @@
-"""Decides whether an episode is a success, from its rewards and `info` alone."""
+"""Decides whether an episode is a success, from its rewards and `info` alone.
+
+An `expression` is judged by the environment server, which has the language that it is written in.
+"""
 
 from collections.abc import Mapping
 from typing import Any

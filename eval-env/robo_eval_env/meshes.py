@@ -7,12 +7,12 @@ is written in place, since the arrays of a compiled model cannot grow or shrink.
 import mujoco
 import numpy as np
 
-CELLS = 24
-"""Cells along the longest side of a mesh: well below a pixel for a robot arm in an 84 x 84 image."""
 
+def thin_meshes(model: mujoco.MjModel, cells: int) -> None:
+    """Thins every mesh of `model`, whose physics must not be used any more, to `cells` along its longest side.
 
-def thin_meshes(model: mujoco.MjModel, cells: int = CELLS) -> None:
-    """Thins every mesh of `model`, whose physics must not be used any more."""
+    With 24 of them a cell is well below a pixel for a robot arm in an 84 x 84 image.
+    """
     for mesh in range(model.nmesh):
         first_vertex, vertices = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
         first_face, faces = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]

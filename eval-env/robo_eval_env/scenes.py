@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robo_eval_env import opengl
-from robo_eval_env.specification import Camera
+from robo_eval_env.specification import Camera, Render
 
 if TYPE_CHECKING:
     import mujoco
@@ -32,6 +32,10 @@ class Scene:
     data: "mujoco.MjData"
     turn: Turn
 
+    def first_camera(self) -> str:
+        """Returns the name of the first camera, or an empty text if there is none."""
+        return self.model.camera(0).name if self.model.ncam else ""
+
 
 class Studio:
     """The renderers of a worker, one per environment, made when first needed."""
@@ -46,8 +50,8 @@ class Studio:
         """How images are drawn; None before the first."""
         return self._platform.name if self._platform else None
 
-    def draw(self, environment: str, scene: Scene, cameras: Mapping[str, Camera]) -> dict[str, bytes]:
-        """Draws a scene of an environment.
+    def draw(self, environment: str, scene: Scene, cameras: Mapping[str, Camera], render: Render) -> dict[str, bytes]:
+        """Draws a scene of an environment, always in the same way.
 
         Raises:
             WorkerError: There is no way to draw on this machine, or no such camera.
@@ -60,5 +64,5 @@ class Studio:
                 self._platform = opengl.choose()
             width = max(camera.width for camera in cameras.values())
             height = max(camera.height for camera in cameras.values())
-            renderer = self._renderers[environment] = Renderer(scene.model, self._platform, width, height)
+            renderer = self._renderers[environment] = Renderer(scene.model, self._platform, (width, height), render)
         return renderer.draw(scene, cameras, environment)

@@ -87,11 +87,38 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Render:
+    """How images are drawn; the defaults are cheap."""
+
+    shadows: int = 0
+    msaa: int = 0
+    reflections: bool = False
+    mesh_cells: int = 24
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Render":
+        """Reads the `render` object; None is the default."""
+        if value is None:
+            return cls()
+        fields = Fields(value, where)
+        render = cls(
+            shadows=fields.whole("shadows", 0, 8192, 0),
+            msaa=fields.whole("msaa", 0, 16, 0),
+            reflections=fields.take("reflections", bool, False),
+            mesh_cells=fields.whole("mesh_cells", 0, 4096, 24),
+        )
+        fields.finish()
+        return render
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What a miner may see."""
 
     state: tuple[StatePart, ...]
     cameras: Mapping[str, Camera]
+    size: int | None
+    render: Render
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> "Observation":
@@ -99,8 +126,14 @@ class Observation:
         fields = Fields(value, where)
         state = fields.take("state", list)
         cameras = fields.take("cameras", dict, {})
+        size = fields.take("size", int | None, None)
+        render = Render.from_json(fields.take("render", object, None), f"{where}.render")
+        # How images travel to miners is the environment server's business.
+        fields.texts("encodings")
         fields.finish()
         return cls(
+            size=size,
+            render=render,
             state=tuple(StatePart.from_json(part, f"{where}.state[{i}]") for i, part in enumerate(state)),
             cameras={
                 name: Camera.from_json(camera, f"{where}.cameras.{name}") for name, camera in sorted(cameras.items())
@@ -165,9 +198,31 @@ def _success_rule(value: Any, where: str) -> tuple[str, str | float | None]:
             return rule, argument
         if rule in ("return_at_least", "reward_at_least"):
             return rule, finite(argument, f"{where}.{rule}")
+        if rule == "expression" and isinstance(argument, str):
+            return rule, argument
     raise BadRequestError(
-        f"`{where}` must be `survive`, {{info: KEY}}, {{return_at_least: NUMBER}} or {{reward_at_least: NUMBER}}"
+        f"`{where}` must be `survive`, {{info: KEY}}, {{return_at_least: NUMBER}}, {{reward_at_least: NUMBER}} "
+        "or {expression: TEXT}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an episode is worth, judged by the environment server: read here so that a slip in it is told."""
+
+    source: str
+    least: float
+    most: float
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Score":
+        """Reads the `score` object."""
+        fields = Fields(value, where)
+        score = cls(source=fields.choice("from", ("return",)), least=fields.number("min"), most=fields.number("max"))
+        fields.finish()
+        if not score.least < score.most:
+            raise BadRequestError(f"`{where}.min` must be below `{where}.max`")
+        return score
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +234,7 @@ class Simulation:
     observation: Observation
     action: Action
     success: Success
+    score: Score | None
     determinism: str
     max_steps: int
     stop_on_success: bool
@@ -200,6 +256,7 @@ class Simulation:
             observation=Observation.from_json(fields.take("observation", object), f"{environment}.observation"),
             action=Action.from_json(fields.take("action", object), f"{environment}.action"),
             success=Success.from_json(fields.take("success", object), f"{environment}.success"),
+            score=_optional_score(fields.take("score", object, None), f"{environment}.score"),
             determinism=fields.choice("determinism", ("bitwise", "none")),
             max_steps=fields.whole("max_steps", 1, _LARGEST_STEPS),
             stop_on_success=fields.take("stop_on_success", bool),
@@ -208,3 +265,8 @@ class Simulation:
         if simulation.stop_on_success and simulation.success.when != "any":
             raise BadRequestError(f"`{environment}.stop_on_success` needs `success.when: any`")
         return simulation
+
+
+def _optional_score(value: Any, where: str) -> Score | None:
+    """Reads a score that may be absent."""
+    return None if value is None else Score.from_json(value, where)

@@ -1,5 +1,6 @@
 """Environments that misbehave or observe oddly, registered when a manifest imports this module."""
 
+import os
 from typing import Any
 
 import gymnasium
@@ -44,3 +45,41 @@ class Tale(gymnasium.Env):
 
 
 gymnasium.register("robo-tests/Tale-v0", entry_point=Tale)
+
+
+class Broken(gymnasium.Env):
+    """Keeps one of the promises of a manifest not; which one is chosen by keyword."""
+
+    action_space = spaces.Box(-1.0, 1.0, (1,))
+    observation_space = spaces.Box(-np.inf, np.inf, (2,))
+
+    def __init__(self, fault: str = "") -> None:
+        """Plans the fault: `chance`, `memory`, `deaf`, `space` or none."""
+        self.fault = fault
+        self.position = 0.0
+        self.episodes = 0
+        if fault == "space":
+            self.observation_space = spaces.Box(-np.inf, np.inf, (3,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Starts at a place of the seed's own; a deaf one always at the same."""
+        super().reset(seed=0 if self.fault == "deaf" else seed)
+        self.position = float(self.np_random.uniform())
+        if self.fault == "memory":
+            # What an episode leaves behind reaches into the next.
+            self.position += 1e-12 * self.episodes
+        self.episodes += 1
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Moves by the action, or by what nobody knows."""
+        self.position += float(action[0])
+        if self.fault == "chance":
+            self.position += int.from_bytes(os.urandom(4), "little") * 1e-12
+        return self._observe(), -abs(self.position), False, False, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self.position, 0.0])
+
+
+gymnasium.register("robo-tests/Broken-v0", entry_point=Broken)

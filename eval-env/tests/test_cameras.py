@@ -149,3 +149,32 @@ def test_an_environment_without_a_model_has_no_cameras(worker: WorkerProcess) ->
     error = worker.call("open", simulations=[seeing])["error"]
     assert error["kind"] == "bad_request"
     assert "hook" in error["message"]
+
+
+def test_the_render_profile_decides_the_pixels_and_nothing_else(worker: WorkerProcess) -> None:
+    """Shadows and whole meshes show; the profile that is the default draws what no profile draws."""
+    profiles: dict[str, Any] = {
+        "none": None,
+        "default": {"shadows": 0, "msaa": 0, "reflections": False, "mesh_cells": 24},
+        "shadows": {"shadows": 512},
+        "smooth": {"msaa": 4},
+        "whole": {"mesh_cells": 0},
+        "mirrors": {"reflections": True},
+    }
+    simulations = []
+    for name, profile in profiles.items():
+        simulation = metaworld("push-v3", cameras={"corner": CAMERAS["corner"]}, max_steps=2)
+        observation = {**simulation["observation"], "render": profile, "encodings": ["png", "list"]}
+        simulations.append({**simulation, "environment": f"metaworld/{name}", "observation": observation})
+    opened = worker.call("open", simulations=simulations)
+    assert "error" not in opened, opened
+    images, endings = {}, []
+    for name in profiles:
+        images[name] = worker.call("reset", slot=0, environment=f"metaworld/{name}", seed=5)["images"]["corner"]
+        endings.append([worker.call("step", slot=0, action=action) for action in actions(5, 2)][-1]["end"])
+    assert images["none"] == images["default"]
+    assert len({images[name] for name in ("default", "shadows", "smooth", "whole")}) == 4
+    assert all(ending == endings[0] for ending in endings)
+    wrong = {**simulations[0], "observation": {**simulations[0]["observation"], "render": {"shadow": 1}}}
+    with WorkerProcess() as other:
+        assert "no field `shadow`" in other.call("open", simulations=[wrong])["error"]["message"]

@@ -60,6 +60,7 @@ def test_pendulum_matches_gymnasium(worker: WorkerProcess) -> None:
         "steps": 250,
         "return": total,
         "success": True,
+        "terminated": False,
         "trajectory_hash": expected.hexdigest(),
     }
 

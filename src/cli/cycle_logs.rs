@@ -67,8 +67,10 @@ impl Tail {
 
 pub(super) async fn run(store: &Store, args: &Args) -> Result {
     let cycle = store.resolve(&args.cycle).await.map_err(db::failure)?;
+    let stored = Stored::load(store, cycle).await?;
+    stored.require_detail()?;
     if let Some(stage) = &args.stage {
-        require_stage(&Stored::load(store, cycle).await?, stage)?;
+        require_stage(&stored, stage)?;
     }
     let mut tail = Tail::new(cycle);
     loop {

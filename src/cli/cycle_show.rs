@@ -220,7 +220,7 @@ fn episode(episode: &Episode) -> Value {
 }
 
 fn episode_table(episodes: &[Episode]) -> comfy_table::Table {
-    let header = ["environment", "seed", "miner", "outcome", "steps", "return", "p95 ms", "detail"];
+    let header = ["environment", "seed", "miner", "outcome", "steps", "return", "score", "p95 ms", "detail"];
     let mut table = report::plain(header.map(str::to_owned));
     for Episode { key, report, .. } in episodes {
         table.add_row([
@@ -230,6 +230,7 @@ fn episode_table(episodes: &[Episode]) -> comfy_table::Table {
             report.outcome.to_string(),
             report.steps.to_string(),
             format!("{:.1}", report.total_reward),
+            report.score.map_or("-".into(), |score| format!("{score:.2}")),
             report.latency.map_or("-".into(), |latency| format!("{:.1}", latency.p95_ms)),
             report.detail.clone().unwrap_or_default(),
         ]);

@@ -17,11 +17,11 @@ use super::render::{self, Format};
 )]
 pub(super) struct Args {
     /// Files, directories of them, or a directory with pipelines/ and environments/ [default: the current directory]
-    paths: Vec<PathBuf>,
+    pub(super) paths: Vec<PathBuf>,
 
     /// For people or for programs
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    pub(super) format: Format,
 }
 
 pub(super) async fn run(args: Args) -> Result {

@@ -25,8 +25,13 @@ mod demo_miner;
 mod desk;
 mod differences;
 mod drive;
+mod env;
 mod env_server;
 mod env_server_connect;
+mod env_test;
+mod episode;
+mod episode_replay;
+mod episode_run;
 mod gc;
 mod graph;
 mod inputs;
@@ -75,6 +80,10 @@ enum Verb {
     RunPipeline(run_pipeline::Args),
     /// Check pipelines and environment manifests without running anything
     Lint(lint::Args),
+    /// List environments, check their manifests, prepare them, and try whether they keep their word
+    Env(env::Args),
+    /// Play one episode by hand; list, show and replay the episodes of a cycle
+    Episode(episode::Args),
     /// Print the JSON Schema of a manifest
     Schema(schema::Args),
     /// Show what a pipeline would do: stages, tasks, episodes, definition hash
@@ -150,6 +159,8 @@ async fn run(verb: Verb) -> exit::Result {
     match verb {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
+        Verb::Env(args) => env::run(args).await,
+        Verb::Episode(args) => episode::run(args).await,
         Verb::Schema(args) => schema::run(args).await,
         Verb::Plan(args) => plan::run(args).await,
         Verb::Graph(args) => graph::run(args).await,

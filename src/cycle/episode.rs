@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{EnvironmentId, Hotkey};
+use super::{Actions, EnvironmentId, Hotkey};
 
 /// A participant as a cycle sees it: who, and where its policy answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -189,6 +189,12 @@ pub struct EpisodeReport {
     /// Sum of the rewards of those steps (undiscounted).
     #[serde(rename = "return")]
     pub total_reward: f64,
+    /// What the episode is worth, 0 to 1, when its environment declares a score; none for faults of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// What the miner answered, when it was asked for and the episode came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Actions>,
     /// SHA-256 in hex over the seed, each action and what the simulator made of it; none when no step was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trajectory_hash: Option<String>,

@@ -2,6 +2,7 @@
 //!
 //! This module is pure. It talks to nothing; `store` implements [`Journal`] on Postgres and the `engine` drives it.
 
+mod actions;
 mod episode;
 mod guarded;
 mod id;
@@ -11,6 +12,7 @@ mod rows;
 mod seed;
 mod task;
 
+pub use actions::{Actions, Keep};
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
 pub use guarded::{Guard, Guarded};
 pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};

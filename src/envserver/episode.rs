@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cycle::{EpisodeReport, InfraFault, MinerFault, Outcome};
-use crate::manifest::simulation::Simulation;
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome};
+use crate::manifest::simulation::{ImageEncoding, Simulation, SuccessRule};
+use crate::manifest::summary::Summary;
 use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts, plain_text};
 use crate::rollout::protocol::EpisodeOrder;
 
@@ -41,6 +42,8 @@ pub(super) struct Episode {
     pub(super) endpoint: Result<Endpoint, InvalidEndpoint>,
     /// Of its miner.
     pub(super) budget: Arc<Budget>,
+    /// How images travel to this miner.
+    pub(super) encoding: ImageEncoding,
 }
 
 /// What an episode has come to so far.
@@ -48,7 +51,12 @@ pub(super) struct Episode {
 struct Tally {
     steps: u32,
     total_reward: f64,
+    last_reward: f64,
+    /// Largest reward of a step; none before the first.
+    best_reward: Option<f64>,
     latencies: Vec<Duration>,
+    /// Numbers of all actions, when the order asks for them.
+    actions: Vec<f64>,
 }
 
 /// Why an episode broke off.
@@ -106,7 +114,7 @@ impl Episode {
             Err(Broken::Gone(part, ..)) => *part,
             _ => Part::Culprit,
         };
-        let report = tally.report(result, started.elapsed());
+        let report = tally.report(&self.stage.simulation, self.order.keep, (result, started.elapsed()));
         match part {
             Part::Culprit => Played::Ended(report),
             Part::Suspect => Played::Suspect(report),
@@ -154,9 +162,14 @@ impl Episode {
             tally.latencies.push(answer.latency);
             self.budget.check()?;
             view = worker.call(&Request::Step { slot, action: &answer.action }).await?;
+            if self.order.keep != Keep::Nothing {
+                tally.actions.extend_from_slice(&answer.action);
+            }
             self.stage.steps.fetch_add(1, Ordering::Relaxed);
             tally.steps += 1;
             tally.total_reward += view.reward;
+            tally.last_reward = view.reward;
+            tally.best_reward = Some(tally.best_reward.map_or(view.reward, |best| best.max(view.reward)));
             if !tally.total_reward.is_finite() {
                 let detail = format!("the simulator's reward is {}", view.reward);
                 return Err(Broken::Infra(InfraFault::SimulatorError, detail));
@@ -180,37 +193,75 @@ impl Episode {
             }
             images.insert(name.clone(), Image { width, rgb });
         }
-        Ok(Frame { observation, images })
+        Ok(Frame { observation, images, encoding: self.encoding })
     }
 }
 
 impl Tally {
-    fn report(self, result: Result<Ending, Broken>, wall: Duration) -> EpisodeReport {
-        let latency = latency::summary(self.latencies);
-        let (outcome, detail, ending) = match result {
-            Ok(ending) if ending.total_reward.is_finite() => {
-                (if ending.success { Outcome::Success } else { Outcome::Failure }, None, Some(ending))
+    /// The episode in numbers, as its manifest judges it.
+    fn summary(&self, simulation: &Simulation, ending: &Ending) -> Summary {
+        Summary {
+            steps: ending.steps,
+            max_steps: simulation.max_steps,
+            total_reward: ending.total_reward,
+            best_reward: self.best_reward.unwrap_or(self.last_reward),
+            last_reward: self.last_reward,
+            terminated: ending.terminated,
+        }
+    }
+
+    /// How an episode ended that came to its end: by the worker's word, or by an expression that it knows nothing of.
+    fn judge(&self, simulation: &Simulation, ending: &Ending) -> Result<(Outcome, Option<f64>), String> {
+        if !ending.total_reward.is_finite() {
+            return Err(format!("the simulator's return is {}", ending.total_reward));
+        }
+        let summary = self.summary(simulation, ending);
+        let success = match &simulation.success.rule {
+            SuccessRule::Expression(expression) => summary
+                .holds(expression)
+                .map_err(|error| format!("`success.rule.expression` says neither yes nor no: {error}"))?,
+            _ => ending.success,
+        };
+        let outcome = if success { Outcome::Success } else { Outcome::Failure };
+        Ok((outcome, simulation.score.map(|score| score.of(&summary))))
+    }
+
+    fn report(
+        self,
+        simulation: &Simulation,
+        keep: Keep,
+        (result, wall): (Result<Ending, Broken>, Duration),
+    ) -> EpisodeReport {
+        let infra = |fault, detail: &str| (Outcome::InfraFault(fault), Some(plain_text(detail)), None, None);
+        let (outcome, detail, score, ending) = match result {
+            Ok(ending) => match self.judge(simulation, &ending) {
+                Ok((outcome, score)) => (outcome, None, score, Some(ending)),
+                Err(detail) => infra(InfraFault::SimulatorError, &detail),
+            },
+            // Where a fall costs reward, walking away in time must not pay.
+            Err(Broken::Miner(fault)) => {
+                (Outcome::MinerFault(fault.reason), Some(fault.detail), simulation.score.map(|_| 0.0), None)
             }
-            Ok(ending) => {
-                let detail = format!("the simulator's return is {}", ending.total_reward);
-                (Outcome::InfraFault(InfraFault::SimulatorError), Some(detail), None)
-            }
-            Err(Broken::Miner(fault)) => (Outcome::MinerFault(fault.reason), Some(fault.detail), None),
-            Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => {
-                (Outcome::InfraFault(fault), Some(plain_text(&detail)), None)
-            }
+            Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => infra(fault, &detail),
+        };
+        let is_kept = match keep {
+            Keep::Nothing => false,
+            Keep::Failures => outcome == Outcome::Failure,
+            Keep::All => ending.is_some(),
         };
         EpisodeReport {
             outcome,
             detail,
+            actions: is_kept.then(|| Actions::pack(&self.actions)).flatten(),
             steps: ending.as_ref().map_or(self.steps, |ending| ending.steps),
             total_reward: match &ending {
                 Some(ending) => ending.total_reward,
                 None if self.total_reward.is_finite() => self.total_reward,
                 None => 0.0,
             },
+            score,
             trajectory_hash: ending.map(|ending| ending.trajectory_hash),
-            latency,
+            latency: latency::summary(self.latencies),
             wall_ms: wall.as_secs_f64() * 1000.0,
         }
     }
@@ -218,6 +269,15 @@ impl Tally {
 
 /// The report of an episode that never got to run.
 pub(super) fn lost(detail: &str) -> EpisodeReport {
-    let broken = Broken::Infra(InfraFault::ServerLost, detail.to_owned());
-    Tally::default().report(Err(broken), Duration::ZERO)
+    EpisodeReport {
+        outcome: Outcome::InfraFault(InfraFault::ServerLost),
+        detail: Some(plain_text(detail)),
+        steps: 0,
+        total_reward: 0.0,
+        score: None,
+        actions: None,
+        trajectory_hash: None,
+        latency: None,
+        wall_ms: 0.0,
+    }
 }

@@ -84,6 +84,8 @@ pub(super) struct Ending {
     #[serde(rename = "return")]
     pub(super) total_reward: f64,
     pub(super) success: bool,
+    /// Whether the simulator itself ended it.
+    pub(super) terminated: bool,
     pub(super) trajectory_hash: String,
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::cycle::{EpisodeReport, MinerFault, Outcome};
+use crate::manifest::simulation::ImageEncoding;
 use crate::miner::{Endpoint, InvalidEndpoint};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
@@ -54,12 +55,14 @@ pub(super) struct Run {
     endpoints: Vec<Result<Endpoint, InvalidEndpoint>>,
     /// By the miner's number.
     budgets: Vec<Arc<Budget>>,
+    /// How images travel, by the miner's number; lists until its `/health` has said what it accepts.
+    encodings: Vec<ImageEncoding>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
     playing: JoinSet<Played>,
-    /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
-    waiting: JoinSet<usize>,
+    /// Miners whose episodes must wait: for the answer to `/health`, with what that says they accept, or because they rest.
+    waiting: JoinSet<(usize, Option<Vec<ImageEncoding>>)>,
     started: HashMap<Id, Start>,
     /// To be played alone, each with its report in case that makes no sense. The scheduler counts them as in flight.
     suspects: VecDeque<(Start, EpisodeReport)>,
@@ -84,6 +87,7 @@ impl Run {
         Self {
             stage: Arc::new(stage),
             orders,
+            encodings: vec![ImageEncoding::default(); endpoints.len()],
             endpoints,
             budgets,
             scheduler,
@@ -115,9 +119,12 @@ impl Run {
         while !self.scheduler.is_done() {
             tokio::select! {
                 () = lines.closed() => return Err(Gone),
-                Some(miner) = self.waiting.join_next() => {
+                Some(warmed) = self.waiting.join_next() => {
                     // A wait that panicked has its miner's number no more; it cannot, it only waits.
-                    if let Ok(miner) = miner {
+                    if let Ok((miner, accepted)) = warmed {
+                        if let Some(accepted) = accepted {
+                            self.encodings[miner] = self.stage.simulation.observation.encoding(&accepted);
+                        }
                         self.scheduler.warm(miner);
                     }
                 }
@@ -146,10 +153,11 @@ impl Run {
                     let (client, endpoint) = (self.stage.client.clone(), endpoint.clone());
                     self.waiting.spawn(async move {
                         // No fault by itself: `/reset` and `/act` are what counts.
-                        if let Err(fault) = client.health(&endpoint).await {
+                        let accepted = client.health(&endpoint).await.unwrap_or_else(|fault| {
                             tracing::debug!("warm-up of a miner failed: {fault}");
-                        }
-                        miner
+                            Vec::new()
+                        });
+                        (miner, Some(accepted))
                     });
                 }
                 Err(_) => self.scheduler.warm(miner),
@@ -175,6 +183,7 @@ impl Run {
             order: self.orders[start.episode].clone(),
             endpoint: self.endpoints[start.miner].clone(),
             budget: self.budgets[start.miner].clone(),
+            encoding: self.encodings[start.miner],
         };
         let task = self.playing.spawn(episode.play(lease));
         self.alone = suspect.map(|_| task.id());
@@ -225,7 +234,7 @@ impl Run {
             let rest = REST * self.scheduler.faults(miner).min(RESTS);
             self.waiting.spawn(async move {
                 tokio::time::sleep(rest).await;
-                miner
+                (miner, None)
             });
         }
     }

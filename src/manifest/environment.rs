@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::located::{Entries, Located, Raw};
 use super::resources::Network;
-use super::simulation::{Action, Determinism, Gymnasium, Observation, Success};
+use super::simulation::{Action, ActionKind, Determinism, Gymnasium, Observation, OutOfRange, Score, Success};
 use super::units::{Memory, Span};
 
 /// A family of environments that are made the same way.
@@ -135,6 +135,9 @@ pub(crate) struct Adapter {
     pub(crate) action: Action,
     /// When an episode counts as a success.
     pub(crate) success: Success,
+    /// What an episode is worth between nothing and all, next to success.
+    #[serde(default)]
+    pub(crate) score: Option<Score>,
     /// What the same seed and actions promise.
     #[serde(default)]
     pub(crate) determinism: Determinism,
@@ -162,9 +165,24 @@ pub(crate) struct Episode {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Task {
+    /// The registered id, in place of the family's.
+    #[serde(default)]
+    pub(crate) make: Option<String>,
     /// Keyword arguments, merged over those of the family.
     #[serde(default)]
     pub(crate) kwargs: BTreeMap<String, Value>,
+    /// What a miner may see, in place of what the family says.
+    #[serde(default)]
+    pub(crate) observation: Option<Observation>,
+    /// Settings of the action that differ.
+    #[serde(default)]
+    pub(crate) action: Option<ActionOverride>,
+    /// When an episode counts as a success, in place of what the family says.
+    #[serde(default)]
+    pub(crate) success: Option<Success>,
+    /// What an episode is worth, in place of what the family says.
+    #[serde(default)]
+    pub(crate) score: Option<Score>,
     /// Settings of the episode that differ.
     #[serde(default)]
     pub(crate) episode: EpisodeOverride,
@@ -187,4 +205,39 @@ pub(crate) struct EpisodeOverride {
     /// Time a miner has to answer `/reset`.
     #[serde(default)]
     pub(crate) reset_timeout: Option<Span>,
+}
+
+/// Settings of the action that differ from the family's.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ActionOverride {
+    /// Numbers in an action; 1 for a discrete one.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1024))]
+    pub(crate) size: Option<u32>,
+    /// Smallest value.
+    #[serde(default)]
+    pub(crate) low: Option<f64>,
+    /// Largest value.
+    #[serde(default)]
+    pub(crate) high: Option<f64>,
+    /// What happens to a value outside.
+    #[serde(default)]
+    pub(crate) out_of_range: Option<OutOfRange>,
+    /// What the numbers mean to the simulator.
+    #[serde(default)]
+    pub(crate) kind: Option<ActionKind>,
+}
+
+impl ActionOverride {
+    /// The family's action with these settings in it.
+    pub(crate) fn over(&self, action: &Action) -> Action {
+        Action {
+            size: self.size.unwrap_or(action.size),
+            low: self.low.unwrap_or(action.low),
+            high: self.high.unwrap_or(action.high),
+            out_of_range: self.out_of_range.unwrap_or(action.out_of_range),
+            kind: self.kind.unwrap_or(action.kind),
+        }
+    }
 }

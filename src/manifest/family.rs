@@ -6,19 +6,20 @@ use serde_json::{Map, Value};
 
 use crate::cycle::EnvironmentId;
 
+use super::adapter::Parts;
 use super::build::{self, Build};
 use super::decode::decode;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::document::{Document, NodeId};
 use super::environment::{self as wire, EpisodeOverride};
 use super::resources::Resources;
-use super::simulation::{ActionKind, Simulation, SuccessRule, SuccessWhen};
+use super::simulation::{Gymnasium, Simulation, Success, SuccessWhen};
 use super::task_text;
 
 const DEFAULT_SLOTS: u32 = 16;
 const DEFAULT_ACTION_TIMEOUT_MS: u64 = 100;
 const DEFAULT_RESET_TIMEOUT_MS: u64 = 5_000;
-const LARGEST_SIZE: u32 = 1024;
+const MOST_WORKERS: u32 = 1024;
 const MOST_STEPS: u32 = 1_000_000;
 const FEWEST_PIDS: u32 = 16;
 
@@ -147,7 +148,7 @@ impl Check<'_> {
                 format!("`{name}` is not a family name (a-z, 0-9, `-` and `_`, starting with a letter)"),
             );
         }
-        self.adapter(&manifest.adapter);
+        self.parts(&["adapter"]).family(&manifest.adapter);
         self.episode(manifest);
         let workers = self.workers(manifest);
         let slots_per_worker = manifest.server.slots_per_worker.as_ref().map_or(DEFAULT_SLOTS, |slots| slots.value);
@@ -195,50 +196,14 @@ impl Check<'_> {
         }
     }
 
-    fn adapter(&mut self, adapter: &wire::Adapter) {
-        if adapter.observation.state.is_empty() && adapter.observation.cameras.is_empty() {
-            self.refuse(
-                &["adapter", "observation"],
-                "a miner must see something: name a part of the `state` or a camera",
-            );
-        }
-        for (index, part) in adapter.observation.state.iter().enumerate() {
-            if let Some([start, end]) = part.slice.filter(|[start, end]| start >= end) {
-                let steps = ["adapter", "observation", "state", &index.to_string(), "slice"];
-                self.refuse(&steps, format!("a slice `[start, end]` needs start < end, not [{start}, {end}]"));
-            }
-        }
-        for (name, camera) in &adapter.observation.cameras {
-            for (side, pixels) in [("width", camera.width), ("height", camera.height)] {
-                if !(1..=LARGEST_SIZE).contains(&pixels) {
-                    let steps = ["adapter", "observation", "cameras", name, side];
-                    self.refuse(&steps, format!("`{side}` must be from 1 to {LARGEST_SIZE} pixels"));
-                }
-            }
-        }
-        let action = &adapter.action;
-        if !(1..=LARGEST_SIZE).contains(&action.size) {
-            self.refuse(&["adapter", "action", "size"], format!("`size` must be from 1 to {LARGEST_SIZE}"));
-        }
-        if action.kind == ActionKind::Discrete && action.size != 1 {
-            self.refuse(&["adapter", "action", "size"], "a discrete action has `size: 1`");
-        }
-        if action.low >= action.high {
-            let message = format!("`low` must be below `high`, not {} and {}", action.low, action.high);
-            self.refuse(&["adapter", "action", "low"], message);
-        }
-        if adapter.success.rule == SuccessRule::Survive && adapter.success.when == SuccessWhen::Any {
-            let help = "write `when: last`";
-            let node = self.document.locate(self.document.root(), &["adapter", "success", "rule"]);
-            let message = "`survive` is only known at the last step";
-            self.found.push(self.document.error(node, message).help(help));
-        }
+    fn parts<'b>(&'b mut self, place: &'b [&'b str]) -> Parts<'b> {
+        Parts { document: self.document, found: self.found, place }
     }
 
     fn episode(&mut self, manifest: &wire::Environment) {
         self.steps_in_range(&["episode", "max_steps"], manifest.episode.max_steps.value);
         if manifest.episode.stop_on_success {
-            self.stop_needs_any(manifest, &["episode", "stop_on_success"]);
+            self.stop_needs_any(&manifest.adapter.success, &["episode", "stop_on_success"]);
         }
     }
 
@@ -248,8 +213,8 @@ impl Check<'_> {
         }
     }
 
-    fn stop_needs_any(&mut self, manifest: &wire::Environment, steps: &[&str]) {
-        if manifest.adapter.success.when != SuccessWhen::Any {
+    fn stop_needs_any(&mut self, success: &Success, steps: &[&str]) {
+        if success.when != SuccessWhen::Any {
             self.refuse(
                 steps,
                 "`stop_on_success` only goes with `success.when: any`: stopping early would change what counts",
@@ -263,9 +228,9 @@ impl Check<'_> {
             Value::String(word) if word == "auto" => None,
             value => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
-                let number = number.filter(|number| (1..=LARGEST_SIZE).contains(number));
+                let number = number.filter(|number| (1..=MOST_WORKERS).contains(number));
                 if number.is_none() {
-                    let message = format!("`workers` is `auto` or a number from 1 to {LARGEST_SIZE}");
+                    let message = format!("`workers` is `auto` or a number from 1 to {MOST_WORKERS}");
                     self.found.push(self.document.error(node, message));
                 }
                 number
@@ -282,25 +247,31 @@ impl Check<'_> {
         if let Some(max_steps) = max_steps {
             self.steps_in_range(&["tasks", name, "episode", "max_steps"], *max_steps);
         }
-        if *stop_on_success == Some(true) {
-            self.stop_needs_any(manifest, &["tasks", name, "episode", "stop_on_success"]);
+        let action = match &task.action {
+            Some(own) => own.over(&manifest.adapter.action),
+            None => manifest.adapter.action.clone(),
+        };
+        self.parts(&["tasks", name]).task(task, &action);
+        let episode = &manifest.episode;
+        let success = task.success.as_ref().unwrap_or(&manifest.adapter.success);
+        let stop_on_success = stop_on_success.unwrap_or(episode.stop_on_success);
+        if stop_on_success && (task.success.is_some() || task.episode.stop_on_success.is_some()) {
+            self.stop_needs_any(success, &["tasks", name, "episode", "stop_on_success"]);
         }
-        let mut gymnasium = manifest.adapter.gymnasium.clone();
-        gymnasium.kwargs.extend(task.kwargs.clone());
-        gymnasium.kwargs = self.kwargs(gymnasium.kwargs, name, task);
+        let gymnasium = self.gymnasium(manifest, name, task);
         // Either half may be wrong; both have been checked and reported by themselves.
         let environment = format!("{}/{name}", manifest.family.value).parse().ok()?;
-        let episode = &manifest.episode;
         Some(Member {
             simulation: Simulation {
                 environment,
                 gymnasium,
-                observation: manifest.adapter.observation.clone(),
-                action: manifest.adapter.action.clone(),
-                success: manifest.adapter.success.clone(),
+                observation: task.observation.as_ref().unwrap_or(&manifest.adapter.observation).clone(),
+                action,
+                success: success.clone(),
+                score: task.score.or(manifest.adapter.score),
                 determinism: manifest.adapter.determinism,
                 max_steps: max_steps.unwrap_or(episode.max_steps.value),
-                stop_on_success: stop_on_success.unwrap_or(episode.stop_on_success),
+                stop_on_success,
             },
             action_timeout_ms: action_timeout
                 .or(episode.action_timeout)
@@ -311,23 +282,41 @@ impl Check<'_> {
         })
     }
 
-    fn kwargs(&mut self, kwargs: Map<String, Value>, name: &str, task: &wire::Task) -> Map<String, Value> {
+    /// How a task is made: the family's way with the task's name filled in and the task's own settings over it.
+    fn gymnasium(&mut self, manifest: &wire::Environment, name: &str, task: &wire::Task) -> Gymnasium {
+        let mut gymnasium = manifest.adapter.gymnasium.clone();
+        let mut make_at = vec!["adapter", "gymnasium", "make"];
+        if let Some(make) = &task.make {
+            gymnasium.make = make.clone();
+            make_at = vec!["tasks", name, "make"];
+        }
+        if let Some(Value::String(make)) = self.filled(&Value::String(gymnasium.make.clone()), name, &make_at) {
+            gymnasium.make = make;
+        }
+        gymnasium.kwargs.extend(task.kwargs.clone());
         let mut filled = Map::new();
-        for (key, value) in kwargs {
+        for (key, value) in gymnasium.kwargs {
             let steps: &[&str] = match task.kwargs.contains_key(&key) {
                 true => &["tasks", name, "kwargs", &key],
                 false => &["adapter", "gymnasium", "kwargs", &key],
             };
-            match task_text::fill(&value, name) {
-                Ok(value) => drop(filled.insert(key, value)),
-                Err(unknown) => {
-                    let node = self.document.locate(self.document.root(), steps);
-                    let message = format!("`{unknown}` is not known here");
-                    let problem = self.document.error_within(node, &unknown, message);
-                    self.found.push(problem.help("only `${{ task.name }}` can be used in `kwargs`"));
-                }
+            if let Some(value) = self.filled(&value, name, steps) {
+                filled.insert(key, value);
             }
         }
-        filled
+        Gymnasium { kwargs: filled, ..gymnasium }
+    }
+
+    /// A value with `${{ task.name }}` filled in; what else it may name is refused.
+    fn filled(&mut self, value: &Value, name: &str, steps: &[&str]) -> Option<Value> {
+        match task_text::fill(value, name) {
+            Ok(value) => Some(value),
+            Err(unknown) => {
+                let node = self.document.locate(self.document.root(), steps);
+                let problem = self.document.error_within(node, &unknown, format!("`{unknown}` is not known here"));
+                self.found.push(problem.help("only `${{ task.name }}` can be used in `make` and `kwargs`"));
+                None
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! keys as it goes; `family` and `plan` check what the words mean. It reads files below the pipeline's root and nothing
 //! else: no network, no environment variables.
 
+mod adapter;
 mod build;
 pub(crate) mod decode;
 mod diagnostic;
@@ -17,6 +18,7 @@ mod resources;
 pub mod schema;
 pub mod simulation;
 pub(crate) mod suggest;
+pub mod summary;
 mod task_text;
 mod tree;
 mod units;

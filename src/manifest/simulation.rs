@@ -24,6 +24,9 @@ pub struct Simulation {
     pub action: Action,
     /// When an episode counts as a success.
     pub success: Success,
+    /// What an episode is worth between nothing and all, next to success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
     /// What a repeated episode promises.
     pub determinism: Determinism,
     /// Steps after which an episode ends.
@@ -58,6 +61,68 @@ pub struct Observation {
     /// Images by the name the miner reads them under.
     #[serde(default)]
     pub cameras: BTreeMap<String, Camera>,
+    /// How many numbers the `state` has, checked when the environment is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// How images are drawn; pixels are part of the exam. None is [`Render::default`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub render: Option<Render>,
+    /// How images may travel to a miner, the best first. A miner gets the first one that its `/health` says it accepts, and
+    /// lists when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encodings: Vec<ImageEncoding>,
+}
+
+/// How images are drawn. The default is cheap: at the sizes that policies look at, the rest costs more than it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Render {
+    /// Pixels along a side of the map that shadows are made of; 0 for no shadows.
+    #[serde(default)]
+    #[schemars(range(max = 8192))]
+    pub shadows: u32,
+    /// Samples of a pixel that edges are smoothed with; 0 for none.
+    #[serde(default)]
+    #[schemars(range(max = 16))]
+    pub msaa: u32,
+    /// Whether surfaces mirror what is around them.
+    #[serde(default)]
+    pub reflections: bool,
+    /// Cells along the longest side of a mesh that its corners are merged in; 0 leaves meshes as they are.
+    #[serde(default = "mesh_cells")]
+    #[schemars(range(max = 4096))]
+    pub mesh_cells: u32,
+}
+
+impl Default for Render {
+    fn default() -> Self {
+        Self { shadows: 0, msaa: 0, reflections: false, mesh_cells: mesh_cells() }
+    }
+}
+
+fn mesh_cells() -> u32 {
+    24
+}
+
+/// How images travel to a miner. All of them carry the same pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageEncoding {
+    /// Lists of rows of pixels of three numbers.
+    #[default]
+    List,
+    /// The raw bytes, in Base64.
+    Base64,
+    /// A PNG file, in Base64.
+    Png,
+}
+
+impl Observation {
+    /// How images travel to a miner that accepts these encodings, next to lists.
+    pub fn encoding(&self, accepted: &[ImageEncoding]) -> ImageEncoding {
+        let is_fine = |encoding: &&ImageEncoding| **encoding == ImageEncoding::List || accepted.contains(encoding);
+        self.encodings.iter().find(is_fine).copied().unwrap_or_default()
+    }
 }
 
 /// A part of the observation.
@@ -152,6 +217,28 @@ pub enum SuccessRule {
     RewardAtLeast(f64),
     /// The episode reaches its last step without being terminated.
     Survive,
+    /// An expression over the summary of the episode that has ended is true.
+    Expression(String),
+}
+
+/// What an episode is worth: 0 at `min` and below, 1 at `max` and above, linear between them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// What is measured.
+    pub from: ScoreSource,
+    /// Worth nothing.
+    pub min: f64,
+    /// Worth all.
+    pub max: f64,
+}
+
+/// What of an episode is measured for its score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreSource {
+    /// The sum of its rewards.
+    Return,
 }
 
 /// At which steps success is looked for.

@@ -111,12 +111,15 @@ impl Client {
 
     /// Ask for `/health`: wakes the endpoint up and opens a connection. Whatever it answers will do, unless it says that it
     /// is not ready yet: then it is asked again.
-    pub(super) async fn wake(&self, endpoint: &Endpoint) -> Result<(), Fault> {
+    pub(super) async fn wake(&self, endpoint: &Endpoint) -> Result<Bytes, Fault> {
         let call = async {
-            while NOT_READY.contains(&self.health_status(endpoint).await?) {
+            loop {
+                let (status, body) = self.health_answer(endpoint).await?;
+                if !NOT_READY.contains(&status) {
+                    return Ok(body);
+                }
                 sleep(READY_AGAIN).await;
             }
-            Ok(())
         };
         match tokio::time::timeout(self.0.limits.warm_up, call).await {
             Ok(result) => result.map_err(Broken::into_fault),
@@ -124,7 +127,7 @@ impl Client {
         }
     }
 
-    async fn health_status(&self, endpoint: &Endpoint) -> Result<StatusCode, Broken> {
+    async fn health_answer(&self, endpoint: &Endpoint) -> Result<(StatusCode, Bytes), Broken> {
         if let Some(line) = self.0.idle.take(&endpoint.origin).await {
             match self.ask_health(endpoint, line).await {
                 Err(Broken::Closed(_)) => {}
@@ -134,14 +137,18 @@ impl Client {
         self.ask_health(endpoint, self.dial(endpoint).await?).await
     }
 
-    async fn ask_health(&self, endpoint: &Endpoint, mut line: Line) -> Result<StatusCode, Broken> {
+    async fn ask_health(&self, endpoint: &Endpoint, mut line: Line) -> Result<(StatusCode, Bytes), Broken> {
         let request = request(Method::GET, &endpoint.targets.health, &endpoint.targets.host, Bytes::new());
         let mut response = line.send(request).await.map_err(Broken::before_answer)?;
-        // Read to the end, within bounds, so that the connection can be used again.
-        if read(&mut line, &mut response, self.0.limits.answer).await.is_ok() {
-            self.0.idle.put(&endpoint.origin, line).await;
-        }
-        Ok(response.status())
+        // Read to the end, within bounds, so that the connection can be used again. An answer that breaks those says nothing.
+        let body = match read(&mut line, &mut response, self.0.limits.answer).await {
+            Ok(body) => {
+                self.0.idle.put(&endpoint.origin, line).await;
+                body
+            }
+            Err(_) => Bytes::new(),
+        };
+        Ok((response.status(), body))
     }
 
     /// Send a call and wait for its whole answer.

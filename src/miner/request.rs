@@ -1,11 +1,14 @@
 //! What a miner is sent: bodies written straight to JSON text. Pure.
 
-use std::{collections::BTreeMap, io::Write, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::cycle::EnvironmentId;
+use crate::manifest::simulation::ImageEncoding;
+
+use super::image::Image;
 
 /// Body of `/reset`. It holds all a miner is told of an episode, and nothing that changes with its seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,15 +46,8 @@ pub struct Frame {
     pub observation: Vec<f64>,
     /// Images by name.
     pub images: BTreeMap<String, Image>,
-}
-
-/// An RGB image of 8 bits, rows from top to bottom.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Image {
-    /// Pixels in a row.
-    pub width: usize,
-    /// `height * width * 3` bytes.
-    pub rgb: Vec<u8>,
+    /// How the images travel.
+    pub encoding: ImageEncoding,
 }
 
 impl Frame {
@@ -75,7 +71,7 @@ impl Frame {
                 }
                 text.extend_from_slice(serde_json::Value::from(name.as_str()).to_string().as_bytes());
                 text.push(b':');
-                write_image(&mut text, image);
+                image.write(self.encoding, &mut text);
             }
             text.push(b'}');
         }
@@ -90,41 +86,6 @@ fn write_number(text: &mut Vec<u8>, number: f64) {
     let _ = serde_json::to_writer(text, &number);
 }
 
-/// Decimal texts of all bytes, each with a comma in front: an image is mostly copies of these.
-static BYTES: LazyLock<Vec<([u8; 4], usize)>> = LazyLock::new(|| {
-    (0..=255u8)
-        .map(|byte| {
-            let mut text = [0; 4];
-            let mut rest = &mut text[..];
-            // Four bytes hold a comma and any number below 256.
-            let _ = write!(rest, ",{byte}");
-            let length = 4 - rest.len();
-            (text, length)
-        })
-        .collect()
-});
-
-fn write_image(text: &mut Vec<u8>, image: &Image) {
-    let table = &*BYTES;
-    let number = |text: &mut Vec<u8>, byte: u8, from: usize| {
-        let (digits, length) = &table[usize::from(byte)];
-        text.extend_from_slice(&digits[from..*length]);
-    };
-    text.push(b'[');
-    for (index, row) in image.rgb.chunks_exact((image.width * 3).max(3)).enumerate() {
-        text.extend_from_slice(if index == 0 { b"[" } else { b",[" });
-        for (index, pixel) in row.chunks_exact(3).enumerate() {
-            text.extend_from_slice(if index == 0 { b"[" } else { b",[" });
-            number(text, pixel[0], 1);
-            number(text, pixel[1], 0);
-            number(text, pixel[2], 0);
-            text.push(b']');
-        }
-        text.push(b']');
-    }
-    text.push(b']');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +93,7 @@ mod tests {
     #[test]
     fn an_observation_reads_back_bit_by_bit() {
         let observation = vec![0.1 + 0.2, -0.0, 1e-300, 5.0, f64::MAX];
-        let body = Frame { observation: observation.clone(), images: BTreeMap::new() }.to_body();
+        let body = Frame { observation: observation.clone(), ..Frame::default() }.to_body();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let back: Vec<f64> = serde_json::from_value(value["observation"].clone()).unwrap();
         assert_eq!(
@@ -149,7 +110,7 @@ mod tests {
             ("corner".to_owned(), Image { width: 2, rgb: rgb.clone() }),
             ("gripper".to_owned(), Image { width: 1, rgb }),
         ]);
-        let body = Frame { observation: vec![], images }.to_body();
+        let body = Frame { images, ..Frame::default() }.to_body();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             value,

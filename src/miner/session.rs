@@ -5,9 +5,9 @@ use std::time::Duration;
 use hyper::header::HeaderValue;
 
 use crate::cycle::MinerFault;
-use crate::manifest::simulation::Action;
+use crate::manifest::simulation::{Action, ImageEncoding};
 
-use super::{Client, Endpoint, Fault, Frame, TaskConfig, action, answer, client::Call};
+use super::{Client, Endpoint, Fault, Frame, TaskConfig, action, answer, client::Call, image};
 
 /// How long a miner may take, from the last byte sent to the last byte received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +38,12 @@ pub struct Session<'a> {
 }
 
 impl Client {
-    /// Wake up an endpoint and connect to it, outside any clock.
+    /// Wake up an endpoint and connect to it, outside any clock; the encodings of images that it says it accepts.
     ///
     /// # Errors
     /// What kept it from answering; by itself no fault.
-    pub async fn health(&self, endpoint: &Endpoint) -> Result<(), Fault> {
-        self.wake(endpoint).await
+    pub async fn health(&self, endpoint: &Endpoint) -> Result<Vec<ImageEncoding>, Fault> {
+        Ok(image::accepted(&self.wake(endpoint).await?))
     }
 
     /// An episode at an endpoint. Nothing is sent yet.

@@ -18,7 +18,7 @@ pub(super) fn select(
     let name = |member: &Member| member.simulation.environment.to_string();
     let mut selected: Vec<Environment> = Vec::new();
     for pattern in patterns {
-        let matching: Vec<_> = all.iter().filter(|(_, member)| glob(&pattern.value, &name(member))).collect();
+        let matching: Vec<_> = all.iter().filter(|(_, member)| matches(&pattern.value, &name(member))).collect();
         if matching.is_empty() {
             let message = format!("no environment is called `{}`", pattern.value);
             let globs = families.iter().map(|family| format!("{}/*", family.name));
@@ -41,7 +41,8 @@ pub(super) fn select(
     selected
 }
 
-fn environment(family: &Family, member: &Member) -> Environment {
+/// An environment as a definition holds it.
+pub(crate) fn environment(family: &Family, member: &Member) -> Environment {
     Environment {
         simulation: member.simulation.clone(),
         server: Server {
@@ -61,7 +62,7 @@ fn environment(family: &Family, member: &Member) -> Environment {
 }
 
 /// Whether `text` is what `pattern` describes: `*` stands for any characters within one half of an id, `?` for one.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     // Which prefixes of the pattern describe the text so far.
     let mut reached = vec![false; pattern.len() + 1];
@@ -90,7 +91,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::glob;
+    use super::matches;
 
     #[test]
     fn stars_stay_within_one_half() {
@@ -104,9 +105,9 @@ mod tests {
             ("metaworld/p**3", "metaworld/push-v3", true),
             ("", "a/b", false),
         ] {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
         // A pattern full of stars takes no longer than its length times the text's.
-        assert!(!glob(&"*a".repeat(200), &format!("x/{}", "a".repeat(60))));
+        assert!(!matches(&"*a".repeat(200), &format!("x/{}", "a".repeat(60))));
     }
 }

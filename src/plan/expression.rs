@@ -112,7 +112,7 @@ fn end_of(text: &str) -> Option<usize> {
 }
 
 /// Every dotted name an expression uses: `stages.discover.miners`.
-pub(super) fn references(expression: &str) -> Result<Vec<String>, ExpressionError> {
+pub(crate) fn references(expression: &str) -> Result<Vec<String>, ExpressionError> {
     if expression.trim().is_empty() {
         return Err(ExpressionError::new(expression, "the expression is empty"));
     }

@@ -284,6 +284,20 @@ pub static KINDS: &[Kind] = &[
                 Absent::Default("5"),
                 "tries of an episode after faults of our own",
             ),
+            setting(
+                "keep_actions",
+                Type::String,
+                Rule::OneOf(&["nothing", "failures", "sample", "all"]),
+                Absent::Optional,
+                "which episodes keep what their miners answered, for `robo episode replay`; `nothing` when left out",
+            ),
+            setting(
+                "keep_share",
+                Type::Number,
+                Rule::Above(0.0),
+                Absent::Optional,
+                "share of the episodes that `keep_actions: sample` keeps; 0.01 when left out",
+            ),
         ],
         outputs: &[
             output("environment", Type::Environment, "the environment"),
@@ -296,7 +310,16 @@ pub static KINDS: &[Kind] = &[
     Kind {
         name: "scores/aggregate",
         doc: "turns the episodes of the stages before it into success rates with Wilson intervals",
-        settings: &[MINERS],
+        settings: &[
+            MINERS,
+            setting(
+                "measure",
+                Type::String,
+                Rule::OneOf(&["success", "score"]),
+                Absent::Optional,
+                "what of an episode makes a rate: `success` (when left out), or the `score` that every environment's manifest then has to declare",
+            ),
+        ],
         outputs: &[output("scores", Type::Scores, "success rates per miner and environment")],
         declares_outputs: false,
         purity: Purity::Pure,

@@ -40,7 +40,9 @@ pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
     retryable,
 };
+pub(crate) use environments::{environment, matches};
 pub use expand::{ExpansionError, expand};
+pub(crate) use expression::references;
 pub use expression::{ExpressionError, render, truth};
 pub use fingerprint::{Difference, Fingerprints, fingerprint};
 pub use graph::{CycleError, Graph, GraphError};

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey};
+use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep};
 use crate::manifest::simulation::Simulation;
 
 /// Body of `POST /open`: start the workers and load these environments. Sent again, it must say the same.
@@ -59,6 +59,9 @@ pub struct EpisodeOrder {
     pub hotkey: Hotkey,
     /// Where it answers: `http(s)://host:port[/prefix]`.
     pub endpoint: String,
+    /// Whether its report brings its actions.
+    #[serde(default, skip_serializing_if = "Keep::is_nothing")]
+    pub keep: Keep,
 }
 
 /// One line of the answer to `POST /episodes`.

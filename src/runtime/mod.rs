@@ -4,6 +4,7 @@
 //! one in containers. [`Servers`] keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
 //! the business of `rollout`.
 
+pub mod conformance;
 mod demo;
 pub mod docker;
 mod fault;
@@ -12,6 +13,7 @@ mod pip;
 mod process;
 pub mod python;
 mod recorded;
+pub mod replay;
 mod servers;
 
 use std::path::PathBuf;

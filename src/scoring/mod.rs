@@ -27,4 +27,4 @@ pub use pareto::{Pareto, SubsetWeighting, pareto};
 pub use relation::Rule;
 pub use table::{MAX_ENVIRONMENTS, MinerRow, Table, TableError};
 pub use weights::{AllZero, Weights, WeightsError, WeightsU16, normalise, quantise, weights};
-pub use wilson::{Interval, wilson};
+pub use wilson::{Interval, wilson, wilson_of_mean};

@@ -19,17 +19,23 @@ pub struct Interval {
 ///
 /// More successes than episodes count as all of them.
 pub fn wilson(successes: u32, episodes: u32) -> Interval {
-    if episodes == 0 {
+    wilson_of_mean(f64::from(successes.min(episodes)) / f64::from(episodes), episodes)
+}
+
+/// The same for the mean of as many values between 0 and 1. No such values vary more than zeros and ones of that mean, so
+/// the interval is at least as wide as it has to be.
+pub fn wilson_of_mean(mean: f64, values: u32) -> Interval {
+    if values == 0 {
         return Interval { low: 0.0, high: 1.0 };
     }
-    let n = f64::from(episodes);
-    let p = f64::from(successes.min(episodes)) / n;
+    let n = f64::from(values);
+    let p = mean.clamp(0.0, 1.0);
     let shrink = 1.0 + Z * Z / n;
     let centre = (p + Z * Z / (2.0 * n)) / shrink;
     let half = Z / shrink * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     // At the two extremes the interval ends at 0 and 1 exactly; rounding would leave it a hair off.
-    let low = if successes == 0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if successes >= episodes { 1.0 } else { (centre + half).min(1.0) };
+    let low = if p <= 0.0 { 0.0 } else { (centre - half).max(0.0) };
+    let high = if p >= 1.0 { 1.0 } else { (centre + half).min(1.0) };
     Interval { low, high }
 }
 

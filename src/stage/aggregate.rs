@@ -9,26 +9,40 @@ use serde_json::json;
 use super::documents::{ScoreEntry, Scores};
 use super::{Context, Error, Invocation, Output, config};
 use crate::cycle::{EnvironmentId, Episode, FailureClass, Journal, Miner, Outcome, TaskFailure};
-use crate::scoring::wilson;
+use crate::scoring::{wilson, wilson_of_mean};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
     miners: Vec<Miner>,
+    #[serde(default)]
+    measure: Measure,
+}
+
+/// What of an episode makes a miner's rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Measure {
+    /// Whether it was a success.
+    #[default]
+    Success,
+    /// What it was worth, by the score that its environment declares.
+    Score,
 }
 
 pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     let settings: Settings = invocation.settings()?;
     let episodes = context.journal.scored_episodes(context.lease.cycle).await?;
-    let scores = aggregate(settings.miners, &episodes)?;
+    let scores = aggregate(settings.miners, &episodes, settings.measure)?;
     Ok(json!({ "scores": scores }).into())
 }
 
 /// One entry per miner and environment that has episodes.
 ///
 /// # Errors
-/// When a miner has no scored episode in an environment where others have: a rate would have to be invented.
-fn aggregate(mut miners: Vec<Miner>, episodes: &[Episode]) -> Result<Scores, TaskFailure> {
+/// When a miner has no scored episode in an environment where others have, or an episode that is measured by its score
+/// has none: a rate would have to be invented.
+fn aggregate(mut miners: Vec<Miner>, episodes: &[Episode], measure: Measure) -> Result<Scores, TaskFailure> {
     if miners.is_empty() {
         return Err(config("No miners found: there is nobody to score"));
     }
@@ -51,34 +65,50 @@ fn aggregate(mut miners: Vec<Miner>, episodes: &[Episode]) -> Result<Scores, Tas
                 return Err(TaskFailure { class: FailureClass::BelowQuorum, message });
             };
             cell.sort_by_key(|episode| episode.key.seed_index);
-            entries.push(entry(miner, environment, cell));
+            entries.push(entry(miner, environment, cell, measure)?);
         }
     }
     Ok(Scores { environments: environments.into_iter().cloned().collect(), entries })
 }
 
-fn entry(miner: &Miner, environment: &EnvironmentId, episodes: &[&Episode]) -> ScoreEntry {
+fn entry(
+    miner: &Miner,
+    environment: &EnvironmentId,
+    episodes: &[&Episode],
+    measure: Measure,
+) -> Result<ScoreEntry, TaskFailure> {
     let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
     for episode in episodes {
         *outcomes.entry(episode.report.outcome.to_string()).or_default() += 1;
     }
     let count = episodes.len() as u32;
     let successes = outcomes.get(Outcome::Success.word()).copied().unwrap_or(0);
-    let interval = wilson(successes, count);
+    // Also in seed order, and only when every episode has one.
+    let worth: Option<f64> = episodes.iter().map(|episode| episode.report.score).sum();
+    let score = worth.map(|worth| worth / f64::from(count));
+    let (rate, interval) = match (measure, score) {
+        (Measure::Success, _) => (f64::from(successes) / f64::from(count), wilson(successes, count)),
+        (Measure::Score, Some(score)) => (score, wilson_of_mean(score, count)),
+        (Measure::Score, None) => {
+            let message = format!("`measure: score` needs a `score` in the manifest of `{environment}`");
+            return Err(config(message));
+        }
+    };
     // Summed in seed order: floating-point sums depend on it.
     let total: f64 = episodes.iter().map(|episode| episode.report.total_reward).sum();
-    ScoreEntry {
+    Ok(ScoreEntry {
         uid: miner.uid,
         hotkey: miner.hotkey.clone(),
         first_block: miner.first_block,
         environment: environment.clone(),
-        success_rate: f64::from(successes) / f64::from(count),
+        success_rate: rate,
         interval: [interval.low, interval.high],
         mean_return: total / f64::from(count),
+        mean_score: score,
         episodes: count,
         successes,
         outcomes,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -101,6 +131,8 @@ mod tests {
             detail: None,
             steps: 1,
             total_reward,
+            score: None,
+            actions: None,
             trajectory_hash: None,
             latency: None,
             wall_ms: 0.0,
@@ -113,7 +145,7 @@ mod tests {
         let timeout = Outcome::MinerFault(MinerFault::ActionTimeout);
         let outcomes = [Outcome::Success, timeout, Outcome::Failure, Outcome::Success];
         let episodes: Vec<_> = (0..).zip(outcomes).map(|(k, outcome)| episode(7, "a", k, outcome)).collect();
-        let scores = aggregate(vec![miner(7)], &episodes).unwrap();
+        let scores = aggregate(vec![miner(7)], &episodes, Measure::Success).unwrap();
         let [entry] = scores.entries.as_slice() else { panic!("one entry") };
         assert_eq!((entry.episodes, entry.successes, entry.success_rate), (4, 2, 0.5));
         assert_eq!(entry.outcomes["miner_fault(action_timeout)"], 1);
@@ -125,16 +157,35 @@ mod tests {
     fn faults_of_ours_are_never_scored_as_zero() {
         let lost = Outcome::InfraFault(InfraFault::ServerLost);
         let episodes = [episode(1, "a", 0, Outcome::Success), episode(1, "a", 1, lost)];
-        assert_eq!(aggregate(vec![miner(1)], &episodes).unwrap().entries[0].success_rate, 1.0);
-        let failure = aggregate(vec![miner(1), miner(2)], &episodes).unwrap_err();
+        assert_eq!(aggregate(vec![miner(1)], &episodes, Measure::Success).unwrap().entries[0].success_rate, 1.0);
+        let failure = aggregate(vec![miner(1), miner(2)], &episodes, Measure::Success).unwrap_err();
         assert_eq!(failure.class, FailureClass::BelowQuorum);
         assert!(failure.message.contains("m2"), "{failure}");
     }
 
     #[test]
+    fn partial_credit_counts_only_when_asked_for() {
+        let mut episodes = vec![episode(1, "a", 0, Outcome::Success), episode(1, "a", 1, Outcome::Failure)];
+        let unscored = aggregate(vec![miner(1)], &episodes, Measure::Success).unwrap();
+        assert!(!serde_json::to_string(&unscored).unwrap().contains("mean_score"));
+        let refused = aggregate(vec![miner(1)], &episodes, Measure::Score).unwrap_err();
+        assert_eq!((refused.class, refused.message.contains("`e/a`")), (FailureClass::Config, true));
+
+        for (episode, score) in episodes.iter_mut().zip([1.0, 0.5]) {
+            episode.report.score = Some(score);
+        }
+        let by_success = aggregate(vec![miner(1)], &episodes, Measure::Success).unwrap().entries.remove(0);
+        assert_eq!((by_success.success_rate, by_success.mean_score), (0.5, Some(0.75)));
+        assert_eq!(by_success.interval, unscored.entries[0].interval);
+        let by_score = aggregate(vec![miner(1)], &episodes, Measure::Score).unwrap().entries.remove(0);
+        assert_eq!((by_score.success_rate, by_score.successes), (0.75, 1));
+        assert!(by_score.interval[0] < 0.75 && 0.75 < by_score.interval[1]);
+    }
+
+    #[test]
     fn nobody_to_score_is_an_error() {
-        assert!(aggregate(vec![], &[]).unwrap_err().message.contains("No miners found"));
-        assert!(aggregate(vec![miner(1)], &[]).is_err());
+        assert!(aggregate(vec![], &[], Measure::Success).unwrap_err().message.contains("No miners found"));
+        assert!(aggregate(vec![miner(1)], &[], Measure::Success).is_err());
     }
 
     proptest! {
@@ -144,10 +195,10 @@ mod tests {
             let mut episodes: Vec<_> = wins.iter().enumerate().map(|(k, won)| {
                 episode((k % 3) as u16, ["a", "b"][k / 3 % 2], (k / 6) as u32, outcome(*won))
             }).collect();
-            let straight = aggregate(vec![miner(0), miner(1), miner(2)], &episodes).unwrap();
+            let straight = aggregate(vec![miner(0), miner(1), miner(2)], &episodes, Measure::Success).unwrap();
             let mut state = seed;
             episodes.sort_by_cached_key(|_| { state = state.wrapping_mul(6364136223846793005).wrapping_add(1); state });
-            let shuffled = aggregate(vec![miner(2), miner(0), miner(1)], &episodes).unwrap();
+            let shuffled = aggregate(vec![miner(2), miner(0), miner(1)], &episodes, Measure::Success).unwrap();
             prop_assert_eq!(serde_json::to_string(&straight).unwrap(), serde_json::to_string(&shuffled).unwrap());
         }
     }

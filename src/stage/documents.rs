@@ -32,12 +32,15 @@ pub struct ScoreEntry {
     pub first_block: Option<u64>,
     /// The environment.
     pub environment: EnvironmentId,
-    /// Successes by scored episodes.
+    /// Successes by scored episodes; the mean score where the aggregate measures by score.
     pub success_rate: f64,
-    /// 95 % Wilson interval of the success rate.
+    /// 95 % Wilson interval of that.
     pub interval: [f64; 2],
     /// Mean of the undiscounted returns.
     pub mean_return: f64,
+    /// Mean of the episodes' scores, where the environment declares one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_score: Option<f64>,
     /// Scored episodes.
     pub episodes: u32,
     /// Successes among them.

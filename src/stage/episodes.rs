@@ -16,7 +16,7 @@ use super::{
     shares::{self, Heard, Share},
 };
 use crate::cycle::{
-    EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Miner, Outcome,
+    EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Keep, Miner, Outcome,
     PendingEpisode, TaskFailure,
 };
 use crate::plan::Environment;
@@ -34,6 +34,43 @@ struct Settings {
     per_miner: u32,
     budget_seconds: Option<u64>,
     attempts: u32,
+    #[serde(default)]
+    keep_actions: Retention,
+    #[serde(default = "some")]
+    keep_share: f64,
+}
+
+/// Which episodes keep their actions, as the pipeline says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Retention {
+    #[default]
+    Nothing,
+    Failures,
+    Sample,
+    All,
+}
+
+/// The share of a sample that says none.
+fn some() -> f64 {
+    0.01
+}
+
+impl Settings {
+    /// Whether the episode of this id keeps its actions. A sample follows from the id, which nobody chooses: the same
+    /// episodes are kept whoever runs them, and however often.
+    fn keep(&self, episode_id: &str) -> Keep {
+        match self.keep_actions {
+            Retention::Nothing => Keep::Nothing,
+            Retention::Failures => Keep::Failures,
+            Retention::All => Keep::All,
+            Retention::Sample => {
+                let draw = episode_id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+                let is_drawn = draw.is_some_and(|draw| f64::from(draw) < self.keep_share * f64::from(u32::MAX));
+                if is_drawn { Keep::All } else { Keep::Nothing }
+            }
+        }
+    }
 }
 
 pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
@@ -166,7 +203,10 @@ impl<J: Journal> Work<'_, J> {
                     self.progress.steps = steps_before + shares.iter().map(Share::steps).sum::<u64>();
                     (self.context.watcher)(self.progress.clone());
                 }
-                Heard::Episode(episode, report) => self.record(episode, report).await?,
+                Heard::Episode(ended) => {
+                    let (episode, report) = *ended;
+                    self.record(episode, report).await?;
+                }
             }
         }
         // Not one step forward: without a limit on such rounds they would go on for ever.
@@ -205,10 +245,12 @@ impl<J: Journal> Work<'_, J> {
             let endpoint = endpoints.get(key.hotkey.as_str()).map(|endpoint| (*endpoint).clone()).ok_or_else(|| {
                 config(format!("the journal has episodes of `{}`, who is not among the miners", key.hotkey))
             })?;
+            let episode_id = salt.episode_id(&key.environment, key.seed_index, key.hotkey.as_str());
             episodes.push(EpisodeOrder {
                 order,
                 seed: salt.seed(&key.environment, key.seed_index),
-                episode_id: salt.episode_id(&key.environment, key.seed_index, key.hotkey.as_str()),
+                keep: self.settings.keep(&episode_id),
+                episode_id,
                 hotkey: key.hotkey.clone(),
                 endpoint,
             });
@@ -250,6 +292,8 @@ impl<J: Journal> Work<'_, J> {
                 detail: Some(cut.chars().take(500).collect()),
                 steps: 0,
                 total_reward: 0.0,
+                score: None,
+                actions: None,
                 trajectory_hash: None,
                 latency: None,
                 wall_ms: 0.0,
@@ -264,4 +308,27 @@ impl<J: Journal> Work<'_, J> {
 fn refused(error: rollout::Error) -> TaskFailure {
     let class = if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config };
     TaskFailure { class, message: chain(&error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_share_of_all_episodes_and_always_the_same_one() {
+        let settings = |retention: &str, share: f64| -> Settings {
+            serde_json::from_value(json!({
+                "miners": [], "episodes": 1, "environment": "a/b", "per_miner": 1, "attempts": 1,
+                "keep_actions": retention, "keep_share": share,
+            }))
+            .unwrap()
+        };
+        let salt: crate::cycle::Salt = "5a".repeat(32).parse().unwrap();
+        let ids: Vec<String> = (0..2000).map(|index| salt.episode_id(&"a/b".parse().unwrap(), index, "m")).collect();
+        let kept = |share| ids.iter().filter(|id| settings("sample", share).keep(id) == Keep::All).count();
+        assert!((150..250).contains(&kept(0.1)), "{}", kept(0.1));
+        assert_eq!((kept(0.1), kept(1.0)), (kept(0.1), 2000));
+        assert_eq!(settings("failures", 0.1).keep(&ids[0]), Keep::Failures);
+        assert_eq!(settings("nothing", 1.0).keep(&ids[0]), Keep::Nothing);
+    }
 }

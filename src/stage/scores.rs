@@ -64,6 +64,7 @@ fn check(entry: &ScoreEntry) -> Result<(), String> {
     share("success_rate", entry.success_rate)?;
     share("interval", entry.interval[0])?;
     share("interval", entry.interval[1])?;
+    share("mean_score", entry.mean_score.unwrap_or_default())?;
     if !entry.mean_return.is_finite() {
         return Err("has a `mean_return` that is not finite".into());
     }

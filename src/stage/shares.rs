@@ -30,7 +30,7 @@ pub(super) enum Heard {
     /// The simulators have gone on.
     Steps,
     /// An episode has ended.
-    Episode(PendingEpisode, EpisodeReport),
+    Episode(Box<(PendingEpisode, EpisodeReport)>),
 }
 
 /// What one server was asked for.
@@ -63,7 +63,7 @@ impl<'a> Share<'a> {
             Ok(ServerMessage::Returned { order }) => drop(self.begun.remove(&order)),
             Ok(ServerMessage::Episode { order, report }) => {
                 if let Some(episode) = self.open.remove(&order) {
-                    return Heard::Episode(episode, report);
+                    return Heard::Episode(Box::new((episode, report)));
                 }
             }
             Ok(ServerMessage::Progress { steps }) => {

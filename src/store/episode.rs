@@ -79,6 +79,7 @@ pub(super) async fn record(
         keep_attempt(connection, lease.cycle, episode).await?;
     }
     write(connection, lease.cycle, episode).await?;
+    super::actions::keep(connection, lease.cycle, episode).await?;
     Ok(Appended::Recorded)
 }
 
@@ -88,7 +89,7 @@ async fn write(connection: &mut PgConnection, cycle: CycleId, episode: &Episode)
         "update episode
          set attempt = greatest(attempt, $5), outcome = $6, reason = $7, detail = $8, steps = $9, return = $10,
              trajectory_hash = $11, latency_p50_ms = $12, latency_p95_ms = $13, latency_max_ms = $14, wall_ms = $15,
-             finished_at = clock_timestamp()
+             score = $16, finished_at = clock_timestamp()
          where cycle_id = $1 and environment = $2 and seed_index = $3 and hotkey = $4",
     )
     .bind(cycle.as_uuid())
@@ -106,6 +107,7 @@ async fn write(connection: &mut PgConnection, cycle: CycleId, episode: &Episode)
     .bind(report.latency.map(|latency| latency.p95_ms))
     .bind(report.latency.map(|latency| latency.max_ms))
     .bind(report.wall_ms)
+    .bind(report.score)
     .execute(connection)
     .await?;
     Ok(())
@@ -168,6 +170,7 @@ struct ScoredRow {
     latency_p95_ms: Option<f64>,
     latency_max_ms: Option<f64>,
     wall_ms: f64,
+    score: Option<f64>,
 }
 
 /// Episodes with a scored outcome. The order is part of the contract; the primary key gives it.
@@ -175,7 +178,7 @@ pub(super) async fn scored(pool: &PgPool, cycle: CycleId) -> Result<Vec<Episode>
     // Row by row: hundreds of thousands of them would not be wanted in memory twice.
     let rows = sqlx::query_as(
         "select environment, seed_index, hotkey, attempt, outcome, reason, detail, steps, return, trajectory_hash,
-                latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms
+                latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, score
          from episode
          where cycle_id = $1 and outcome <> 'infra_fault'
          order by environment, seed_index, hotkey",
@@ -196,6 +199,8 @@ impl ScoredRow {
             detail: self.detail,
             steps: number(self.steps)?,
             total_reward: self.r#return,
+            score: self.score,
+            actions: None,
             trajectory_hash: self.trajectory_hash,
             latency,
             wall_ms: self.wall_ms,

@@ -226,7 +226,7 @@ async fn fill(connection: &mut PgConnection, id: CycleId, new: &NewFork) -> Resu
 }
 
 /// What a fork ($1) takes over from its parent ($2) for the stages it keeps ($3), in an order that foreign keys allow.
-const COPIES: [&str; 5] = [
+const COPIES: [&str; 6] = [
     "update task
      set status = old.status, attempt = old.attempt, failed_attempts = old.failed_attempts, output = old.output,
          started_at = old.started_at, finished_at = old.finished_at
@@ -246,14 +246,19 @@ const COPIES: [&str; 5] = [
     "insert into task_event (cycle_id, stage, cell, attempt, kind, epoch, payload, at)
      select $1, stage, cell, attempt, kind, 0, payload, at from task_event where cycle_id = $2 and stage = any($3)",
     "insert into episode (cycle_id, environment, seed_index, hotkey, stage, cell, attempt, outcome, reason, detail, steps,
-                          return, trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at)
+                          return, trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at,
+                          score)
      select $1, environment, seed_index, hotkey, stage, cell, attempt, outcome, reason, detail, steps, return,
-            trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at
+            trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at, score
      from episode where cycle_id = $2 and stage = any($3)",
     "insert into episode_attempt (cycle_id, environment, seed_index, hotkey, attempt, reason, detail, steps, wall_ms, at)
      select $1, old.environment, old.seed_index, old.hotkey, old.attempt, old.reason, old.detail, old.steps,
             old.wall_ms, old.at
      from episode_attempt old join episode using (cycle_id, environment, seed_index, hotkey)
+     where cycle_id = $2 and stage = any($3)",
+    "insert into episode_actions (cycle_id, environment, seed_index, hotkey, actions)
+     select $1, old.environment, old.seed_index, old.hotkey, old.actions
+     from episode_actions old join episode using (cycle_id, environment, seed_index, hotkey)
      where cycle_id = $2 and stage = any($3)",
 ];
 

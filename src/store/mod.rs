@@ -23,6 +23,7 @@
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
 
+mod actions;
 mod admin;
 mod append;
 mod bias;

@@ -106,6 +106,8 @@ async fn play(store: &Store, lease: &robo::cycle::Lease, task: &TaskKey, hotkey:
             detail: None,
             steps: 7,
             total_reward: 0.1,
+            score: None,
+            actions: None,
             trajectory_hash: None,
             latency: None,
             wall_ms: 1.5,

@@ -123,6 +123,8 @@ pub(crate) fn episode(seed_index: u32) -> Episode {
         detail: None,
         steps: 1,
         total_reward: f64::from(seed_index),
+        score: None,
+        actions: None,
         trajectory_hash: None,
         latency: None,
         wall_ms: 1.0,

@@ -125,6 +125,7 @@ pub(crate) fn request(
                 episode_id: format!("{hotkey}-{seed}"),
                 hotkey: hotkey.parse().unwrap(),
                 endpoint: endpoint.clone(),
+                keep: robo::cycle::Keep::Nothing,
             })
             .collect(),
     }

@@ -573,6 +573,8 @@ fn lost() -> EpisodeReport {
         detail: None,
         steps: 1,
         total_reward: 0.0,
+        score: None,
+        actions: None,
         trajectory_hash: None,
         latency: None,
         wall_ms: 1.0,

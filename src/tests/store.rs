@@ -198,6 +198,8 @@ fn episode(key: &EpisodeKey, attempt: u32, outcome: Outcome) -> Episode {
         detail: None,
         steps: 500,
         total_reward: 1.5,
+        score: Some(0.75),
+        actions: None,
         trajectory_hash: Some("ab".repeat(32)),
         latency: None,
         wall_ms: 12.25,

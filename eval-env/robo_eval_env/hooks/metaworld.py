@@ -12,6 +12,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from robo_eval_env.errors import BadRequestError
+from robo_eval_env.hooks._metaworld_steps import QuickSteps, quick
 from robo_eval_env.scenes import Scene, Turn
 from robo_eval_env.specification import Simulation
 
@@ -21,8 +22,9 @@ class MetaWorldHook:
 
     packages = ("gymnasium", "metaworld", "mujoco", "numpy", "scipy")
 
-    def __init__(self) -> None:
-        """Starts without compiled models."""
+    def __init__(self, *, plain: bool = False) -> None:
+        """Starts without compiled models. Plain tasks step by MetaWorld's own code alone, for comparison."""
+        self._plain = plain
         self._compiled: dict[str, mujoco.MjModel] = {}
 
     def make(self, simulation: Simulation) -> SawyerXYZEnv:
@@ -58,7 +60,10 @@ class MetaWorldHook:
         return Scene(model=env.model, data=env.data, turn=Turn.HALF)
 
     def _compiled_once(self, name: str, task: type[SawyerXYZEnv]) -> type[SawyerXYZEnv]:
-        """Returns the task's class, changed to copy a compiled model: compiling takes most of the making."""
+        """Returns the task's class, changed to copy a compiled model, which takes most of the making.
+
+        Unless it is to be plain, it also steps quicker.
+        """
 
         def initialize(env: SawyerXYZEnv) -> tuple[mujoco.MjModel, mujoco.MjData]:
             if name not in self._compiled:
@@ -66,7 +71,10 @@ class MetaWorldHook:
             model = copy.copy(self._compiled[name])
             return model, mujoco.MjData(model)
 
-        return type(task.__name__, (task,), {"_initialize_simulation": initialize, "__module__": task.__module__})
+        own = {"_initialize_simulation": initialize, "__module__": task.__module__}
+        if self._plain:
+            return type(task.__name__, (task,), own)
+        return type(task.__name__, (QuickSteps, task), own | quick(task))
 
 
 def hook() -> MetaWorldHook:

@@ -1,0 +1,233 @@
+//! `robo env`: list environments, check their manifests, prepare their simulators, and try whether they keep their word.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::{
+    db, env_test,
+    exit::{Exit, Failure, Result},
+    lint,
+    render::{self, Format},
+    report,
+};
+use crate::config::{self, DataDir};
+use crate::manifest::{self, Diagnostics, Family, Member, simulation::SuccessRule};
+use crate::plan;
+use crate::runtime::python::Environments;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List the environments of environments/
+    #[command(
+        after_help = "Examples:\n  robo env ls\n  robo env ls 'dm_control/*' metaworld\n  robo env ls --format json | jq -r '.environments[].environment'"
+    )]
+    Ls(Selection),
+    /// Check environment manifests without running anything
+    #[command(after_help = "Examples:\n  robo env lint\n  robo env lint environments/gymnasium.yaml")]
+    Lint(LintArgs),
+    /// Prepare the Python environments that simulate, so that the first cycle need not
+    #[command(
+        after_help = "Examples:\n  robo env build\n  robo env build metaworld gymnasium\n\nFamilies with the same requirements lock share one. Container images are made by `robo build-eval-env`."
+    )]
+    Build(BuildArgs),
+    /// Try what manifests promise: spaces, determinism, seeds; and measure the speed
+    #[command(
+        after_help = "Examples:\n  robo env test gymnasium\n  robo env test 'metaworld-all/*' --steps 20 --format json\n\nEvery environment plays the same seed and actions in a fresh process, in it again after other episodes, and in a second process between others. The exit code is 1 when anything is wrong."
+    )]
+    Test(env_test::Args),
+}
+
+/// Which environments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Selection {
+    /// Families, ids, or globs such as `metaworld/*` [default: all]
+    pub(super) patterns: Vec<String>,
+
+    /// Directory that holds environments/ [default: the current one, or the nearest above it]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct LintArgs {
+    /// Manifests, or directories of them [default: environments]
+    paths: Vec<PathBuf>,
+
+    /// For people or for programs
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct BuildArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    #[command(flatten)]
+    data: DataDir,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    match args.verb {
+        Verb::Ls(selection) => list(&selection),
+        Verb::Lint(args) => {
+            let paths = if args.paths.is_empty() { vec![PathBuf::from("environments")] } else { args.paths };
+            lint::run(lint::Args { paths, format: args.format }).await
+        }
+        Verb::Build(args) => build(&args).await,
+        Verb::Test(args) => env_test::run(args).await,
+    }
+}
+
+/// What a selection names: the root its paths start from, and families with the members that were asked for.
+pub(super) struct Selected {
+    pub(super) root: PathBuf,
+    pub(super) families: Vec<Family>,
+}
+
+impl Selection {
+    /// Read the manifests and keep what is asked for.
+    ///
+    /// # Errors
+    /// When a manifest is wrong, or a pattern names nothing.
+    pub(super) fn resolve(&self) -> Result<Selected> {
+        let wrong = |found: String| Failure::new(Exit::Usage, anyhow::anyhow!(found));
+        let beside = self.root.clone().unwrap_or_default().join("pipeline.yaml");
+        let root = manifest::root_of(&beside).map_err(|problem| wrong(Diagnostics::from(problem).to_string()))?;
+        let mut found = Diagnostics::default();
+        let mut families = manifest::load_all(&root, &mut found);
+        if found.has_errors() {
+            return Err(wrong(found.to_string()));
+        }
+        let named = |member: &Member, pattern: &String| {
+            let pattern = if pattern.contains('/') { pattern.clone() } else { format!("{pattern}/*") };
+            plan::matches(&pattern, member.simulation.environment.as_str())
+        };
+        for pattern in &self.patterns {
+            if !families.iter().flat_map(|family| &family.members).any(|member| named(member, pattern)) {
+                let error = anyhow::anyhow!("no environment is called `{pattern}`");
+                return Err(Failure::new(Exit::Usage, error).hint("`robo env ls` lists them"));
+            }
+        }
+        for family in &mut families {
+            let is_wanted = |member: &Member| self.patterns.iter().any(|pattern| named(member, pattern));
+            family.members.retain(|member| self.patterns.is_empty() || is_wanted(member));
+        }
+        families.retain(|family| !family.members.is_empty());
+        Ok(Selected { root, families })
+    }
+}
+
+fn list(selection: &Selection) -> Result {
+    let selected = selection.resolve()?;
+    let members = selected.families.iter().flat_map(|family| family.members.iter().map(move |member| (family, member)));
+    if selection.format == Format::Json {
+        let all: Vec<Value> = members.map(|(family, member)| document(family, member)).collect();
+        render::json(&json!({ "environments": all }));
+        return Ok(Exit::Ok);
+    }
+    let header = ["environment", "steps", "sees", "acts", "success", "score", "lock"];
+    let mut table = report::plain(header.map(str::to_owned));
+    for (family, member) in members {
+        table.add_row(row(family, member));
+    }
+    render::line(table.to_string());
+    Ok(Exit::Ok)
+}
+
+fn document(family: &Family, member: &Member) -> Value {
+    json!({
+        "environment": member.simulation.environment,
+        "simulation": member.simulation,
+        "requirements": family.build.requirements,
+        "build_digest": family.build.digest,
+        "image": family.image,
+        "action_timeout_ms": member.action_timeout_ms,
+        "reset_timeout_ms": member.reset_timeout_ms,
+    })
+}
+
+fn row(family: &Family, member: &Member) -> [String; 7] {
+    let simulation = &member.simulation;
+    let mut sees: Vec<String> = match (simulation.observation.size, simulation.observation.state.is_empty()) {
+        (_, true) => Vec::new(),
+        (Some(size), false) => vec![format!("{size} numbers")],
+        (None, false) => vec!["numbers".to_owned()],
+    };
+    let cameras = simulation.observation.cameras.iter();
+    sees.extend(cameras.map(|(name, camera)| format!("{name} {}x{}", camera.width, camera.height)));
+    let success = match &simulation.success.rule {
+        SuccessRule::Info(key) => format!("info {key}"),
+        SuccessRule::ReturnAtLeast(least) => format!("return >= {least}"),
+        SuccessRule::RewardAtLeast(least) => format!("reward >= {least}"),
+        SuccessRule::Survive => "survive".to_owned(),
+        SuccessRule::Expression(expression) => expression.clone(),
+    };
+    let score = simulation.score.map_or("-".to_owned(), |score| format!("return {} to {}", score.min, score.max));
+    let lock = Path::new(&family.build.requirements).file_name().unwrap_or_default();
+    [
+        simulation.environment.to_string(),
+        simulation.max_steps.to_string(),
+        sees.join(", "),
+        simulation.action.size.to_string(),
+        success,
+        score,
+        lock.to_string_lossy().into_owned(),
+    ]
+}
+
+async fn build(args: &BuildArgs) -> Result {
+    let selected = args.selection.resolve()?;
+    let environments =
+        Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
+    let mut built: Vec<(String, Vec<String>, String, PathBuf)> = Vec::new();
+    for family in &selected.families {
+        let lock = &family.build.requirements;
+        if let Some((_, families, ..)) = built.iter_mut().find(|(known, ..)| known == lock) {
+            families.push(family.name.clone());
+            continue;
+        }
+        let environment = prepare(&environments, &selected.root.join(lock)).await?;
+        built.push((lock.clone(), vec![family.name.clone()], environment.version, environment.python));
+    }
+    if args.selection.format == Format::Json {
+        let all: Vec<Value> = built
+            .iter()
+            .map(|(lock, families, version, python)| {
+                json!({ "requirements": lock, "families": families, "version": version, "python": python })
+            })
+            .collect();
+        render::json(&json!({ "built": all }));
+        return Ok(Exit::Ok);
+    }
+    let mut table = report::plain(["lock", "families", "Python", "interpreter"].map(str::to_owned));
+    for (lock, families, version, python) in built {
+        table.add_row([lock, families.join(", "), version, python.display().to_string()]);
+    }
+    render::line(table.to_string());
+    Ok(Exit::Ok)
+}
+
+/// The Python environment of a lock.
+pub(super) async fn prepare(environments: &Environments, lock: &Path) -> Result<crate::runtime::python::Environment> {
+    environments.prepare(lock).await.map_err(|error| {
+        let remedy = error.remedy();
+        let failure = Failure::new(Exit::Failed, error);
+        match remedy {
+            Some(remedy) => failure.hint(remedy),
+            None => failure,
+        }
+    })
+}
