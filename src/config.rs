@@ -42,9 +42,14 @@ pub struct Database {
 /// Where environment servers run.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Place {
-    /// Where environment servers run: as processes of this machine, or in containers
+    /// Where environment servers run: as processes of this machine, in containers, or only those that run already
     #[arg(long, env = "ROBO_BACKEND_RUNTIME", value_enum, default_value_t)]
     pub runtime: RuntimeKind,
+
+    /// Environment server that runs already and plays this family, wherever the others run: `metaworld=https://gpu-1:8700`. May
+    /// be repeated, also for one family. Its token is the secret `ENV_SERVER_TOKEN_<FAMILY>`
+    #[arg(long = "env-server", env = "ROBO_BACKEND_ENV_SERVERS", value_name = "FAMILY=URL", value_delimiter = ',')]
+    pub env_servers: Vec<String>,
 
     #[command(flatten)]
     pub engines: Engines,
@@ -63,6 +68,7 @@ impl Default for Place {
     fn default() -> Self {
         Self {
             runtime: RuntimeKind::Process,
+            env_servers: Vec::new(),
             engines: Engines::default(),
             eval_image: EVAL_IMAGE.into(),
             eval_mem_limit: 8 << 30,
@@ -99,6 +105,8 @@ pub enum RuntimeKind {
     Process,
     /// Containers on Docker engines.
     Docker,
+    /// Servers that run already.
+    Url,
 }
 
 /// The image of families that name none, when nobody says otherwise.

@@ -1,11 +1,12 @@
-//! Where the environment servers of this process run, as its operator has chosen. One for all cycles, which share its hosts.
+//! Where the environment servers of this process run, as its operator has chosen. One for all cycles, which share its hosts
+//! and the servers that run already.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
-use crate::config::{Place, RuntimeKind};
+use crate::config::{self, Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
 use crate::runtime::{
-    Error, Process, Runtime,
+    Error, Named, Process, Runtime, ServerSpec, Url,
     docker::{Defaults, Docker, HostSpec, Hosts, Once},
 };
 
@@ -15,19 +16,53 @@ pub struct Machine {
     data_dir: PathBuf,
     kind: RuntimeKind,
     hosts: Arc<Hosts>,
+    servers: Arc<Named>,
     defaults: Defaults,
+}
+
+/// What an operator has described wrongly.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misdescribed {
+    /// The address of a Docker host.
+    #[error("no Docker host: {0}")]
+    Host(String),
+    /// A server that runs already.
+    #[error("no environment server: {0}")]
+    Server(String),
+}
+
+impl Misdescribed {
+    /// How it is written.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Host(_) => "write --docker-host (or ROBO_BACKEND_DOCKER_HOSTS, with commas) as `ssh://robo@gpu-1=4`",
+            Self::Server(_) => {
+                "write --env-server (or ROBO_BACKEND_ENV_SERVERS, with commas) as `metaworld=https://gpu-1:8700`"
+            }
+        }
+    }
 }
 
 impl Machine {
     /// The machine as an operator has described it. Nothing is started or asked yet.
     ///
     /// # Errors
-    /// What is wrong with the address of a host.
-    pub fn new(data_dir: PathBuf, place: &Place) -> Result<Self, String> {
-        let hosts: Vec<HostSpec> =
-            place.engines.hosts().iter().map(|host| host.parse()).collect::<Result<_, String>>()?;
+    /// What is wrong with the address of a host or a server.
+    pub fn new(data_dir: PathBuf, place: &Place) -> Result<Self, Misdescribed> {
+        let hosts: Vec<HostSpec> = place
+            .engines
+            .hosts()
+            .iter()
+            .map(|host| host.parse())
+            .collect::<Result<_, String>>()
+            .map_err(Misdescribed::Host)?;
+        let servers = servers(place)?;
+        if place.runtime == RuntimeKind::Url && servers.is_empty() {
+            return Err(Misdescribed::Server("`--runtime url` needs at least one server that runs".to_owned()));
+        }
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
-        Ok(Self { data_dir, kind: place.runtime, hosts: Arc::new(Hosts::new(&hosts)), defaults })
+        let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
+        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults })
     }
 
     /// Where a cycle's environment servers run.
@@ -35,11 +70,16 @@ impl Machine {
     /// # Errors
     /// [`Error::Executable`].
     pub(super) fn runtime(&self, progress: Progress, ledger: Arc<dyn Ledger>) -> Result<Arc<dyn Runtime>, Error> {
-        Ok(match self.kind {
+        let started: Option<Arc<dyn Runtime>> = match self.kind {
             RuntimeKind::Process => {
-                Arc::new(Process::with_defaults(self.data_dir.clone(), progress)?.with_ledger(ledger))
+                Some(Arc::new(Process::with_defaults(self.data_dir.clone(), progress)?.with_ledger(ledger)))
             }
-            RuntimeKind::Docker => Arc::new(self.docker(ledger)),
+            RuntimeKind::Docker => Some(Arc::new(self.docker(ledger))),
+            RuntimeKind::Url => None,
+        };
+        Ok(match started {
+            Some(started) if self.servers.is_empty() => started,
+            started => Arc::new(Url::new(Arc::clone(&self.servers), started)),
         })
     }
 
@@ -51,4 +91,23 @@ impl Machine {
     fn docker(&self, ledger: Arc<dyn Ledger>) -> Docker {
         Docker::new(Arc::clone(&self.hosts), self.defaults.clone()).with_ledger(ledger)
     }
+}
+
+/// The servers that run already, with their tokens.
+fn servers(place: &Place) -> Result<Named, Misdescribed> {
+    let servers: Vec<ServerSpec> = place
+        .env_servers
+        .iter()
+        .map(|server| server.parse())
+        .collect::<Result<_, String>>()
+        .map_err(Misdescribed::Server)?;
+    let mut tokens = HashMap::new();
+    for family in servers.iter().map(|server| &server.family) {
+        let name = ServerSpec::secret(family);
+        let unreadable = |error| Misdescribed::Server(format!("the secret `{name}` cannot be read: {error}"));
+        if let Some(token) = config::secret(&name).map_err(unreadable)? {
+            tokens.insert(family.clone(), token);
+        }
+    }
+    Ok(Named::new(servers, tokens))
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(args: Args) -> Result {
         let order = Build {
             tag: tag.clone(),
             base: args.base.clone(),
-            parts: families.iter().map(|family| part(family, &root)).collect(),
+            parts: families.iter().filter_map(|family| part(family, &root)).collect(),
             program: std::env::current_exe()?,
             index: config::chosen_package_index(),
         };
@@ -96,6 +96,12 @@ fn images(args: &Args, root: &Path) -> Result<Vec<(String, Vec<Family>)>> {
         return Err(Failure::new(Exit::Usage, anyhow::anyhow!("there is no environment family `{unknown}`"))
             .hint(format!("there are: {}", known.join(", "))));
     }
+    if let Some(foreign) = families.iter().find(|family| family.build.is_none() && args.families.contains(&family.name))
+    {
+        let error = anyhow::anyhow!("`{}` is made by others (`protocol: affinetes`)", foreign.name);
+        return Err(Failure::new(Exit::Usage, error).hint("its image is taken as it is: docker pull, docker load"));
+    }
+    families.retain(|family| family.build.is_some());
     if !args.families.is_empty() {
         families.retain(|family| args.families.contains(&family.name));
     }
@@ -117,11 +123,13 @@ fn images(args: &Args, root: &Path) -> Result<Vec<(String, Vec<Family>)>> {
     Ok(images)
 }
 
-fn part(family: &Family, root: &Path) -> Part {
-    Part {
+/// None for a family that others have made.
+fn part(family: &Family, root: &Path) -> Option<Part> {
+    let build = family.build.as_ref()?;
+    Some(Part {
         family: family.name.clone(),
-        context: root.join(&family.build.context),
-        requirements: root.join(&family.build.requirements),
-        digest: family.build.digest.clone(),
-    }
+        context: root.join(&build.context),
+        requirements: root.join(&build.requirements),
+        digest: build.digest.clone(),
+    })
 }

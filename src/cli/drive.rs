@@ -91,8 +91,8 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
 /// The machine as its operator describes it.
 pub(super) fn machine(data_dir: PathBuf, place: &Place) -> Result<Machine> {
     Machine::new(data_dir, place).map_err(|problem| {
-        Failure::new(Exit::Usage, anyhow::anyhow!("no Docker host: {problem}"))
-            .hint("write --docker-host (or ROBO_BACKEND_DOCKER_HOSTS, with commas) as `ssh://robo@gpu-1=4`")
+        let remedy = problem.remedy();
+        Failure::new(Exit::Usage, problem).hint(remedy)
     })
 }
 

@@ -13,7 +13,10 @@ use super::{
     report,
 };
 use crate::config::{self, DataDir};
-use crate::manifest::{self, Diagnostics, Family, Member, simulation::SuccessRule};
+use crate::manifest::{
+    self, Diagnostics, Family, Member,
+    simulation::{Adapter, ScoreSource, Simulator, SuccessRule},
+};
 use crate::plan;
 use crate::runtime::python::Environments;
 
@@ -151,8 +154,9 @@ fn document(family: &Family, member: &Member) -> Value {
     json!({
         "environment": member.simulation.environment,
         "simulation": member.simulation,
-        "requirements": family.build.requirements,
-        "build_digest": family.build.digest,
+        "protocol": family.protocol,
+        "requirements": family.build.as_ref().map(|build| &build.requirements),
+        "build_digest": family.build.as_ref().map(|build| &build.digest),
         "image": family.image,
         "action_timeout_ms": member.action_timeout_ms,
         "reset_timeout_ms": member.reset_timeout_ms,
@@ -161,31 +165,47 @@ fn document(family: &Family, member: &Member) -> Value {
 
 fn row(family: &Family, member: &Member) -> [String; 7] {
     let simulation = &member.simulation;
-    let mut sees: Vec<String> = match (simulation.observation.size, simulation.observation.state.is_empty()) {
+    let [sees, acts, success] = match &simulation.simulator {
+        Simulator::Gymnasium(adapter) => [sees(adapter), adapter.action.size.to_string(), success(adapter)],
+        Simulator::Affinetes(call) => {
+            let sees = if call.use_images { "as its server says, with images" } else { "as its server says" };
+            [sees.to_owned(), "as its server says".to_owned(), "as its server says".to_owned()]
+        }
+    };
+    let score = simulation.score.map_or("-".to_owned(), |score| {
+        let from = match score.from {
+            ScoreSource::Return => "return",
+            ScoreSource::Score => "its score,",
+        };
+        format!("{from} {} to {}", score.min, score.max)
+    });
+    let lock = match &family.build {
+        Some(build) => Path::new(&build.requirements).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        None => format!("none ({}: seeds shown, no replay)", family.protocol),
+    };
+    [simulation.environment.to_string(), simulation.max_steps.to_string(), sees, acts, success, score, lock]
+}
+
+fn sees(adapter: &Adapter) -> String {
+    let observation = &adapter.observation;
+    let mut sees: Vec<String> = match (observation.size, observation.state.is_empty()) {
         (_, true) => Vec::new(),
         (Some(size), false) => vec![format!("{size} numbers")],
         (None, false) => vec!["numbers".to_owned()],
     };
-    let cameras = simulation.observation.cameras.iter();
+    let cameras = observation.cameras.iter();
     sees.extend(cameras.map(|(name, camera)| format!("{name} {}x{}", camera.width, camera.height)));
-    let success = match &simulation.success.rule {
+    sees.join(", ")
+}
+
+fn success(adapter: &Adapter) -> String {
+    match &adapter.success.rule {
         SuccessRule::Info(key) => format!("info {key}"),
         SuccessRule::ReturnAtLeast(least) => format!("return >= {least}"),
         SuccessRule::RewardAtLeast(least) => format!("reward >= {least}"),
         SuccessRule::Survive => "survive".to_owned(),
         SuccessRule::Expression(expression) => expression.clone(),
-    };
-    let score = simulation.score.map_or("-".to_owned(), |score| format!("return {} to {}", score.min, score.max));
-    let lock = Path::new(&family.build.requirements).file_name().unwrap_or_default();
-    [
-        simulation.environment.to_string(),
-        simulation.max_steps.to_string(),
-        sees.join(", "),
-        simulation.action.size.to_string(),
-        success,
-        score,
-        lock.to_string_lossy().into_owned(),
-    ]
+    }
 }
 
 async fn build(args: &BuildArgs) -> Result {
@@ -194,7 +214,10 @@ async fn build(args: &BuildArgs) -> Result {
         Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
     let mut built: Vec<(String, Vec<String>, String, PathBuf)> = Vec::new();
     for family in &selected.families {
-        let lock = &family.build.requirements;
+        let Some(manifest::Build { requirements: lock, .. }) = &family.build else {
+            render::note(format!("{}: nothing to prepare, it is simulated by a server of others", family.name));
+            continue;
+        };
         if let Some((_, families, ..)) = built.iter_mut().find(|(known, ..)| known == lock) {
             families.push(family.name.clone());
             continue;

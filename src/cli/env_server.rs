@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::Context;
+
 use crate::envserver::{Config, Python, Server};
+use crate::manifest;
 
 use super::{
     demo_miner::{duration, listen},
@@ -20,6 +23,11 @@ pub(super) struct Args {
     /// Directory that holds the package `robo_eval_env`
     #[arg(long, value_name = "DIR")]
     package: PathBuf,
+
+    /// Requirements lock that the interpreter was installed from: with it the server can say what it simulates with, which
+    /// `--env-server` asks
+    #[arg(long, value_name = "LOCK")]
+    requirements: Option<PathBuf>,
 
     /// Address to listen on; port 0 takes a free one. The first line of output says which: {"listening": "HOST:PORT"}
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
@@ -49,8 +57,12 @@ pub(super) async fn run(args: Args) -> Result {
         let error = anyhow::anyhow!("the token is empty");
         return Err(Failure::new(Exit::Usage, error).hint("set ROBO_ENV_SERVER_TOKEN to a random word"));
     }
+    let digest = args.requirements.as_ref().map(|lock| {
+        manifest::build_digest(&args.package, lock).with_context(|| format!("cannot read `{}`", lock.display()))
+    });
+    let digest = digest.transpose()?;
     let python = Python { interpreter: args.python, package: args.package };
-    let server = Server::new(Config { python, token: args.token, worker_timeout: args.worker_timeout })?;
+    let server = Server::new(Config { python, token: args.token, worker_timeout: args.worker_timeout, digest })?;
     let listener = listen(args.listen).await?;
     let end = args.lifetime.watch()?;
     render::line(serde_json::json!({ "listening": listener.local_addr()?.to_string() }).to_string());

@@ -11,7 +11,7 @@ use super::{
     report,
 };
 use crate::config::{self, DataDir};
-use crate::manifest::{Family, simulation::Simulation};
+use crate::manifest::{Build, Family, simulation::Simulation};
 use crate::runtime::{
     conformance::{self, Depth, Finding},
     python::Environments,
@@ -46,12 +46,20 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let selected = args.selection.resolve()?;
-    let count: usize = selected.families.iter().map(|family| family.members.len()).sum();
+    let (families, foreign): (Vec<&Family>, Vec<&Family>) =
+        selected.families.iter().partition(|family| family.build.is_some());
+    for family in &foreign {
+        render::note(format!(
+            "{}: not tried, it is simulated by a server of others (`protocol: affinetes`)",
+            family.name
+        ));
+    }
+    let count: usize = families.iter().map(|family| family.members.len()).sum();
     let depth = if args.skip_determinism { Depth::Quick } else { Depth::Full };
     let mut findings = Vec::with_capacity(count);
-    for family in &selected.families {
-        let python = interpreter(&args, family, &selected.root).await?;
-        let package = selected.root.join(&family.build.context);
+    for (family, build) in families.into_iter().filter_map(|family| Some((family, family.build.as_ref()?))) {
+        let python = interpreter(&args, build, &selected.root).await?;
+        let package = selected.root.join(&build.context);
         let simulations: Vec<&Simulation> = family.members.iter().map(|member| &member.simulation).collect();
         for batch in simulations.chunks(BATCH) {
             findings.extend(conformance::examine(&python, &package, batch, (args.steps, depth)).await?);
@@ -66,13 +74,13 @@ pub(super) async fn run(args: Args) -> Result {
     Ok(if is_well { Exit::Ok } else { Exit::Failed })
 }
 
-async fn interpreter(args: &Args, family: &Family, root: &std::path::Path) -> Result<PathBuf> {
+async fn interpreter(args: &Args, build: &Build, root: &std::path::Path) -> Result<PathBuf> {
     if let Some(python) = &args.python {
         return Ok(python.clone());
     }
     let environments =
         Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
-    Ok(env::prepare(&environments, &root.join(&family.build.requirements)).await?.python)
+    Ok(env::prepare(&environments, &root.join(&build.requirements)).await?.python)
 }
 
 fn show(findings: &[Finding]) {

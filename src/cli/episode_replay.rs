@@ -9,7 +9,7 @@ use super::{
     desk::Desk,
     env,
     episode::{Found, Which},
-    episode_run::film_path,
+    episode_run::{self, film_path},
     exit::{Exit, Failure, Result},
     render::{self, Format},
 };
@@ -56,22 +56,23 @@ impl Args {
 pub(super) async fn run(desk: &Desk, args: Args) -> Result {
     let found = args.which.find(desk).await?;
     let key = &found.episode.key;
+    let root = Path::new(&found.stored.record.root);
+    let definition = &found.stored.definition;
+    let Some(environment) = definition.environment(&key.environment) else {
+        return Err(anyhow::anyhow!("the cycle's definition has no environment `{}`", key.environment).into());
+    };
+    let simulation = &environment.simulation;
+    let Some(adapter) = simulation.adapter() else { return Err(episode_run::foreign(&key.environment)) };
     let Some(actions) = desk.store.actions(found.stored.id, key).await.map_err(db::failure)? else {
         let error = anyhow::anyhow!("the actions of episode {} were not kept", found.id);
         let hint =
             "`keep_actions: all`, `failures` or `sample` of the stage `episodes/run` keeps them from the next cycle on";
         return Err(Failure::new(Exit::Failed, error).hint(hint));
     };
-    let root = Path::new(&found.stored.record.root);
-    let definition = &found.stored.definition;
     if let Err(changed) = plan::check_builds(definition, root) {
         render::note(format!("warning: {changed}; another trajectory would be no wonder"));
     }
-    let Some(environment) = definition.environment(&key.environment) else {
-        return Err(anyhow::anyhow!("the cycle's definition has no environment `{}`", key.environment).into());
-    };
-    let simulation = &environment.simulation;
-    let actions = actions.unpack(simulation.action.size as usize)?;
+    let actions = actions.unpack(adapter.action.size as usize)?;
     let environments =
         Environments { data_dir: desk.data_dir.clone(), python: config::python(), progress: db::progress() };
     let python = env::prepare(&environments, &root.join(&environment.server.requirements)).await?.python;

@@ -11,7 +11,7 @@ use super::{
     render::{self, Format},
 };
 use crate::config::{self, DataDir};
-use crate::cycle::{EpisodeReport, Keep, Outcome};
+use crate::cycle::{EnvironmentId, EpisodeReport, Keep, Outcome};
 use crate::manifest::simulation::Simulation;
 use crate::plan;
 use crate::rollout::{
@@ -82,6 +82,9 @@ pub(super) async fn run(args: Args) -> Result {
         return Err(Failure::new(Exit::Usage, error).hint("name one: `robo env ls` lists them"));
     };
     let environment = plan::environment(family, member);
+    if environment.simulation.adapter().is_none() {
+        return Err(foreign(&environment.simulation.environment));
+    }
     let report = play(&args, &selected.root, &environment).await?;
     if let Some(path) = &args.video {
         let film = Film { path, camera: args.camera.as_deref() };
@@ -99,6 +102,13 @@ pub(super) async fn run(args: Args) -> Result {
         }
     }
     Ok(if matches!(report.outcome, Outcome::InfraFault(_)) { Exit::Failed } else { Exit::Ok })
+}
+
+/// The refusal of what only our own simulators can do.
+pub(super) fn foreign(environment: &EnvironmentId) -> Failure {
+    let error = anyhow::anyhow!("`{environment}` is simulated by a server of others (`protocol: affinetes`)");
+    Failure::new(Exit::Usage, error)
+        .hint("such a server tells no trajectory and takes no actions: docs/environments.md")
 }
 
 /// Start a server and a demo miner if one is asked for, play, and end both.
@@ -158,7 +168,8 @@ async fn shoot(
         render::note("there is no video: the episode did not come to its end");
         return Ok(());
     };
-    let actions = actions.unpack(simulation.action.size as usize)?;
+    let Some(adapter) = simulation.adapter() else { return Err(foreign(&simulation.environment)) };
+    let actions = actions.unpack(adapter.action.size as usize)?;
     let environments =
         Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
     let python = env::prepare(&environments, &root.join(&environment.server.requirements)).await?.python;

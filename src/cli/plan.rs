@@ -1,12 +1,12 @@
 //! `robo plan`: show what a pipeline would do: stages, tasks, episodes, definition hash.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::plan::{Compiled, Concurrency, Graph, OnLimit, Phase, Stage};
+use crate::plan::{Compiled, Concurrency, Definition, Graph, OnLimit, Phase, Stage};
 use crate::store::Store;
 
 use super::exit::{Exit, Result};
@@ -109,6 +109,12 @@ fn table(compiled: &Compiled, graph: &Graph) {
     render::print(&format!("{text}\n{}\n\n", table.trim_fmt()));
     render::line(format!("environments  {}", definition.environments.len()));
     render::line(format!("episodes      {episodes}"));
+    for family in foreign(definition) {
+        render::line(format!(
+            "affinetes     {family}: a server of others plays; it may show miners the seed, keeps its own clock, and tells no \
+             trajectory"
+        ));
+    }
     for (name, limit) in &definition.pools {
         render::line(format!("pool          {name}: {limit} tasks at a time"));
     }
@@ -121,6 +127,12 @@ fn table(compiled: &Compiled, graph: &Graph) {
         render::line(format!("concurrency   {limit} open cycles of `{group}`; {then}"));
     }
     render::line(format!("definition    sha256:{}", definition.hash()));
+}
+
+/// Families that servers of others simulate.
+fn foreign(definition: &Definition) -> BTreeSet<&str> {
+    let foreign = definition.environments.iter().filter(|environment| environment.server.is_foreign());
+    foreign.map(|environment| environment.simulation.environment.family()).collect()
 }
 
 /// The tasks of a matrix, one a line; of very many only the first. What is expanded later shows where its lists come from.

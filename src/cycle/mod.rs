@@ -11,6 +11,7 @@ mod memory;
 mod rows;
 mod seed;
 mod task;
+mod text;
 
 pub use actions::{Actions, Keep};
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
@@ -24,3 +25,4 @@ pub use memory::MemoryJournal;
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
+pub use text::plain_text;

@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome};
-use crate::manifest::simulation::{ImageEncoding, Simulation, SuccessRule};
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome, plain_text};
+use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
-use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts, plain_text};
+use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts};
 use crate::rollout::protocol::EpisodeOrder;
 
 use super::{
@@ -27,6 +27,8 @@ use super::{
 pub(super) struct Stage {
     pub(super) client: Client,
     pub(super) simulation: Simulation,
+    /// How it is made, seen, acted in and judged.
+    pub(super) adapter: Adapter,
     pub(super) timeouts: Timeouts,
     /// What each miner may take in this request.
     pub(super) budget: Option<Duration>,
@@ -114,7 +116,7 @@ impl Episode {
             Err(Broken::Gone(part, ..)) => *part,
             _ => Part::Culprit,
         };
-        let report = tally.report(&self.stage.simulation, self.order.keep, (result, started.elapsed()));
+        let report = tally.report(&self.stage, self.order.keep, (result, started.elapsed()));
         match part {
             Part::Culprit => Played::Ended(report),
             Part::Suspect => Played::Suspect(report),
@@ -156,7 +158,7 @@ impl Episode {
         loop {
             let frame = self.frame(&mut view)?;
             let asked = Instant::now();
-            let answer = session.act(&frame, &self.stage.simulation.action).await;
+            let answer = session.act(&frame, &self.stage.adapter.action).await;
             self.budget.spend(answer.as_ref().map_or_else(|_| asked.elapsed(), |answer| answer.latency));
             let answer = answer?;
             tally.latencies.push(answer.latency);
@@ -184,7 +186,7 @@ impl Episode {
     fn frame(&self, view: &mut View) -> Result<Frame, Broken> {
         let observation = std::mem::take(&mut view.observation);
         let mut images = std::collections::BTreeMap::new();
-        for (name, camera) in &self.stage.simulation.observation.cameras {
+        for (name, camera) in &self.stage.adapter.observation.cameras {
             let rgb = view.images.remove(name).unwrap_or_default().into_vec();
             let (width, height) = (camera.width as usize, camera.height as usize);
             if rgb.len() != width * height * 3 {
@@ -211,36 +213,31 @@ impl Tally {
     }
 
     /// How an episode ended that came to its end: by the worker's word, or by an expression that it knows nothing of.
-    fn judge(&self, simulation: &Simulation, ending: &Ending) -> Result<(Outcome, Option<f64>), String> {
+    fn judge(&self, stage: &Stage, ending: &Ending) -> Result<(Outcome, Option<f64>), String> {
         if !ending.total_reward.is_finite() {
             return Err(format!("the simulator's return is {}", ending.total_reward));
         }
-        let summary = self.summary(simulation, ending);
-        let success = match &simulation.success.rule {
+        let summary = self.summary(&stage.simulation, ending);
+        let success = match &stage.adapter.success.rule {
             SuccessRule::Expression(expression) => summary
                 .holds(expression)
                 .map_err(|error| format!("`success.rule.expression` says neither yes nor no: {error}"))?,
             _ => ending.success,
         };
         let outcome = if success { Outcome::Success } else { Outcome::Failure };
-        Ok((outcome, simulation.score.map(|score| score.of(&summary))))
+        Ok((outcome, stage.simulation.score.and_then(|score| score.of(&summary))))
     }
 
-    fn report(
-        self,
-        simulation: &Simulation,
-        keep: Keep,
-        (result, wall): (Result<Ending, Broken>, Duration),
-    ) -> EpisodeReport {
+    fn report(self, stage: &Stage, keep: Keep, (result, wall): (Result<Ending, Broken>, Duration)) -> EpisodeReport {
         let infra = |fault, detail: &str| (Outcome::InfraFault(fault), Some(plain_text(detail)), None, None);
         let (outcome, detail, score, ending) = match result {
-            Ok(ending) => match self.judge(simulation, &ending) {
+            Ok(ending) => match self.judge(stage, &ending) {
                 Ok((outcome, score)) => (outcome, None, score, Some(ending)),
                 Err(detail) => infra(InfraFault::SimulatorError, &detail),
             },
             // Where a fall costs reward, walking away in time must not pay.
             Err(Broken::Miner(fault)) => {
-                (Outcome::MinerFault(fault.reason), Some(fault.detail), simulation.score.map(|_| 0.0), None)
+                (Outcome::MinerFault(fault.reason), Some(fault.detail), stage.simulation.score.map(|_| 0.0), None)
             }
             Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => infra(fault, &detail),
         };

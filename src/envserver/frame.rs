@@ -52,7 +52,9 @@ impl Answer for OpenAnswer {
 
 impl From<OpenAnswer> for Opened {
     fn from(answer: OpenAnswer) -> Self {
-        Self { python: answer.python, packages: answer.packages, renderer: answer.renderer }
+        let OpenAnswer { python, packages, renderer, .. } = answer;
+        // The rest the server knows better than its workers.
+        Self { python, packages, renderer, version: None, digest: None }
     }
 }
 

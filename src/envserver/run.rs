@@ -123,7 +123,7 @@ impl Run {
                     // A wait that panicked has its miner's number no more; it cannot, it only waits.
                     if let Ok((miner, accepted)) = warmed {
                         if let Some(accepted) = accepted {
-                            self.encodings[miner] = self.stage.simulation.observation.encoding(&accepted);
+                            self.encodings[miner] = self.stage.adapter.observation.encoding(&accepted);
                         }
                         self.scheduler.warm(miner);
                     }

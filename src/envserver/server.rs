@@ -29,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::miner::{Client, Limits, Timeouts};
-use crate::rollout::protocol::{EpisodesRequest, Open};
+use crate::rollout::protocol::{EpisodesRequest, Health, Open};
 
 use super::{
     episode::Stage,
@@ -48,6 +48,9 @@ const LINES: usize = 256;
 const MOST_WORKERS: u32 = 1024;
 const MOST_SLOTS: u32 = 4096;
 
+/// What a server says it is.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// How a server works.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -57,6 +60,8 @@ pub struct Config {
     pub token: String,
     /// Longest silence of a worker that owes an answer.
     pub worker_timeout: Duration,
+    /// SHA-256 in hex of the lock and the sources that simulate, when it is known.
+    pub digest: Option<String>,
 }
 
 /// Why a server cannot work.
@@ -74,6 +79,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Server {
     token: [u8; 32],
+    digest: Option<String>,
     worker_timeout: Duration,
     spawner: Spawner,
     client: Client,
@@ -90,6 +96,7 @@ impl Server {
     pub fn new(config: Config) -> Result<Self, Error> {
         Ok(Self {
             token: digest(&config.token),
+            digest: config.digest,
             worker_timeout: config.worker_timeout,
             spawner: Spawner::start(config.python)?,
             client: Client::new(Limits::default())?,
@@ -159,7 +166,8 @@ async fn health(State(server): State<Arc<Server>>) -> Response<Body> {
     if lost {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the simulator's workers are gone and do not come back");
     }
-    Json(json!({ "status": "ok" })).into_response()
+    Json(Health { status: "ok".to_owned(), version: Some(VERSION.to_owned()), digest: server.digest.clone() })
+        .into_response()
 }
 
 async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
@@ -174,13 +182,20 @@ async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> 
     if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
         return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
     }
+    if request.simulations.iter().any(|simulation| simulation.adapter().is_none()) {
+        return refuse(StatusCode::BAD_REQUEST, "an environment is not simulated by workers (`protocol: affinetes`)");
+    }
     let mut fleet = server.fleet.lock().await;
-    if let Some(fleet) = &*fleet {
-        return if fleet.open == request {
-            Json(&fleet.opened).into_response()
-        } else {
-            refuse(StatusCode::CONFLICT, "the server is already open, with other environments, workers or slots")
-        };
+    if let Some(fleet) = fleet.as_ref().filter(|fleet| fleet.open == request) {
+        return Json(&fleet.opened).into_response();
+    }
+    if fleet.is_some() && !server.runs.is_empty() {
+        let error = "the server is already open, with other environments, workers or slots, and plays episodes";
+        return refuse(StatusCode::CONFLICT, error);
+    }
+    // Nobody plays: a server that outlives a cycle serves the next one, whose environments may be others.
+    if let Some(old) = fleet.take() {
+        old.close().await;
     }
     let opening = Fleet::open(server.spawner.clone(), request, server.worker_timeout);
     let opened = tokio::select! {
@@ -188,7 +203,9 @@ async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> 
         () = server.stop.cancelled() => return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is ending"),
     };
     match opened {
-        Ok(opened) => {
+        Ok(mut opened) => {
+            opened.opened.version = Some(VERSION.to_owned());
+            opened.opened.digest.clone_from(&server.digest);
             let opened = fleet.insert(Arc::new(opened));
             Json(&opened.opened).into_response()
         }
@@ -209,9 +226,13 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
     let Some(simulation) = simulation.cloned() else {
         return refuse(StatusCode::NOT_FOUND, format!("environment `{}` was not opened", request.environment));
     };
+    let Some(adapter) = simulation.adapter().cloned() else {
+        return refuse(StatusCode::BAD_REQUEST, format!("`{}` is not simulated by workers", request.environment));
+    };
     let stage = Stage {
         client: server.client.clone(),
         simulation,
+        adapter,
         timeouts: Timeouts {
             reset: Duration::from_millis(request.reset_timeout_ms),
             action: Duration::from_millis(request.action_timeout_ms),

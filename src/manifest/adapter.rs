@@ -2,8 +2,8 @@
 
 use super::diagnostic::Diagnostics;
 use super::document::Document;
-use super::environment::{Adapter, Task};
-use super::simulation::{Action, ActionKind, Observation, Render, Score, Success, SuccessRule, SuccessWhen};
+use super::environment::Task;
+use super::simulation::{Action, ActionKind, Adapter, Observation, Render, Score, Success, SuccessRule, SuccessWhen};
 use super::summary;
 
 /// Largest size of an action or a picture.
@@ -25,7 +25,6 @@ impl Parts<'_> {
         self.observation(&adapter.observation);
         self.action(&adapter.action);
         self.success(&adapter.success);
-        adapter.score.iter().for_each(|score| self.score(score));
     }
 
     /// What a task says in place of its family; `action` is the family's with the task's settings in it.
@@ -35,7 +34,6 @@ impl Parts<'_> {
             self.action(action);
         }
         task.success.iter().for_each(|success| self.success(success));
-        task.score.iter().for_each(|score| self.score(score));
     }
 
     fn refuse(&mut self, steps: &[&str], message: impl Into<String>, help: Option<String>) {
@@ -114,7 +112,7 @@ impl Parts<'_> {
         }
     }
 
-    fn score(&mut self, score: &Score) {
+    pub(super) fn score(&mut self, score: &Score) {
         if score.min >= score.max {
             let message = format!("`min` must be below `max`, not {} and {}", score.min, score.max);
             self.refuse(&["score", "min"], message, None);

@@ -14,7 +14,11 @@ use super::units::{Memory, Span};
 /// A family of environments that are made the same way.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "robo environment, version 1")]
+#[schemars(
+    title = "robo environment, version 1",
+    extend("if" = { "properties": { "adapter": { "required": ["gymnasium"] } } }),
+    extend("then" = { "required": ["build"] })
+)]
 pub(crate) struct Environment {
     /// Version of the manifest language: 1.
     #[schemars(extend("const" = 1))]
@@ -29,8 +33,9 @@ pub(crate) struct Environment {
     /// Container image, for runtimes that use one.
     #[serde(default)]
     pub(crate) image: Option<String>,
-    /// What the simulator's Python environment is made of.
-    pub(crate) build: Build,
+    /// What the simulator's Python environment is made of. Not with `protocol: affinetes`.
+    #[serde(default)]
+    pub(crate) build: Option<Build>,
     /// The environment server.
     #[serde(default)]
     pub(crate) server: Server,
@@ -66,7 +71,7 @@ pub(crate) struct Server {
     #[serde(default)]
     #[schemars(with = "Option<WorkersSchema>")]
     pub(crate) workers: Option<Raw>,
-    /// Episodes in flight per worker.
+    /// Episodes in flight per worker; with `protocol: affinetes`, calls at a time of one server.
     #[serde(default)]
     #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
     pub(crate) slots_per_worker: Option<Located<u32>>,
@@ -83,6 +88,9 @@ pub(crate) enum Protocol {
     #[default]
     #[serde(rename = "robo/v1")]
     RoboV1,
+    /// Images that others have made for affinetes, which play whole episodes by themselves.
+    #[serde(rename = "affinetes")]
+    Affinetes,
 }
 
 #[derive(JsonSchema)]
@@ -123,24 +131,59 @@ pub(crate) struct Resources {
     pub(crate) network: Network,
 }
 
-/// How a standard environment is made, seen, acted in and judged.
+/// How a standard environment is made, seen, acted in and judged, or how a server of others is asked for its episodes.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["gymnasium", "observation", "action", "success"], "not": { "required": ["affinetes"] } },
+    {
+        "required": ["affinetes"],
+        "not": { "anyOf": [
+            { "required": ["gymnasium"] }, { "required": ["observation"] }, { "required": ["action"] },
+            { "required": ["success"] },
+        ] },
+    },
+]))]
 pub(crate) struct Adapter {
     /// How it is made.
-    pub(crate) gymnasium: Gymnasium,
+    #[serde(default)]
+    pub(crate) gymnasium: Option<Gymnasium>,
+    /// How a server that speaks `protocol: affinetes` is asked; in place of all that our own simulators need.
+    #[serde(default)]
+    pub(crate) affinetes: Option<Affinetes>,
     /// What a miner may see.
-    pub(crate) observation: Observation,
+    #[serde(default)]
+    pub(crate) observation: Option<Observation>,
     /// What a miner may do.
-    pub(crate) action: Action,
+    #[serde(default)]
+    pub(crate) action: Option<Action>,
     /// When an episode counts as a success.
-    pub(crate) success: Success,
+    #[serde(default)]
+    pub(crate) success: Option<Success>,
     /// What an episode is worth between nothing and all, next to success.
     #[serde(default)]
     pub(crate) score: Option<Score>,
     /// What the same seed and actions promise.
     #[serde(default)]
-    pub(crate) determinism: Determinism,
+    pub(crate) determinism: Option<Determinism>,
+}
+
+/// How a server of others is asked for an episode.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Affinetes {
+    /// What the server calls the environment; `${{ task.name }}` stands for the task. Default: its id here.
+    #[serde(default)]
+    pub(crate) env_id: Option<String>,
+    /// Whether the miner is shown images.
+    #[serde(default)]
+    pub(crate) use_images: bool,
+    /// Keyword arguments of `evaluate` beside those of the protocol.
+    #[serde(default)]
+    pub(crate) kwargs: BTreeMap<String, Value>,
+    /// Longest that a whole episode may take. Default: what the slowest miner that is still in time needs, and a minute.
+    #[serde(default)]
+    pub(crate) timeout: Option<Span>,
 }
 
 /// The length of an episode and the patience with miners.
@@ -165,7 +208,7 @@ pub(crate) struct Episode {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Task {
-    /// The registered id, in place of the family's.
+    /// The registered id, or the `env_id`, in place of the family's.
     #[serde(default)]
     pub(crate) make: Option<String>,
     /// Keyword arguments, merged over those of the family.

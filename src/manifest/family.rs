@@ -7,14 +7,22 @@ use serde_json::{Map, Value};
 use crate::cycle::EnvironmentId;
 
 use super::adapter::Parts;
+use super::affinetes::{self, Way};
 use super::build::{self, Build};
 use super::decode::decode;
 use super::diagnostic::{Diagnostic, Diagnostics};
-use super::document::{Document, NodeId};
+use super::document::Document;
 use super::environment::{self as wire, EpisodeOverride};
+use super::located::Located;
 use super::resources::Resources;
-use super::simulation::{Gymnasium, Simulation, Success, SuccessWhen};
+use super::simulation::{Adapter, Determinism, Gymnasium, Simulation, Simulator, Success, SuccessWhen};
 use super::task_text;
+use super::units::Span;
+
+/// The protocol of our own servers.
+pub const ROBO_V1: &str = "robo/v1";
+/// The protocol of servers that others have made.
+pub const AFFINETES: &str = "affinetes";
 
 const DEFAULT_SLOTS: u32 = 16;
 const DEFAULT_ACTION_TIMEOUT_MS: u64 = 100;
@@ -30,15 +38,15 @@ pub struct Family {
     pub name: String,
     /// The file it was read from.
     pub file: PathBuf,
-    /// What its Python environment is made of.
-    pub build: Build,
+    /// What its Python environment is made of; none when a server of others simulates.
+    pub build: Option<Build>,
     /// Container image, for runtimes that use one.
     pub image: Option<String>,
     /// Protocol of its server.
     pub protocol: &'static str,
     /// Worker processes; none means one per core.
     pub workers: Option<u32>,
-    /// Episodes in flight per worker.
+    /// Episodes in flight per worker, or calls at a time of a server of others.
     pub slots_per_worker: u32,
     /// Episodes after which a server is replaced by a fresh one; none for never.
     pub recycle_after: Option<u32>,
@@ -126,13 +134,18 @@ fn shown(file: &Path) -> String {
     shown_path(file).display().to_string()
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     document: &'a Document,
     found: &'a mut Diagnostics,
 }
 
 impl Check<'_> {
-    fn refuse(&mut self, steps: &[&str], message: impl Into<String>) {
+    pub(super) fn refuse_with(&mut self, steps: &[&str], message: impl Into<String>, help: impl Into<String>) {
+        let node = self.document.locate(self.document.root(), steps);
+        self.found.push(self.document.error(node, message).help(help));
+    }
+
+    pub(super) fn refuse(&mut self, steps: &[&str], message: impl Into<String>) {
         let node = self.document.locate(self.document.root(), steps);
         self.found.push(self.document.error(node, message));
     }
@@ -148,36 +161,54 @@ impl Check<'_> {
                 format!("`{name}` is not a family name (a-z, 0-9, `-` and `_`, starting with a letter)"),
             );
         }
-        self.parts(&["adapter"]).family(&manifest.adapter);
-        self.episode(manifest);
+        let way = self.way(manifest);
+        if let Some(Way::Gymnasium(adapter, _)) = &way {
+            self.parts(&["adapter"]).family(adapter);
+            self.episode(manifest, adapter);
+        }
+        self.shared(manifest);
         let workers = self.workers(manifest);
-        let slots_per_worker = manifest.server.slots_per_worker.as_ref().map_or(DEFAULT_SLOTS, |slots| slots.value);
-        if !(1..=4096).contains(&slots_per_worker) {
+        let build = match &way {
+            Some(Way::Gymnasium(_, build)) => Some(build::resolve(self.document, build, file, root, self.found)),
+            _ => None,
+        };
+        let members = manifest.tasks.value.0.iter();
+        let members = members.filter_map(|(name, task)| self.member((manifest, way.as_ref()?), name, task)).collect();
+        let (protocol, slots) = match manifest.server.protocol {
+            wire::Protocol::RoboV1 => (ROBO_V1, DEFAULT_SLOTS),
+            // Images share one simulator between calls that run at a time.
+            wire::Protocol::Affinetes => (AFFINETES, 1),
+        };
+        Some(Family {
+            name: manifest.family.value.clone(),
+            file: file.to_owned(),
+            build: match build {
+                Some(build) => Some(build?),
+                None => None,
+            },
+            image: manifest.image.clone(),
+            protocol,
+            workers,
+            slots_per_worker: manifest.server.slots_per_worker.as_ref().map_or(slots, |slots| slots.value),
+            recycle_after: manifest.server.recycle_after.as_ref().map(|episodes| episodes.value),
+            resources: self.resources(&manifest.resources),
+            members,
+        })
+    }
+
+    /// What both kinds of families have.
+    fn shared(&mut self, manifest: &wire::Environment) {
+        self.steps_in_range(&["episode", "max_steps"], manifest.episode.max_steps.value);
+        manifest.adapter.score.iter().for_each(|score| self.parts(&["adapter"]).score(score));
+        if manifest.server.slots_per_worker.as_ref().is_some_and(|slots| !(1..=4096).contains(&slots.value)) {
             self.refuse(&["server", "slots_per_worker"], "`slots_per_worker` must be from 1 to 4096");
         }
         if manifest.server.recycle_after.as_ref().is_some_and(|episodes| episodes.value == 0) {
             self.refuse(&["server", "recycle_after"], "`recycle_after` must be at least 1 episode");
         }
-        let build = build::resolve(self.document, &manifest.build, file, root, self.found);
         if manifest.tasks.value.0.is_empty() {
             self.refuse(&["tasks"], "a family needs at least one task");
         }
-        let members = manifest.tasks.value.0.iter();
-        let members = members.filter_map(|(name, task)| self.member(manifest, name.at, &name.value, task)).collect();
-        Some(Family {
-            name: manifest.family.value.clone(),
-            file: file.to_owned(),
-            build: build?,
-            image: manifest.image.clone(),
-            protocol: match manifest.server.protocol {
-                wire::Protocol::RoboV1 => "robo/v1",
-            },
-            workers,
-            slots_per_worker,
-            recycle_after: manifest.server.recycle_after.as_ref().map(|episodes| episodes.value),
-            resources: self.resources(&manifest.resources),
-            members,
-        })
     }
 
     fn resources(&mut self, resources: &wire::Resources) -> Resources {
@@ -200,10 +231,9 @@ impl Check<'_> {
         Parts { document: self.document, found: self.found, place }
     }
 
-    fn episode(&mut self, manifest: &wire::Environment) {
-        self.steps_in_range(&["episode", "max_steps"], manifest.episode.max_steps.value);
+    fn episode(&mut self, manifest: &wire::Environment, adapter: &Adapter) {
         if manifest.episode.stop_on_success {
-            self.stop_needs_any(&manifest.adapter.success, &["episode", "stop_on_success"]);
+            self.stop_needs_any(&adapter.success, &["episode", "stop_on_success"]);
         }
     }
 
@@ -238,7 +268,13 @@ impl Check<'_> {
         }
     }
 
-    fn member(&mut self, manifest: &wire::Environment, at: NodeId, name: &str, task: &wire::Task) -> Option<Member> {
+    fn member(
+        &mut self,
+        (manifest, way): (&wire::Environment, &Way<'_>),
+        name: &Located<String>,
+        task: &wire::Task,
+    ) -> Option<Member> {
+        let (at, name) = (name.at, name.value.as_str());
         if format!("x/{name}").parse::<EnvironmentId>().is_err() {
             let message = format!("`{name}` is not a task name (a-z, 0-9, `-` and `_`, starting with a letter)");
             self.found.push(self.document.error(at, message));
@@ -247,44 +283,71 @@ impl Check<'_> {
         if let Some(max_steps) = max_steps {
             self.steps_in_range(&["tasks", name, "episode", "max_steps"], *max_steps);
         }
-        let action = match &task.action {
-            Some(own) => own.over(&manifest.adapter.action),
-            None => manifest.adapter.action.clone(),
-        };
-        self.parts(&["tasks", name]).task(task, &action);
+        task.score.iter().for_each(|score| self.parts(&["tasks", name]).score(score));
         let episode = &manifest.episode;
-        let success = task.success.as_ref().unwrap_or(&manifest.adapter.success);
+        let max_steps = max_steps.unwrap_or(episode.max_steps.value);
+        let action_timeout_ms =
+            action_timeout.or(episode.action_timeout).map_or(DEFAULT_ACTION_TIMEOUT_MS, |span| span.milliseconds());
         let stop_on_success = stop_on_success.unwrap_or(episode.stop_on_success);
-        if stop_on_success && (task.success.is_some() || task.episode.stop_on_success.is_some()) {
-            self.stop_needs_any(success, &["tasks", name, "episode", "stop_on_success"]);
-        }
-        let gymnasium = self.gymnasium(manifest, name, task);
+        let score = task.score.or(manifest.adapter.score);
+        let (simulator, score, determinism, reset_timeout_ms) = match way {
+            Way::Gymnasium(adapter, _) => (
+                self.adapted((adapter, stop_on_success), name, task),
+                score,
+                manifest.adapter.determinism.unwrap_or_default(),
+                reset_timeout.or(episode.reset_timeout).map_or(DEFAULT_RESET_TIMEOUT_MS, |span| span.milliseconds()),
+            ),
+            Way::Affinetes(call) => {
+                self.unheard((task.episode.stop_on_success, *reset_timeout), name);
+                (
+                    self.call((manifest, call), (name, task), (max_steps, action_timeout_ms)),
+                    Some(score.unwrap_or(affinetes::SCORE)),
+                    Determinism::None,
+                    affinetes::RESET_TIMEOUT_MS,
+                )
+            }
+        };
         // Either half may be wrong; both have been checked and reported by themselves.
         let environment = format!("{}/{name}", manifest.family.value).parse().ok()?;
         Some(Member {
-            simulation: Simulation {
-                environment,
-                gymnasium,
-                observation: task.observation.as_ref().unwrap_or(&manifest.adapter.observation).clone(),
-                action,
-                success: success.clone(),
-                score: task.score.or(manifest.adapter.score),
-                determinism: manifest.adapter.determinism,
-                max_steps: max_steps.unwrap_or(episode.max_steps.value),
-                stop_on_success,
-            },
-            action_timeout_ms: action_timeout
-                .or(episode.action_timeout)
-                .map_or(DEFAULT_ACTION_TIMEOUT_MS, |span| span.milliseconds()),
-            reset_timeout_ms: reset_timeout
-                .or(episode.reset_timeout)
-                .map_or(DEFAULT_RESET_TIMEOUT_MS, |span| span.milliseconds()),
+            simulation: Simulation { environment, simulator, score, determinism, max_steps, stop_on_success },
+            action_timeout_ms,
+            reset_timeout_ms,
         })
     }
 
+    /// Settings of a task's episodes that a server of others would not hear of.
+    fn unheard(&mut self, (stop, reset): (Option<bool>, Option<Span>), name: &str) {
+        for (key, is_said) in [("stop_on_success", stop == Some(true)), ("reset_timeout", reset.is_some())] {
+            if is_said {
+                let message = format!("`{key}` does not go with `protocol: affinetes`");
+                self.refuse_with(&["tasks", name, "episode", key], message, "remove this key");
+            }
+        }
+    }
+
+    /// A family's adapter with a task's own settings in it.
+    fn adapted(&mut self, (family, stop): (&Adapter, bool), name: &str, task: &wire::Task) -> Simulator {
+        let action = match &task.action {
+            Some(own) => own.over(&family.action),
+            None => family.action.clone(),
+        };
+        self.parts(&["tasks", name]).task(task, &action);
+        let success = task.success.as_ref().unwrap_or(&family.success);
+        if stop && (task.success.is_some() || task.episode.stop_on_success.is_some()) {
+            self.stop_needs_any(success, &["tasks", name, "episode", "stop_on_success"]);
+        }
+        Simulator::Gymnasium(Box::new(Adapter {
+            gymnasium: self.gymnasium(&family.gymnasium, name, task),
+            observation: task.observation.as_ref().unwrap_or(&family.observation).clone(),
+            action,
+            success: success.clone(),
+        }))
+    }
+
     /// How a task is made: the family's way with the task's name filled in and the task's own settings over it.
-    fn gymnasium(&mut self, manifest: &wire::Environment, name: &str, task: &wire::Task) -> Gymnasium {
-        let mut gymnasium = manifest.adapter.gymnasium.clone();
+    fn gymnasium(&mut self, family: &Gymnasium, name: &str, task: &wire::Task) -> Gymnasium {
+        let mut gymnasium = family.clone();
         let mut make_at = vec!["adapter", "gymnasium", "make"];
         if let Some(make) = &task.make {
             gymnasium.make = make.clone();
@@ -308,7 +371,7 @@ impl Check<'_> {
     }
 
     /// A value with `${{ task.name }}` filled in; what else it may name is refused.
-    fn filled(&mut self, value: &Value, name: &str, steps: &[&str]) -> Option<Value> {
+    pub(super) fn filled(&mut self, value: &Value, name: &str, steps: &[&str]) -> Option<Value> {
         match task_text::fill(value, name) {
             Ok(value) => Some(value),
             Err(unknown) => {

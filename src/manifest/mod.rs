@@ -5,12 +5,14 @@
 //! else: no network, no environment variables.
 
 mod adapter;
+mod affinetes;
 mod build;
 pub(crate) mod decode;
 mod diagnostic;
 pub(crate) mod document;
 mod environment;
 mod family;
+mod form;
 pub(crate) mod fragment;
 pub(crate) mod located;
 pub(crate) mod pipeline;
@@ -26,7 +28,7 @@ mod units;
 pub use build::Build;
 pub(crate) use build::digest as build_digest;
 pub use diagnostic::{Diagnostic, Diagnostics, Pointer, Severity};
-pub use family::{Family, Member, load_all, root_of};
+pub use family::{AFFINETES, Family, Member, ROBO_V1, load_all, root_of};
 pub(crate) use family::{load, shown_path};
 pub use resources::{Network, Resources};
 pub(crate) use units::{duration, memory};

@@ -1,4 +1,4 @@
-//! What the simulator's worker is told about an environment: how to make it, see it, act in it and judge it.
+//! What simulates is told about an environment: how to make it, see it, act in it and judge it.
 //!
 //! The serialised form is the one `eval-env` reads (docs/protocols.md).
 
@@ -10,12 +10,38 @@ use serde_json::{Map, Value};
 
 use crate::cycle::EnvironmentId;
 
+use super::form::Form;
+
 /// One environment, complete: a family's adapter with the task's own settings merged in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Form", into = "Form")]
 pub struct Simulation {
     /// Its id.
     pub environment: EnvironmentId,
+    /// Who simulates it, and how.
+    pub simulator: Simulator,
+    /// What an episode is worth between nothing and all, next to success.
+    pub score: Option<Score>,
+    /// What a repeated episode promises.
+    pub determinism: Determinism,
+    /// Steps after which an episode ends.
+    pub max_steps: u32,
+    /// Whether an episode ends at the first success. Only with `when: any`.
+    pub stop_on_success: bool,
+}
+
+/// Who simulates.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Simulator {
+    /// Workers of ours, which step a Gymnasium environment (`protocol: robo/v1`).
+    Gymnasium(Box<Adapter>),
+    /// A server of others, which plays whole episodes by itself (`protocol: affinetes`).
+    Affinetes(Affinetes),
+}
+
+/// How our workers make an environment, show it, act in it and judge it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
     /// How it is made.
     pub gymnasium: Gymnasium,
     /// What a miner may see of it.
@@ -24,15 +50,39 @@ pub struct Simulation {
     pub action: Action,
     /// When an episode counts as a success.
     pub success: Success,
-    /// What an episode is worth between nothing and all, next to success.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub score: Option<Score>,
-    /// What a repeated episode promises.
-    pub determinism: Determinism,
-    /// Steps after which an episode ends.
-    pub max_steps: u32,
-    /// Whether an episode ends at the first success. Only with `when: any`.
-    pub stop_on_success: bool,
+}
+
+impl Simulation {
+    /// What our workers are told; none when others simulate.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        match &self.simulator {
+            Simulator::Gymnasium(adapter) => Some(adapter),
+            Simulator::Affinetes(_) => None,
+        }
+    }
+
+    /// How a server of others is asked; none when our workers simulate.
+    pub fn affinetes(&self) -> Option<&Affinetes> {
+        match &self.simulator {
+            Simulator::Gymnasium(_) => None,
+            Simulator::Affinetes(call) => Some(call),
+        }
+    }
+}
+
+/// What a call of `evaluate` says beside seed, miner and limits (docs/protocols.md).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Affinetes {
+    /// What the server calls the environment.
+    pub env_id: String,
+    /// Whether the miner is shown images.
+    pub use_images: bool,
+    /// Keyword arguments that this server takes and others do not.
+    #[serde(default)]
+    pub kwargs: Map<String, Value>,
+    /// Longest that a call may take, in milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// `gymnasium.make(make, **kwargs)` after importing `imports`, or what `hook` does instead.
@@ -239,6 +289,8 @@ pub struct Score {
 pub enum ScoreSource {
     /// The sum of its rewards.
     Return,
+    /// The `score` that a server of others reports (`protocol: affinetes`).
+    Score,
 }
 
 /// At which steps success is looked for.

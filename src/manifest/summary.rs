@@ -54,11 +54,16 @@ impl Summary {
 }
 
 impl Score {
-    /// What this episode is worth, 0 to 1.
-    pub fn of(&self, summary: &Summary) -> f64 {
-        let measured = match self.from {
-            ScoreSource::Return => summary.total_reward,
-        };
+    /// What this episode is worth, 0 to 1; none when that is measured by something that our simulators do not report.
+    pub fn of(&self, summary: &Summary) -> Option<f64> {
+        match self.from {
+            ScoreSource::Return => Some(self.worth(summary.total_reward)),
+            ScoreSource::Score => None,
+        }
+    }
+
+    /// What an episode is worth of which this was measured, 0 to 1.
+    pub fn worth(&self, measured: f64) -> f64 {
         ((measured - self.min) / (self.max - self.min)).clamp(0.0, 1.0)
     }
 }
@@ -125,7 +130,7 @@ mod tests {
     fn a_score_is_linear_between_its_ends() {
         let score = Score { from: ScoreSource::Return, min: -100.0, max: 300.0 };
         for (total, expected) in [(-1e9, 0.0), (-100.0, 0.0), (0.0, 0.25), (100.0, 0.5), (300.0, 1.0), (301.0, 1.0)] {
-            assert_eq!(score.of(&summary(total, false)), expected, "{total}");
+            assert_eq!(score.of(&summary(total, false)), Some(expected), "{total}");
         }
     }
 
@@ -133,7 +138,7 @@ mod tests {
         #[test]
         fn a_score_is_never_outside_its_range(total in -1e300..1e300_f64, min in -1e6..1e6_f64, span in 1e-6..1e6_f64) {
             let score = Score { from: ScoreSource::Return, min, max: min + span };
-            let worth = score.of(&summary(total, false));
+            let worth = score.of(&summary(total, false)).unwrap();
             prop_assert!((0.0..=1.0).contains(&worth));
         }
     }

@@ -20,7 +20,7 @@ mod wire;
 pub use action::check;
 pub use client::{Client, Limits};
 pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use fault::{Fault, plain_text};
+pub use fault::Fault;
 pub use image::Image;
 pub use request::{Frame, TaskConfig};
 pub use session::{Answer, Session, Timeouts};

@@ -25,7 +25,7 @@ use super::limits::{self, Limits};
 use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
 use super::{Definition, Environment, Phase, Stage};
-use super::{codeless, concurrency, environments, miners, rules, schedule, secrets, settings};
+use super::{codeless, concurrency, environments, foreign, miners, rules, schedule, secrets, settings};
 
 const VERSION: u32 = 1;
 /// A pipeline that can be run.
@@ -258,6 +258,10 @@ impl Compiler<'_> {
                 miners::resolve(self.document, &mut with, &at, self.root, found);
                 let problem = |message| self.document.error(drafts[index].at, message);
                 miners::warn_of_demos(problem, &with, &self.environments, found);
+            }
+            if kind.name == "episodes/run" {
+                let problem = |name: &str, message| self.document.error(drafts[index].setting_at(name), message);
+                foreign::warn(problem, &with, &self.environments, found);
             }
             drafts[index].when = when;
             drafts[index].with = with;

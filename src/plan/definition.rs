@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
-use crate::manifest::{Resources, simulation::Simulation};
+use crate::manifest::{self, Resources, simulation::Simulation};
 
 use super::kinds::{Kind, Type as OutputType};
 
@@ -129,13 +129,13 @@ pub struct Environment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Protocol the server speaks: `robo/v1`.
+    /// Protocol the server speaks: `robo/v1` or `affinetes`.
     pub protocol: String,
     /// Worker processes; none means one per core.
     pub workers: Option<u32>,
-    /// Episodes in flight per worker.
+    /// Episodes in flight per worker, or calls at a time of a server of others.
     pub slots_per_worker: u32,
-    /// Directory of the Python package, relative to the pipeline's root.
+    /// Directory of the Python package, relative to the pipeline's root. It and the next two are empty for a server of others.
     pub context: String,
     /// Requirements lock, relative to the pipeline's root.
     pub requirements: String,
@@ -149,6 +149,13 @@ pub struct Server {
     /// What one server may use, for runtimes that can limit it.
     #[serde(default)]
     pub resources: Resources,
+}
+
+impl Server {
+    /// Whether others have made it: it plays whole episodes by itself, and nothing of ours runs in it.
+    pub fn is_foreign(&self) -> bool {
+        self.protocol == manifest::AFFINETES
+    }
 }
 
 /// A stage with its settings still holding `${{ }}` over earlier outputs; everything known before the start is in place.

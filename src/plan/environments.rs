@@ -2,7 +2,7 @@
 
 use crate::manifest::document::Document;
 use crate::manifest::located::Located;
-use crate::manifest::{Diagnostics, Family, Member};
+use crate::manifest::{Build, Diagnostics, Family, Member};
 
 use super::{Environment, Server};
 
@@ -43,15 +43,17 @@ pub(super) fn select(
 
 /// An environment as a definition holds it.
 pub(crate) fn environment(family: &Family, member: &Member) -> Environment {
+    let nothing = Build { context: String::new(), requirements: String::new(), digest: String::new() };
+    let build = family.build.clone().unwrap_or(nothing);
     Environment {
         simulation: member.simulation.clone(),
         server: Server {
             protocol: family.protocol.to_owned(),
             workers: family.workers,
             slots_per_worker: family.slots_per_worker,
-            context: family.build.context.clone(),
-            requirements: family.build.requirements.clone(),
-            build_digest: family.build.digest.clone(),
+            context: build.context,
+            requirements: build.requirements,
+            build_digest: build.digest,
             image: family.image.clone(),
             recycle_after: family.recycle_after,
             resources: family.resources.clone(),

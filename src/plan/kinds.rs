@@ -252,6 +252,7 @@ pub static KINDS: &[Kind] = &[
             output("environment", Type::Environment, "the environment"),
             output("python", Type::String, "version of the Python that simulates"),
             output("packages", Type::Object, "versions of the packages that decide results"),
+            output("server", Type::Object, "`protocol`, `version` and `digest` of the server, as far as it says"),
         ],
         declares_outputs: false,
         purity: Purity::Effects,

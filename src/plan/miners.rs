@@ -98,12 +98,12 @@ pub(super) fn warn_of_demos(
 ) {
     let listed = settings.get("miners").and_then(Value::as_array).into_iter().flatten();
     let mut demos = listed.filter_map(|miner| miner["endpoint"].as_str()).filter(|end| end.starts_with("demo:"));
-    let strange = environments.iter().find(|one| one.simulation.action.size != DEMO_ACTION_SIZE);
-    if let (Some(demo), Some(Environment { simulation, .. })) = (demos.next(), strange) {
-        let message = format!(
-            "`{demo}` answers with {DEMO_ACTION_SIZE} numbers, `{}` takes {}",
-            simulation.environment, simulation.action.size
-        );
+    let sizes = environments
+        .iter()
+        .filter_map(|one| Some((&one.simulation.environment, one.simulation.adapter()?.action.size)));
+    let strange = sizes.into_iter().find(|(_, size)| *size != DEMO_ACTION_SIZE);
+    if let (Some(demo), Some((environment, size))) = (demos.next(), strange) {
+        let message = format!("`{demo}` answers with {DEMO_ACTION_SIZE} numbers, `{environment}` takes {size}");
         found.push(
             problem(message).warning().help("demo policies play MetaWorld only; examples/miner.py is a miner to copy"),
         );

@@ -15,6 +15,7 @@ mod example;
 mod expand;
 mod expression;
 mod fingerprint;
+mod foreign;
 mod graph;
 mod graph_of_drafts;
 mod inputs;

@@ -37,6 +37,12 @@ pub enum Error {
         /// Its words.
         text: String,
     },
+    /// It did not answer in time.
+    #[error("the environment server did not answer within {} s", .0.as_secs())]
+    Late(Duration),
+    /// It answers, and is not a server for these episodes.
+    #[error("the environment server does not fit: {0}")]
+    Unfit(String),
     /// Its answer broke off, or is not of the protocol.
     #[error("the environment server's answer was cut: {reason}")]
     Cut {
@@ -48,7 +54,23 @@ pub enum Error {
 impl Error {
     /// Whether another attempt may help: not when the server says that the request itself is wrong.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused { status, .. } if status.is_client_error())
+        match self {
+            Self::Refused { status, .. } => !status.is_client_error(),
+            Self::Unfit(_) => false,
+            Self::Unreachable { .. } | Self::Late(_) | Self::Cut { .. } => true,
+        }
+    }
+
+    /// Whether the server says that it holds nothing of what it was told when it was opened: somebody has started or opened it
+    /// anew meanwhile.
+    pub fn has_forgotten(&self) -> bool {
+        let forgotten = [StatusCode::CONFLICT, StatusCode::NOT_FOUND];
+        matches!(self, Self::Refused { status, .. } if forgotten.contains(status))
+    }
+
+    /// Whether the request cannot have reached the server.
+    pub(super) fn has_not_begun(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.is_connect())
     }
 }
 
@@ -67,17 +89,7 @@ impl Client {
     /// When TLS cannot be set up.
     pub fn new(base_url: impl Into<String>, token: impl Into<String>) -> Result<Self, Error> {
         let base_url = base_url.into().trim_end_matches('/').to_owned();
-        let builder = || {
-            reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .tcp_nodelay(true)
-                .connect_timeout(Duration::from_secs(5))
-        };
-        // A machine without CA certificates still reaches servers that speak plain HTTP, as those next to us do.
-        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
-        let http = http.map_err(|source| Error::Unreachable { server: base_url.clone(), source })?;
-        Ok(Self { http, base_url, token: token.into() })
+        Ok(Self { http: http(&base_url)?, base_url, token: token.into() })
     }
 
     /// Whether the server answers.
@@ -130,6 +142,20 @@ impl Client {
     }
 }
 
+/// The way to an environment server: no proxy, no redirects, certificates verified.
+pub(super) fn http(base_url: &str) -> Result<reqwest::Client, Error> {
+    let builder = || {
+        reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(5))
+    };
+    // A machine without CA certificates still reaches servers that speak plain HTTP, as those next to us do.
+    let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+    http.map_err(|source| Error::Unreachable { server: base_url.to_owned(), source })
+}
+
 async fn refused(status: StatusCode, response: Response) -> Error {
     #[derive(Deserialize)]
     struct Refusal {
@@ -141,11 +167,16 @@ async fn refused(status: StatusCode, response: Response) -> Error {
 }
 
 fn cut(error: &dyn std::error::Error) -> Error {
+    Error::Cut { reason: root_cause(error) }
+}
+
+/// What is at the bottom of an error.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Error::Cut { reason: cause.to_string() }
+    cause.to_string()
 }
 
 /// A stream of lines, each a message.

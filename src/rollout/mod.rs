@@ -1,8 +1,11 @@
-//! Episodes on an environment server: the protocol (docs/protocols.md) and the client that speaks it.
+//! Episodes on an environment server: the protocols (docs/protocols.md) and the clients that speak them.
 //!
-//! Talks HTTP to `robo env-server`; never to miners, never to the database.
+//! Talks HTTP to `robo env-server`, or to a server of others that plays by itself; never to miners, never to the database.
 
+pub mod affinetes;
 mod client;
+mod driver;
 pub mod protocol;
 
 pub use client::{Client, Error};
+pub use driver::Driver;

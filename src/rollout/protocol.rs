@@ -26,6 +26,25 @@ pub struct Opened {
     pub packages: std::collections::BTreeMap<String, String>,
     /// How images are drawn: `egl`, `osmesa`, or none without cameras.
     pub renderer: Option<String>,
+    /// Version of the server's program, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 in hex of what simulates, if it says so; of a server of others, of the methods that it offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// Answer to `GET /health`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Version of the server's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SHA-256 in hex of the requirements lock and the sources that simulate, when it was told which lock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Body of `POST /episodes`: run these, in any order, and stream a [`ServerMessage`] per line.

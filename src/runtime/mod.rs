@@ -1,7 +1,7 @@
 //! Where environment servers run.
 //!
 //! [`Runtime`] is what every place has in common; [`Process`] is the one on this machine without containers, [`docker`] the
-//! one in containers. [`Servers`] keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
+//! one in containers, [`Url`] the one of servers that run already. [`Servers`] keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
 //! the business of `rollout`.
 
 pub mod conformance;
@@ -15,6 +15,7 @@ pub mod python;
 mod recorded;
 pub mod replay;
 mod servers;
+mod url;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use demo::DemoMiners;
 pub use fault::Fault;
 pub use process::Process;
 pub use servers::{Lent, Servers};
+pub use url::{Named, ServerSpec, Url};
 
 use crate::{
     cycle::InfraFault,
@@ -121,6 +123,14 @@ pub enum Error {
     /// The place where it was to run, or runs, has failed it.
     #[error(transparent)]
     Fault(#[from] Box<Fault>),
+    /// There is no place for servers of this kind.
+    #[error("there is no place for environment servers of `{family}`: {why}")]
+    Nowhere {
+        /// The environments' family.
+        family: String,
+        /// Why not.
+        why: String,
+    },
     /// Our own program file is not known.
     #[error("the path of the running program is not known")]
     Executable(#[source] std::io::Error),
@@ -139,7 +149,7 @@ impl Error {
     /// Whether the operator has to change something before another attempt can help.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::NoPackage { .. } => true,
+            Self::NoPackage { .. } | Self::Nowhere { .. } => true,
             Self::Python(error) => error.is_permanent(),
             // Another place, or this one in a while, may do better.
             Self::Fault(_) => false,
@@ -152,9 +162,12 @@ impl Error {
         match self {
             Self::Fault(fault) => fault.reason,
             Self::Silent { .. } => InfraFault::Unhealthy,
-            Self::Python(_) | Self::NoPackage { .. } | Self::Child(_) | Self::Ledger(_) | Self::Executable(_) => {
-                InfraFault::ServerLost
-            }
+            Self::Python(_)
+            | Self::NoPackage { .. }
+            | Self::Nowhere { .. }
+            | Self::Child(_)
+            | Self::Ledger(_)
+            | Self::Executable(_) => InfraFault::ServerLost,
         }
     }
 
@@ -177,6 +190,9 @@ impl Error {
         match self {
             Self::Python(error) => error.remedy(),
             Self::NoPackage { .. } => Some("correct `build.context` in the environment's manifest".into()),
+            Self::Nowhere { family, .. } => Some(format!(
+                "name a server that runs with --env-server {family}=URL, or run containers with --runtime docker"
+            )),
             Self::Fault(fault) => fault.remedy.clone(),
             Self::Child(_) | Self::Ledger(_) | Self::Silent { .. } | Self::Executable(_) => None,
         }

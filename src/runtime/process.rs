@@ -56,6 +56,10 @@ impl Process {
     }
 
     async fn start_server(&self, order: &Order) -> Result<Server, Error> {
+        if order.server.is_foreign() {
+            let why = "its image was made by others and does not run as a process".to_owned();
+            return Err(Error::Nowhere { family: order.family.clone(), why });
+        }
         let package = order.root.join(&order.server.context);
         if !package.is_dir() {
             return Err(Error::NoPackage { path: package });

@@ -11,6 +11,7 @@ use std::{
 use futures::future::join_all;
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, RwLock};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{Address, Error, Order, Running, Runtime};
 use crate::{evidence, plan};
@@ -37,6 +38,8 @@ type Slot = tokio::sync::Mutex<Option<Arc<Member>>>;
 
 /// A server that runs.
 struct Member {
+    /// Tells it from every other, also from one that had its address before.
+    start: Uuid,
     address: Address,
     running: tokio::sync::Mutex<Option<Box<dyn Running>>>,
     /// Held by everybody who uses it.
@@ -56,6 +59,11 @@ impl Lent {
     /// How it is reached.
     pub fn address(&self) -> &Address {
         &self.member.address
+    }
+
+    /// What tells this start of a server from every other.
+    pub fn start(&self) -> Uuid {
+        self.member.start
     }
 
     /// Note that it is given so many episodes: after a number that its manifest declares it is replaced.
@@ -201,6 +209,7 @@ impl Servers {
         let address = running.address().clone();
         tracing::info!(family, "environment server runs as {}", address.description);
         let member = Arc::new(Member {
+            start: Uuid::new_v4(),
             address,
             running: tokio::sync::Mutex::new(Some(running)),
             users: Arc::default(),

@@ -25,7 +25,14 @@ pub(super) async fn provision<J>(context: &Context<J>, invocation: Invocation<'_
     let ready = context.servers.environment(&context.definition, environment).await?;
     // They are alike: one image, or one Python environment.
     let Some(running) = ready.first() else { return Err(config("no environment server was started").into()) };
-    Ok(json!({ "environment": id, "python": running.opened.python, "packages": running.opened.packages }).into())
+    let opened = &running.opened;
+    // Evidence of what simulates, as far as the server says.
+    let server = json!({
+        "protocol": environment.server.protocol,
+        "version": opened.version,
+        "digest": opened.digest,
+    });
+    Ok(json!({ "environment": id, "python": opened.python, "packages": opened.packages, "server": server }).into())
 }
 
 /// Stop every server of the cycle.

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use serde::Deserialize;
 use serde_json::json;
 use tracing::{debug, warn};
@@ -228,10 +231,15 @@ impl<J: Journal> Work<'_, J> {
         server: &Ready,
         pending: &[PendingEpisode],
         endpoints: &[String],
-    ) -> Result<impl Stream<Item = Result<ServerMessage, rollout::Error>> + Send + use<J>, Error> {
+    ) -> Result<BoxStream<'static, Result<ServerMessage, rollout::Error>>, Error> {
         let endpoints = server.lent.reach(endpoints).await.map_err(servers::Error::Start)?;
         let request = self.request(pending, &endpoints)?;
-        let messages = server.client.episodes(&request).await.map_err(refused)?;
+        let messages = server.client.episodes(self.environment, request).await.map_err(|error| {
+            if error.has_forgotten() {
+                self.context.servers.forget(server);
+            }
+            refused(&error)
+        })?;
         server.lent.count(pending.len());
         Ok(messages)
     }
@@ -305,9 +313,10 @@ impl<J: Journal> Work<'_, J> {
 }
 
 /// The failure of a task whose request was not accepted.
-fn refused(error: rollout::Error) -> TaskFailure {
-    let class = if error.is_retryable() { FailureClass::Infra } else { FailureClass::Config };
-    TaskFailure { class, message: chain(&error) }
+fn refused(error: &rollout::Error) -> TaskFailure {
+    let helps = error.is_retryable() || error.has_forgotten();
+    let class = if helps { FailureClass::Infra } else { FailureClass::Config };
+    TaskFailure { class, message: chain(error) }
 }
 
 #[cfg(test)]

@@ -7,15 +7,16 @@ use std::{
 };
 
 use futures::future::join_all;
+use uuid::Uuid;
 
 use super::chain;
 use crate::cycle::{FailureClass, TaskFailure};
 use crate::plan::{self, Definition, Environment};
 use crate::rollout::{
-    self, Client,
+    self, Driver,
     protocol::{Open, Opened},
 };
-use crate::runtime::{self, Address, DemoMiners, Lent, Runtime};
+use crate::runtime::{self, DemoMiners, Lent, Runtime};
 
 /// An environment server that has loaded its environments. It is not replaced while this lives.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Ready {
     /// The server.
     pub lent: Lent,
     /// Speaks to it.
-    pub client: Client,
+    pub client: Driver,
     /// What it said of itself.
     pub opened: Opened,
 }
@@ -75,8 +76,8 @@ pub struct Servers {
     servers: runtime::Servers,
     miners: DemoMiners,
     root: PathBuf,
-    /// What was opened, by the server's token: a replaced server may get the port of the old one, and must be told again.
-    opened: std::sync::Mutex<HashMap<String, Slot>>,
+    /// What was opened, by the start of the server: one that replaces another at the same address must be told again.
+    opened: std::sync::Mutex<HashMap<Uuid, Slot>>,
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Opened>>>;
@@ -116,8 +117,8 @@ impl Servers {
     async fn open(&self, definition: &Definition, environment: &Environment, lent: Lent) -> Result<Ready, Error> {
         let family = environment.simulation.environment.family();
         let address = lent.address().clone();
-        let client = Client::new(&address.url, &address.token).map_err(Error::Client)?;
-        let slot = self.slot(&address);
+        let client = Driver::new(&environment.server, &address.url, &address.token).map_err(Error::Client)?;
+        let slot = self.slot(&lent);
         // Tasks that want the same server wait here while the first of them opens it.
         let mut slot = slot.lock().await;
         let opened = match slot.as_ref() {
@@ -150,8 +151,13 @@ impl Servers {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn slot(&self, address: &Address) -> Slot {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(address.token.clone()).or_default().clone()
+    /// Have a server told again what it is to load: it says that it does not know.
+    pub fn forget(&self, server: &Ready) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).remove(&server.lent.start());
+    }
+
+    fn slot(&self, lent: &Lent) -> Slot {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).entry(lent.start()).or_default().clone()
     }
 }
 

@@ -350,9 +350,25 @@ async fn what_cannot_be_opened_is_said_in_the_simulators_words() {
     assert!(missing.contains("faulty"), "{missing}");
     // A failed attempt leaves nothing behind: the next one may differ.
     open(&server, vec![metaworld("reach-v3", 10)], 1, 1).await;
-    let other = refusal(metaworld("push-v3", 10)).await;
-    assert!(other.contains("already open"), "{other}");
-    open(&server, vec![metaworld("reach-v3", 10)], 1, 1).await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_uses_is_opened_anew_and_one_that_plays_is_not() {
+    let server = Serving::env_server(&children::package(), &[]);
+    let first = open(&server, vec![metaworld("reach-v3", 10)], 1, 1).await;
+    assert_eq!((first.version.as_deref(), first.digest), (Some(env!("CARGO_PKG_VERSION")), None));
+    open(&server, vec![metaworld("push-v3", 10)], 1, 1).await;
+    let gone = client(&server).episodes(&request("metaworld/reach-v3", &[], [])).await.err().unwrap();
+    assert!(gone.has_forgotten(), "{gone}");
+    let mut miner = Recorder::start().await;
+    let miners = [("a", miner.endpoint.clone())];
+    let playing = client(&server).episodes(&request("metaworld/push-v3", &miners, [1])).await.unwrap();
+    miner.until_act().await;
+    let other = Open { simulations: vec![metaworld("reach-v3", 10)], workers: 1, slots_per_worker: 1 };
+    let busy = client(&server).open(&other).await.unwrap_err();
+    assert!(busy.to_string().contains("plays episodes"), "{busy}");
+    open(&server, vec![metaworld("push-v3", 10)], 1, 1).await;
+    drop(playing);
 }
 
 #[tokio::test]
@@ -515,12 +531,12 @@ async fn nothing_a_miner_is_sent_before_it_sees_the_scene_depends_on_the_seed() 
 
 #[tokio::test]
 async fn cameras_the_manifest_names_are_seen_by_the_miner() {
-    let mut seeing = metaworld("push-v3", 5);
-    seeing.observation.cameras = serde_json::from_value(json!({
+    let mut seeing = serde_json::to_value(metaworld("push-v3", 5)).unwrap();
+    seeing["observation"]["cameras"] = json!({
         "corner": { "camera": "corner", "width": 84, "height": 60 },
         "gripper": { "camera": "gripperPOV", "width": 32, "height": 32 },
-    }))
-    .unwrap();
+    });
+    let seeing = simulation(seeing);
     let server = Serving::env_server(&children::package(), &[]);
     let opened = open(&server, vec![seeing], 1, 1).await;
     assert!(opened.renderer.is_some());

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: each file tests an area through the doors that others use.
 
 mod abuse;
+mod affinetes;
 mod api;
 mod architecture;
 mod bad_input;
@@ -35,6 +36,7 @@ mod store;
 mod support;
 mod turns;
 mod two_backends;
+mod urls;
 mod webhooks;
 
 /// The TLS provider that `main` installs.

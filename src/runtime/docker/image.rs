@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bollard::models::ImageInspect;
 
-use super::engine::{Engine, is_not_found};
+use super::{
+    engine::{Engine, is_not_found},
+    foreign,
+};
 use crate::cycle::InfraFault;
 use crate::host::ledger::Ledger;
 use crate::plan;
@@ -22,8 +25,14 @@ pub(super) async fn choose(
     (family, server): (&str, &plan::Server),
     ledger: &Arc<dyn Ledger>,
 ) -> Result<String, Error> {
-    let name = server.image.as_deref().unwrap_or_default();
-    let remedy = format!("make it with: robo build-eval-env {family} --tag {name} --docker-host {}", engine.url());
+    let name = match server.is_foreign() {
+        true => foreign::named(family, server.image.as_deref())?,
+        false => server.image.as_deref().unwrap_or_default(),
+    };
+    let remedy = match server.is_foreign() {
+        true => foreign::bring(name),
+        false => format!("make it with: robo build-eval-env {family} --tag {name} --docker-host {}", engine.url()),
+    };
     let missing = |problem: String| Box::new(Fault::new(InfraFault::ImageMissing, problem).remedy(&remedy));
     let Some(found) = inspect(engine, name).await? else {
         return Err(missing(format!("there is no image `{name}` on {}", engine.url())).into());
@@ -42,6 +51,10 @@ pub(super) async fn choose(
             Box::new(Fault::new(InfraFault::ImageMissing, problem).remedy(remedy))
         })?
     };
+    if server.is_foreign() {
+        // What it is made of nobody knows here; that it stays the same is all that can be held.
+        return Ok(pinned);
+    }
     let labels = chosen.config.and_then(|config| config.labels).unwrap_or_default();
     let builds = labels.get(BUILDS).map(String::as_str).unwrap_or_default();
     if !builds.split(',').any(|build| build == server.build_digest) {

@@ -8,6 +8,7 @@
 mod build;
 mod engine;
 mod fence;
+mod foreign;
 mod hosts;
 mod image;
 mod keeper;
@@ -37,6 +38,15 @@ pub struct Defaults {
     pub image: String,
     /// Bytes of memory of families that name none.
     pub memory: u64,
+}
+
+/// What a server is started with.
+#[derive(Debug, Clone, Copy)]
+struct Means<'a> {
+    ledger: &'a Arc<dyn Ledger>,
+    patience: Duration,
+    /// The image whose `nft` walls in containers of images that have none.
+    wall: &'a str,
 }
 
 /// The runtime of containers.
@@ -69,7 +79,10 @@ impl Docker {
     /// The order with the operator's defaults filled in.
     fn complete(&self, order: &Order) -> Order {
         let mut order = order.clone();
-        order.server.image.get_or_insert_with(|| self.defaults.image.clone());
+        // Ours is not what an image of others holds.
+        if !order.server.is_foreign() {
+            order.server.image.get_or_insert_with(|| self.defaults.image.clone());
+        }
         order.server.resources.memory.get_or_insert(self.defaults.memory);
         order
     }
@@ -77,13 +90,14 @@ impl Docker {
     /// Start a server on the first host that can have it, the least busy one first.
     async fn start_somewhere(&self, order: Order) -> Result<Box<dyn Running>, Error> {
         let (mut problem, mut asked) = (None, Vec::new());
+        let means = Means { ledger: &self.ledger, patience: self.patience, wall: &self.defaults.image };
         while let Some(choice) = self.hosts.choose(&order.server.resources, &asked).await {
             let host = choice.0;
             asked.push(host.engine().url());
             // One start at a time on a host: its room is counted from what runs there.
             let _turn = host.turn().await;
             let started = match host.admit(&order.server.resources).await {
-                Ok(()) => server::start(host.engine(), &order, &self.ledger, self.patience).await,
+                Ok(()) => server::start(host.engine(), &order, &means).await,
                 Err(error) => Err(error),
             };
             match started {

@@ -2,11 +2,7 @@
 //!
 //! The row is there before the container is, so that nothing is ever left that nobody knows of.
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{pin::Pin, sync::Mutex, time::Duration};
 
 use bollard::{
     models::NetworkCreateRequest,
@@ -17,16 +13,17 @@ use rand::RngExt;
 use tokio::{io::AsyncWrite, time::Instant};
 
 use super::{
+    Means,
     engine::{Engine, is_not_found},
     fence::{self, Openings},
-    image,
+    foreign, image,
     made::Made,
     relay::Relays,
     spec::{self, Spec},
     tunnel::Tunnel,
 };
 use crate::cycle::InfraFault;
-use crate::host::{child::LastWords, ledger::Ledger};
+use crate::host::child::LastWords;
 use crate::manifest::Network;
 use crate::runtime::{Address, Error, Fault, Order, Running, process::health};
 
@@ -45,7 +42,10 @@ const TAIL: &str = "30";
 /// A server that runs.
 pub(super) struct Server {
     made: Made,
-    image: String,
+    /// The image whose `nft` puts up the rules around it.
+    wall: String,
+    /// Whether it ends by itself when its input closes.
+    ending: Ending,
     address: Address,
     network: Network,
     openings: Openings,
@@ -55,19 +55,31 @@ pub(super) struct Server {
     _input: Mutex<Input>,
 }
 
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// By itself, when its standard input closes.
+    ByItself,
+    /// When its container is removed.
+    Removed,
+}
+
 /// Start a server on an engine and wait until it answers.
-pub(super) async fn start(
-    engine: &Engine,
-    order: &Order,
-    ledger: &Arc<dyn Ledger>,
-    patience: Duration,
-) -> Result<Server, Error> {
-    let image = image::choose(engine, (&order.family, &order.server), ledger).await?;
-    let made = Made::enter(engine, ledger, format!("the environment server of `{}`", order.family)).await?;
-    match run(&made, &image, order, patience).await {
+pub(super) async fn start(engine: &Engine, order: &Order, means: &Means<'_>) -> Result<Server, Error> {
+    let image = image::choose(engine, (&order.family, &order.server), means.ledger).await?;
+    let (wall, ending) = match order.server.is_foreign() {
+        false => (image.clone(), Ending::ByItself),
+        true => (means.wall.to_owned(), Ending::Removed),
+    };
+    if ending == Ending::Removed && order.server.resources.network == Network::MinersOnly {
+        foreign::check_wall(engine, &wall).await?;
+    }
+    let made = Made::enter(engine, means.ledger, format!("the environment server of `{}`", order.family)).await?;
+    match run(&made, (&image, &wall), order, means.patience).await {
         Ok((address, tunnel, input)) => Ok(Server {
             made,
-            image,
+            wall,
+            ending,
             address,
             network: order.server.resources.network,
             openings: Openings::default(),
@@ -85,7 +97,7 @@ pub(super) async fn start(
 type Input = Pin<Box<dyn AsyncWrite + Send>>;
 type Reached = (Address, Tunnel, Input);
 
-async fn run(made: &Made, image: &str, order: &Order, patience: Duration) -> Result<Reached, Error> {
+async fn run(made: &Made, (image, wall): (&str, &str), order: &Order, patience: Duration) -> Result<Reached, Error> {
     let (engine, name) = (&made.engine, made.name.as_str());
     let client = engine.client().await?;
     let refused = |error| engine.fault("starting a container", &error);
@@ -93,16 +105,24 @@ async fn run(made: &Made, image: &str, order: &Order, patience: Duration) -> Res
     let network = make_network(made, order.server.resources.network).await?;
     let options = CreateContainerOptionsBuilder::new().name(name).build();
     let spec = server_spec(made, image, order, (&token, network));
-    client.create_container(Some(options), spec.body()).await.map_err(refused)?;
+    let mut body = spec.body();
+    if order.server.is_foreign() {
+        // What the image starts by itself, where it starts it.
+        (body.entrypoint, body.cmd, body.working_dir) = (None, None, None);
+    }
+    client.create_container(Some(options), body).await.map_err(refused)?;
     // Attached before it starts: from its first moment on somebody holds its input.
     let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).build();
     let input = client.attach_container(name, Some(options)).await.map_err(refused)?.input;
     client.start_container(name, None).await.map_err(refused)?;
     if order.server.resources.network == Network::MinersOnly {
-        // Before it is told anything: up to now it has run no code but ours.
-        fence::put_up(engine, (name, image), &Openings::default()).await?;
+        // Before it is told anything: up to now it has run no code but ours, or what an image of others starts with.
+        fence::put_up(engine, (name, wall), &Openings::default()).await?;
     }
-    let command = [&image::program(), "env-server-connect", INSIDE].map(str::to_owned).to_vec();
+    let command = match order.server.is_foreign() {
+        false => [&image::program(), "env-server-connect", INSIDE].map(str::to_owned).to_vec(),
+        true => foreign::join(),
+    };
     let tunnel = Tunnel::open(engine, name, command).await.map_err(|error| {
         Box::new(Fault::new(InfraFault::ServerLost, format!("no port for a container can be had: {error}")))
     })?;
@@ -116,6 +136,23 @@ async fn run(made: &Made, image: &str, order: &Order, patience: Duration) -> Res
 fn server_spec<'a>(made: &Made, image: &'a str, order: &'a Order, (token, network): (&str, String)) -> Spec<'a> {
     let mut labels = made.labels();
     labels.insert(spec::SERVER.into(), order.family.clone());
+    // What would be written beside the sources or into a home has nowhere to go.
+    let env = ["PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "XDG_CACHE_HOME=/tmp"];
+    let (command, own) = match order.server.is_foreign() {
+        false => (own_command(order), vec![format!("ROBO_ENV_SERVER_TOKEN={token}")]),
+        true => (Vec::new(), foreign::env()),
+    };
+    Spec {
+        image,
+        labels,
+        command,
+        env: env.into_iter().map(str::to_owned).chain(own).collect(),
+        resources: &order.server.resources,
+        network,
+    }
+}
+
+fn own_command(order: &Order) -> Vec<String> {
     let python = image::python(&order.server.requirements);
     let command = [
         &image::program(),
@@ -128,17 +165,7 @@ fn server_spec<'a>(made: &Made, image: &'a str, order: &'a Order, (token, networ
         INSIDE,
         "--until-eof",
     ];
-    // What would be written beside the sources or into a home has nowhere to go.
-    let env = ["PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "XDG_CACHE_HOME=/tmp"];
-    let token = format!("ROBO_ENV_SERVER_TOKEN={token}");
-    Spec {
-        image,
-        labels,
-        command: command.map(str::to_owned).to_vec(),
-        env: env.into_iter().map(str::to_owned).chain([token]).collect(),
-        resources: &order.server.resources,
-        network,
-    }
+    command.map(str::to_owned).to_vec()
 }
 
 /// A network for this server alone; `none` where it is to reach nothing.
@@ -238,7 +265,7 @@ impl Server {
         let mut openings = self.openings.clone();
         translated.iter().for_each(|miner| openings.add(miner));
         if self.network == Network::MinersOnly && openings != self.openings {
-            fence::put_up(&self.made.engine, (&self.made.name, &self.image), &openings).await?;
+            fence::put_up(&self.made.engine, (&self.made.name, &self.wall), &openings).await?;
             self.openings = openings;
         }
         Ok(translated)
@@ -284,10 +311,12 @@ impl Running for Server {
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let Self { made, tunnel, _input: input, .. } = *self;
+            let Self { made, tunnel, ending, _input: input, .. } = *self;
             // Closing its input tells it to end; connections into it would keep it waiting.
             drop((tunnel, input));
-            if let Ok(client) = made.engine.client().await {
+            if ending == Ending::ByItself
+                && let Ok(client) = made.engine.client().await
+            {
                 // One that does not end in time is killed by its removal.
                 let _ = tokio::time::timeout(GRACE, client.wait_container(&made.name, None).next()).await;
             }

@@ -1,0 +1,190 @@
+//! Whose fault an error text is. Such servers say it in words only; the table is in docs/environments.md.
+//!
+//! Conservative: a miner is blamed for what a text says beyond doubt. Whatever is not known here is a fault of ours, which is
+//! never scored. The first words and the name of the exception are the server's own; what follows may be the miner's, so
+//! nothing that could clear it is read from there.
+
+use crate::cycle::{InfraFault, MinerFault, Outcome};
+
+/// What a server was at when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Reset,
+    Act,
+}
+
+/// Words of a failed connection that are about the server's own network.
+const OWN_NETWORK: [&str; 5] = [
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+    "Cannot assign requested address",
+    "Too many open files",
+    "No buffer space available",
+];
+
+/// What an error comes to.
+pub(super) fn outcome(text: &str) -> Outcome {
+    let text = text.trim_start();
+    let simulator = Outcome::InfraFault(InfraFault::SimulatorError);
+    if text.starts_with("Miner action timeout at step ") {
+        return Outcome::MinerFault(MinerFault::ActionTimeout);
+    }
+    if text.starts_with("Miner returned no action at step ") {
+        return Outcome::MinerFault(MinerFault::MalformedResponse);
+    }
+    if text.starts_with("Evaluation timeout") {
+        // A miner that is in time at every step has the time it needs (`timeout` is checked against it).
+        return Outcome::InfraFault(InfraFault::SimulatorTimeout);
+    }
+    let told = match (text.strip_prefix("Miner reset failed: "), text.strip_prefix("Miner action failed at step ")) {
+        (Some(rest), _) => Some((Phase::Reset, rest)),
+        (_, Some(rest)) => rest.split_once(": ").map(|(_, rest)| (Phase::Act, rest)),
+        _ => None,
+    };
+    let Some((phase, rest)) = told else { return simulator };
+    // An exception without words ends in `Name: `, or `Name:` once it is trimmed.
+    let (name, words) = rest.split_once(':').unwrap_or((rest, ""));
+    exception(phase, name.trim(), words.trim_start()).map_or(simulator, Outcome::MinerFault)
+}
+
+/// The fault behind an exception that calling a miner has raised; none when it is not the miner's beyond doubt.
+fn exception(phase: Phase, name: &str, words: &str) -> Option<MinerFault> {
+    let late = match phase {
+        Phase::Reset => MinerFault::ResetTimeout,
+        Phase::Act => MinerFault::ActionTimeout,
+    };
+    Some(match name {
+        "ReadTimeout" | "WriteTimeout" => late,
+        "ConnectTimeout" | "ReadError" | "WriteError" | "CloseError" | "UnsupportedProtocol" | "InvalidURL" => {
+            MinerFault::ConnectionError
+        }
+        "ConnectError" if !OWN_NETWORK.iter().any(|own| words.contains(own)) => MinerFault::ConnectionError,
+        "RemoteProtocolError" if words.starts_with("Server disconnected") || words.starts_with("peer closed") => {
+            MinerFault::ConnectionError
+        }
+        "RemoteProtocolError" | "JSONDecodeError" | "UnicodeDecodeError" => MinerFault::MalformedResponse,
+        "HTTPStatusError" if words.starts_with("Redirect response") => MinerFault::RedirectNotAllowed,
+        "TooManyRedirects" => MinerFault::RedirectNotAllowed,
+        "HTTPStatusError" => MinerFault::HttpError,
+        "DecodingError" => MinerFault::UnsupportedEncoding,
+        // The answer is JSON, and no object.
+        "AttributeError" if phase == Phase::Act && words.ends_with("object has no attribute 'get'") => {
+            MinerFault::MalformedResponse
+        }
+        "ValidationError" if phase == Phase::Act => MinerFault::InvalidAction,
+        "ValueError" if phase == Phase::Act && words.starts_with("setting an array element with a sequence") => {
+            MinerFault::InvalidAction
+        }
+        _ => return None,
+    })
+}
+
+/// The number of the step that a text names.
+pub(super) fn step(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once(" at step ")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const INFRA: Outcome = Outcome::InfraFault(InfraFault::SimulatorError);
+
+    #[test]
+    fn what_servers_say_of_miners_is_told_apart() {
+        use MinerFault::*;
+        for (text, fault) in [
+            ("Miner action timeout at step 17", ActionTimeout),
+            ("Miner returned no action at step 0", MalformedResponse),
+            ("Miner action failed at step 3: ReadTimeout: ", ActionTimeout),
+            ("Miner action failed at step 3: ConnectError: All connection attempts failed", ConnectionError),
+            ("Miner action failed at step 0: ConnectError: [Errno -2] Name or service not known", ConnectionError),
+            ("Miner action failed at step 3: ReadError:", ConnectionError),
+            ("Miner action failed at step 3: ReadError", ConnectionError),
+            (
+                "Miner action failed at step 12: RemoteProtocolError: Server disconnected without sending a response.",
+                ConnectionError,
+            ),
+            ("Miner action failed at step 12: RemoteProtocolError: illegal status line", MalformedResponse),
+            (
+                "Miner action failed at step 1: HTTPStatusError: Server error '500 Internal Server Error' for url 'x'",
+                HttpError,
+            ),
+            (
+                "Miner action failed at step 1: HTTPStatusError: Redirect response '302 Found' for url",
+                RedirectNotAllowed,
+            ),
+            ("Miner action failed at step 1: JSONDecodeError: Expecting value: line 1 column 1", MalformedResponse),
+            ("Miner action failed at step 1: DecodingError: incorrect header check", UnsupportedEncoding),
+            ("Miner action failed at step 1: AttributeError: 'list' object has no attribute 'get'", MalformedResponse),
+            ("Miner action failed at step 1: ValidationError: 1 validation error for Action", InvalidAction),
+            (
+                "Miner action failed at step 1: ValueError: setting an array element with a sequence. The requested",
+                InvalidAction,
+            ),
+            ("Miner reset failed: ReadTimeout: ", ResetTimeout),
+            ("Miner reset failed: ConnectTimeout: ", ConnectionError),
+            ("Miner reset failed: ConnectError: [Errno 111] Connection refused", ConnectionError),
+            ("Miner reset failed: HTTPStatusError: Client error '404 Not Found' for url", HttpError),
+            ("Miner reset failed: JSONDecodeError: Expecting value", MalformedResponse),
+        ] {
+            assert_eq!(outcome(text), Outcome::MinerFault(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_miners_beyond_doubt_is_ours() {
+        for text in [
+            "",
+            "Miner",
+            "ValueError: could not broadcast\nTraceback (most recent call last):\n  Miner action timeout at step 3",
+            "Miner action failed at step 3: RuntimeError: Event loop is closed",
+            "Miner action failed at step 3: PoolTimeout: ",
+            "Miner action failed at step 3: LocalProtocolError: Illegal header value",
+            "Miner action failed at step 3: OSError: [Errno 24] Too many open files",
+            "Miner action failed at step 3: ConnectError: [Errno -3] Temporary failure in name resolution",
+            "Miner action failed at step 3: ConnectError: [Errno 24] Too many open files",
+            "Miner action failed at step 3: AttributeError: 'NoneType' object has no attribute 'shape'",
+            "Miner action failed at step 3: ValueError: mujoco says no",
+            "Miner action failed at step 3: MemoryError: ",
+            "Miner reset failed: RuntimeError: Event loop is closed",
+            "Miner reset failed: ValidationError: 1 validation error",
+            "Invalid env_id for MetaWorld container: genesis/x. Must start with 'metaworld/'",
+            "FatalError: gladLoadGL error",
+        ] {
+            assert_eq!(outcome(text), INFRA, "{text}");
+        }
+        for text in ["Evaluation timeout after 300s", "Evaluation timeout"] {
+            assert_eq!(outcome(text), Outcome::InfraFault(InfraFault::SimulatorTimeout), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_step_is_read_where_it_is_told() {
+        assert_eq!(step("Miner action timeout at step 17"), Some(17));
+        assert_eq!(step("Miner action failed at step 3: ReadError"), Some(3));
+        assert_eq!(step("Miner reset failed: ReadError"), None);
+        assert_eq!(step("x at step 99999999999"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_strange_ones_blame_nobody(text in any::<String>()) {
+            prop_assert!(!outcome(&text).is_scored() || text.trim_start().starts_with("Miner "));
+            let _ = step(&text);
+        }
+
+        /// Whatever a miner makes a server say after the exception's name, it does not clear it.
+        #[test]
+        fn a_miner_does_not_talk_itself_out_of_a_fault(words in any::<String>()) {
+            for name in ["HTTPStatusError", "JSONDecodeError", "ReadError", "DecodingError", "RemoteProtocolError"] {
+                let text = format!("Miner action failed at step 1: {name}: {words}");
+                prop_assert!(matches!(outcome(&text), Outcome::MinerFault(_)), "{text}");
+            }
+        }
+    }
+}
