@@ -112,7 +112,7 @@ async fn run(url: &str, environment: &plan::Environment, request: EpisodesReques
 }
 
 /// A workspace with the example's family and pipeline; miners get 20 s for an action, whatever else the machine does.
-fn example(change: impl Fn(String) -> String) -> TempDir {
+pub(crate) fn example(change: impl Fn(String) -> String) -> TempDir {
     let read = |name: &str| fs::read_to_string(repository().join("examples").join(name)).unwrap();
     let folder = workspace(|_| change(read("pipelines/affinetes.yaml")));
     let family = read("environments/affinetes.yaml")

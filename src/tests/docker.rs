@@ -1,6 +1,7 @@
 //! Environment servers in containers, on a real engine: how they are held, how they fail, what is left of them.
 
 mod cycles;
+mod foreign;
 mod programs;
 
 use std::{sync::Arc, time::Duration};

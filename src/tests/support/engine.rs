@@ -53,11 +53,16 @@ pub(crate) fn try_docker(arguments: &[&str]) -> (bool, String) {
 
 /// An image whose `robo env-server` runs `server`, and whose `robo env-server-connect` runs `connect`, both in a shell.
 pub(crate) fn image(name: &str, server: &str, connect: &str) -> String {
-    let tag = format!("robo-test/{name}");
     let script = format!("#!/bin/sh\ncase $1 in\nenv-server) {server} ;;\nenv-server-connect) {connect} ;;\nesac\n");
     let dockerfile = format!("FROM debian:bookworm-slim\nCOPY robo /opt/robo/bin/robo\nLABEL robo.builds={DIGEST}\n");
+    build(name, &[("Dockerfile", &dockerfile), ("robo", &script)])
+}
+
+/// An image of these files, one of which is its `Dockerfile`.
+pub(crate) fn build(name: &str, files: &[(&str, &str)]) -> String {
+    let tag = format!("robo-test/{name}");
     let mut context = tar::Builder::new(Vec::new());
-    for (name, text) in [("Dockerfile", &dockerfile), ("robo", &script)] {
+    for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o755);
