@@ -43,6 +43,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let compiled = inputs::compile(&args.pipeline, &args.inputs)?;
+    // A wrong address is said before anything is written down.
+    drive::machine(db::data_dir(&args.database.data)?, &args.options.place)?;
     let desk = Desk::open(&args.database).await?;
     let definition = &compiled.definition;
     let mut new = backend::new_cycle(&compiled);

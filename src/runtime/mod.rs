@@ -88,6 +88,11 @@ pub trait Running: Send + Sync {
         Box::pin(async { Ok(miners.to_vec()) })
     }
 
+    /// Whether it may be ended for a fresh one when it has played enough. Who has not started it cannot start another.
+    fn can_be_recycled(&self) -> bool {
+        true
+    }
+
     /// End it, nicely first.
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()>;
 }

@@ -44,6 +44,8 @@ struct Member {
     running: tokio::sync::Mutex<Option<Box<dyn Running>>>,
     /// Held by everybody who uses it.
     users: Arc<RwLock<()>>,
+    /// Episodes after which a fresh one takes its place.
+    most: Option<u32>,
     /// Episodes that it was given.
     episodes: std::sync::atomic::AtomicU64,
 }
@@ -106,6 +108,11 @@ impl Member {
         // Only who is about to end it holds it alone.
         let guard = Arc::clone(&self.users).try_read_owned().ok()?;
         Some(Lent { member: Arc::clone(self), _use: Arc::new(guard) })
+    }
+
+    fn is_used_up(&self) -> bool {
+        let played = self.episodes.load(std::sync::atomic::Ordering::Relaxed);
+        self.most.is_some_and(|most| played >= most.into())
     }
 
     async fn stop(&self) {
@@ -184,7 +191,7 @@ impl Servers {
         let family = &order.family;
         let mut slot = slot.lock().await;
         if let Some(member) = slot.take() {
-            if is_used_up(&member, order) {
+            if member.is_used_up() {
                 tracing::info!(family, "{} has played its episodes; starting a fresh one", member.address.description);
                 self.retiring.spawn(retire(member));
             } else {
@@ -210,6 +217,7 @@ impl Servers {
         tracing::info!(family, "environment server runs as {}", address.description);
         let member = Arc::new(Member {
             start: Uuid::new_v4(),
+            most: order.server.recycle_after.filter(|_| running.can_be_recycled()),
             address,
             running: tokio::sync::Mutex::new(Some(running)),
             users: Arc::default(),
@@ -226,11 +234,6 @@ impl Servers {
         let new = || Arc::new(Pool { order, slots: OnceCell::new() });
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(new).clone()
     }
-}
-
-fn is_used_up(member: &Member, order: &Order) -> bool {
-    let played = member.episodes.load(std::sync::atomic::Ordering::Relaxed);
-    order.server.recycle_after.is_some_and(|most| played >= most.into())
 }
 
 /// End a server when its last user has let go. Should the cycle end before, dropping the server ends it.

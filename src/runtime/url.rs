@@ -317,6 +317,10 @@ impl Running for Server {
         })
     }
 
+    fn can_be_recycled(&self) -> bool {
+        false
+    }
+
     fn stop(self: Box<Self>) -> BoxFuture<'static, ()> {
         // It runs on: it is not ours.
         Box::pin(async move { drop(self) })

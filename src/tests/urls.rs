@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     children::{self, Serving, TOKEN},
-    support::program::{Place, pipeline, repository, turn, workspace},
+    support::program::{Place, Ran, Running, pipeline, repository, turn, workspace},
 };
 
 /// A server that says what it simulates with.
@@ -206,7 +206,7 @@ fn a_cycle_on_servers_that_run_already_gives_the_same_bytes_though_one_of_them_d
     let servers = ["--env-server", &one, "--env-server", &other];
     let mut command = place.robo(&[&arguments[..], &servers].concat());
     command.env("ROBO_SECRET_ENV_SERVER_TOKEN_METAWORLD", TOKEN);
-    let mut running = crate::support::program::Running::from(command.spawn().unwrap());
+    let mut running = Running::from(command.spawn().unwrap());
     running.until_line(|line| line.contains(" episodes  ") && !line.contains("  0/"));
     first.kill();
     let ran = running.wait();
@@ -216,9 +216,38 @@ fn a_cycle_on_servers_that_run_already_gives_the_same_bytes_though_one_of_them_d
     let others = workspace(|text| text.replace("  - metaworld/door-open-v3\n", ""));
     let mut command = place.robo(&["run-pipeline", &pipeline(&others), "-i", "episodes_per_env=1", "--runtime", "url"]);
     command.args(["--env-server", &other]).env("ROBO_SECRET_ENV_SERVER_TOKEN_METAWORLD", TOKEN);
-    let ran = crate::support::program::Ran::from(command.output().unwrap());
+    let ran = Ran::from(command.output().unwrap());
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(TOKEN));
+}
+
+/// The only server of a cycle dies and is started again at its address: it is told anew what to load, and nothing is scored
+/// that it did not play to its end.
+#[test]
+fn a_server_that_is_started_again_at_its_address_goes_on() {
+    let _turn = turn();
+    let folder = workspace(|text| {
+        let retry = "defaults:\n  retry: { max_attempts: 20, initial_interval: 300ms, backoff: 1.0 }\n";
+        text.replace("defaults:\n", retry).replace("  - metaworld/door-open-v3\n  - metaworld/drawer-open-v3\n", "")
+    });
+    let (mut server, place) = (server(), Place::new());
+    let at = server.address.clone();
+    let mut command = place.robo(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=6"]);
+    command.args(["--env-server", &format!("metaworld={}", server.url())]);
+    command.env("ROBO_SECRET_ENV_SERVER_TOKEN_METAWORLD", TOKEN);
+    let mut running = Running::from(command.spawn().unwrap());
+    running.until_line(|line| line.contains(" episodes  ") && !line.contains("  0/"));
+    server.kill();
+    let lock = children::package().join("requirements/metaworld.lock");
+    let again = ["--requirements", lock.to_str().unwrap(), "--listen", &at];
+    let _again = Serving::env_server(&children::package(), &again);
+    let ran = running.wait();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    let outcomes = shown["outcomes"].as_array().unwrap();
+    assert!(outcomes.iter().all(|count| count["outcome"] != "infra_fault"), "{outcomes:?}");
+    let scored: u64 = outcomes.iter().filter_map(|count| count["episodes"].as_u64().or(count["count"].as_u64())).sum();
+    assert_eq!(scored, 2 * 4 * 6, "{outcomes:?}");
 }
 
 #[test]
@@ -233,4 +262,6 @@ fn what_is_written_wrongly_is_said_at_once() {
         assert_eq!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(words) && ran.stderr.contains("--env-server"), "{arguments:?}: {}", ran.stderr);
     }
+    let made = std::fs::read_dir(place.data.path()).unwrap().map(|it| it.unwrap().file_name());
+    assert!(made.into_iter().all(|name| name == "python"), "nothing was made");
 }

@@ -128,7 +128,7 @@ async fn body(mut response: Response) -> Result<Vec<u8>, String> {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     http: Http,
-    simulation: Arc<Simulation>,
+    pub(super) simulation: Arc<Simulation>,
     call: Affinetes,
     action_timeout_ms: u64,
 }

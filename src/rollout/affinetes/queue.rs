@@ -142,7 +142,11 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cycle::Keep, manifest::simulation::Simulation, rollout::affinetes::call::Http};
+    use crate::{
+        cycle::{InfraFault, Keep, Outcome},
+        manifest::simulation::Simulation,
+        rollout::affinetes::{call::Http, verdict},
+    };
 
     fn queue(miners: &[&str], per_miner: u32, at_a_time: usize) -> Queue {
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -201,5 +205,17 @@ mod tests {
         assert!(matches!(queue.said.pop_front(), Some(Ok(ServerMessage::Returned { order: 0 }))));
         assert!(matches!(queue.said.pop_front(), Some(Err(Error::Cut { .. }))));
         assert!(queue.is_over && queue.said.is_empty());
+    }
+
+    #[test]
+    fn a_call_that_does_not_end_is_reported_and_nothing_more_is_asked_of_that_server() {
+        let mut queue = queue(&["a", "b", "c"], 1, 2);
+        assert_eq!(begun(&mut queue), [0, 1]);
+        let report =
+            verdict::broken(&queue.call.simulation, Outcome::InfraFault(InfraFault::SimulatorTimeout), "late", 1.0);
+        queue.take(0, 0, Called::Abandoned(Box::new(report)));
+        assert!(matches!(queue.said.pop_front(), Some(Ok(ServerMessage::Episode { order: 0, .. }))));
+        assert!(matches!(queue.said.pop_front(), Some(Err(Error::Cut { .. }))));
+        assert!(queue.is_over && queue.playing.is_empty());
     }
 }
