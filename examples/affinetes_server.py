@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A server that speaks the protocol of affinetes images: it plays whole MetaWorld episodes and calls the miners by itself.
+"""A server that speaks the protocol of affinetes images: it plays whole MetaWorld episodes and calls miners by itself.
 
 Images made for affinetes hold such a server. This one is for trying `protocol: affinetes` without any of them, and for
 seeing what they do; it needs a Python that has MetaWorld, and nothing else beyond the standard library:
@@ -28,6 +28,7 @@ class MinerError(Exception):
     """What went wrong with a miner, under the name that the images' HTTP library has for it."""
 
     def __init__(self, name, text=""):
+        """Keep both."""
         super().__init__(text)
         self.name = name
 

@@ -113,12 +113,12 @@ impl Check<'_> {
         Some(Way::Affinetes(call))
     }
 
-    /// How one task's episodes are asked for; `action_timeout_ms` is its miners' limit.
+    /// How one task's episodes are asked for; `limits` are its steps and its miners' time for an action, in milliseconds.
     pub(super) fn call(
         &mut self,
         (manifest, call): (&wire::Environment, &wire::Affinetes),
         (name, task): (&str, &wire::Task),
-        (max_steps, action_timeout_ms): (u32, u64),
+        limits: (u32, u64),
     ) -> Simulator {
         for (key, is_said) in [
             ("observation", task.observation.is_some()),
@@ -150,6 +150,12 @@ impl Check<'_> {
                 kwargs.insert(key.clone(), value);
             }
         }
+        let timeout_ms = self.timeout_ms(call, name, limits);
+        Simulator::Affinetes(Affinetes { env_id, use_images: call.use_images, kwargs, timeout_ms })
+    }
+
+    /// The longest that an episode may take, in milliseconds.
+    fn timeout_ms(&mut self, call: &wire::Affinetes, name: &str, (max_steps, action_timeout_ms): (u32, u64)) -> u64 {
         // A miner that is slow but in time must be able to end its episode: else what it plays could never be scored.
         let patience = u64::from(max_steps).saturating_mul(action_timeout_ms).saturating_add(RESET_TIMEOUT_MS);
         let timeout_ms = match call.timeout {
@@ -166,7 +172,6 @@ impl Check<'_> {
             self.refuse_with(&["adapter", "affinetes", "timeout"], message, help);
         }
         // The protocol has whole seconds.
-        let timeout_ms = timeout_ms.div_ceil(1000).saturating_mul(1000);
-        Simulator::Affinetes(Affinetes { env_id, use_images: call.use_images, kwargs, timeout_ms })
+        timeout_ms.div_ceil(1000).saturating_mul(1000)
     }
 }
