@@ -42,7 +42,7 @@ pub struct Database {
 /// Where environment servers run.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Place {
-    /// Where environment servers run: as processes of this machine, or in containers
+    /// Where environment servers run: as processes of this machine, in containers, or in those of a swarm's nodes
     #[arg(long, env = "ROBO_BACKEND_RUNTIME", value_enum, default_value_t)]
     pub runtime: RuntimeKind,
 
@@ -74,7 +74,8 @@ impl Default for Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Engines {
     /// Docker host, as `unix:///var/run/docker.sock`, `tcp://HOST:2376` (TLS as `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say)
-    /// or `ssh://USER@HOST`, with the most environment servers it takes: `ssh://robo@gpu-1=4`. May be repeated
+    /// or `ssh://USER@HOST`, with the most environment servers it takes: `ssh://robo@gpu-1=4`. May be repeated.
+    /// With `--runtime swarm` a manager of the swarm, and the most that each of its nodes takes
     /// [default: `$DOCKER_HOST`, else the local socket; as many servers as its cores and memory allow]
     #[arg(long = "docker-host", env = "ROBO_BACKEND_DOCKER_HOSTS", value_name = "URL[=N]", value_delimiter = ',')]
     pub docker_hosts: Vec<String>,
@@ -99,6 +100,8 @@ pub enum RuntimeKind {
     Process,
     /// Containers on Docker engines.
     Docker,
+    /// Services of a Docker Swarm, of which `--docker-host` names a manager.
+    Swarm,
 }
 
 /// The image of families that name none, when nobody says otherwise.

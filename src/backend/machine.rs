@@ -6,7 +6,7 @@ use crate::config::{Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
 use crate::runtime::{
     Error, Process, Runtime,
-    docker::{Defaults, Docker, HostSpec, Hosts, Once},
+    docker::{Defaults, Docker, HostSpec, Hosts, Once, Swarm},
 };
 
 /// What cycles are run with on this machine.
@@ -40,6 +40,7 @@ impl Machine {
                 Arc::new(Process::with_defaults(self.data_dir.clone(), progress)?.with_ledger(ledger))
             }
             RuntimeKind::Docker => Arc::new(self.docker(ledger)),
+            RuntimeKind::Swarm => Arc::new(Swarm::new(self.docker(ledger))),
         })
     }
 
