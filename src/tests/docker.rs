@@ -1,6 +1,6 @@
 //! Environment servers in containers, on a real engine: how they are held, how they fail, what is left of them.
 
-mod cycles;
+pub(crate) mod cycles;
 mod programs;
 
 use std::{sync::Arc, time::Duration};
@@ -33,7 +33,7 @@ pub(crate) fn runtime(hosts: &[&str]) -> Docker {
     Docker::new(Arc::new(Hosts::new(&hosts)), defaults)
 }
 
-fn order(image: Option<String>) -> Order {
+pub(crate) fn order(image: Option<String>) -> Order {
     let server = plan::Server {
         protocol: "robo/v1".into(),
         workers: None,
@@ -49,11 +49,11 @@ fn order(image: Option<String>) -> Order {
 }
 
 /// The container of a server.
-fn name_of(server: &dyn Running) -> String {
+pub(crate) fn name_of(server: &dyn Running) -> String {
     server.address().description.split(' ').nth(1).unwrap().to_owned()
 }
 
-async fn refusal(runtime: &Docker, order: &Order) -> Error {
+pub(crate) async fn refusal(runtime: &impl Runtime, order: &Order) -> Error {
     match runtime.start(order).await {
         Ok(server) => panic!("{} was started", server.address().description),
         Err(error) => error,

@@ -33,6 +33,7 @@ mod schedules;
 mod score;
 mod store;
 mod support;
+mod swarm;
 mod turns;
 mod two_backends;
 mod webhooks;

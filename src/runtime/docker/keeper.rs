@@ -93,9 +93,9 @@ pub(super) async fn remove(engine: &Engine, kind: Kind, name: &str) -> Fate {
 async fn remove_network(client: &Docker, kind: Kind, name: &str) -> Fate {
     let mut fate = judge(client.remove_network(name).await);
     if kind == Kind::Service {
-        // A swarm takes its tasks off a network in its own time.
+        // A swarm takes its tasks off a network, and the network off its nodes, in its own time.
         for _ in 0..LOOKS {
-            if matches!(fate, Fate::Gone | Fate::Killed) {
+            if fate == Fate::Gone {
                 break;
             }
             tokio::time::sleep(LOOK).await;
