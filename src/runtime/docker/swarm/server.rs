@@ -113,6 +113,12 @@ async fn run(
     // It can be counted now.
     drop(seat);
     let place = task::Place { made, node: &node, image: order.server.image.as_deref().unwrap_or_default() };
+    // A name that nobody has yet is not looked for: whoever does waits longer than it takes to come.
+    let running = tokio::time::timeout(patience, place.until_running()).await;
+    match running {
+        Ok(running) => running?,
+        Err(_) => return Err(late(place, patience, "its node has not started it").await),
+    }
     let mut wire = Wire::lay(made, image, (&format!("{name}:{HOLD}"), patience)).await?;
     take_hold(&mut wire, place, (order.server.resources.network, patience)).await?;
     let command = [&image::program(), "env-server-connect", &format!("{name}:{SERVER}")].map(str::to_owned).to_vec();
@@ -121,7 +127,7 @@ async fn run(
     })?;
     let hold = Hold::keep(wire, tunnel);
     let url = format!("http://{}", hold.address);
-    await_health(place, (&url, &token), (begin, patience)).await?;
+    await_health((place, &hold), (&url, &token), (begin, patience)).await?;
     let short = image.get(..19).unwrap_or(image);
     let description = format!("service {name} on node {} of {} (image {short})", node.name, engine.url());
     Ok((Address { url, token, description }, hold))
@@ -166,17 +172,31 @@ async fn take_hold(
 
 /// Wait until the server answers, or until it is clear that it never will.
 async fn await_health(
-    place: task::Place<'_>,
+    (place, hold): (task::Place<'_>, &Hold),
     (url, token): (&str, &str),
     (begin, patience): (Instant, Duration),
 ) -> Result<(), Error> {
     loop {
         let Err(problem) = health(url, Some(token)).await else { return Ok(()) };
-        if let Some(fault) = place.lost().await? {
+        if let Some(fault) = why(place, hold).await? {
             return Err(fault.into());
         }
         if begin.elapsed() >= patience {
             return Err(late(place, patience, &problem).await);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Why a server does not answer, where the manager knows. While we hold it, it runs; when we do not, the manager is given
+/// the time to notice what has become of it.
+async fn why(place: task::Place<'_>, hold: &Hold) -> Result<Option<Box<Fault>>, Error> {
+    let is_held = hold.say(Told::default()).await.is_some();
+    let deadline = Instant::now() + if is_held { Duration::ZERO } else { NOTICE };
+    loop {
+        let fault = place.lost().await?;
+        if fault.is_some() || Instant::now() >= deadline {
+            return Ok(fault);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -204,17 +224,8 @@ impl Server {
 
     async fn check_health(&mut self) -> Result<(), Error> {
         let Err(problem) = health(&self.address.url, Some(&self.address.token)).await else { return Ok(()) };
-        // While we hold it, it runs; when we do not, the manager will know why, if it does not yet.
-        let is_held = self.hold.say(Told::default()).await.is_some();
-        let deadline = Instant::now() + if is_held { Duration::ZERO } else { NOTICE };
-        loop {
-            if let Some(fault) = self.place().lost().await? {
-                return Err(fault.into());
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
+        if let Some(fault) = why(self.place(), &self.hold).await? {
+            return Err(fault.into());
         }
         let problem = format!("{} runs and does not answer well: {problem}", self.address.description);
         let fault = Fault::new(InfraFault::Unhealthy, problem).last_words(self.place().words().await);

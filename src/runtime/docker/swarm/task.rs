@@ -34,7 +34,27 @@ pub(super) struct Place<'a> {
     pub(super) image: &'a str,
 }
 
+/// How a task is.
+enum Seen {
+    /// It does not run yet.
+    Coming,
+    Running,
+    /// It does not run any more, or never will.
+    Lost(Box<Fault>),
+}
+
 impl Place<'_> {
+    /// Wait until the task runs.
+    pub(super) async fn until_running(self) -> Result<(), Error> {
+        loop {
+            match self.look().await? {
+                Seen::Coming => tokio::time::sleep(PAUSE).await,
+                Seen::Running => return Ok(()),
+                Seen::Lost(fault) => return Err(fault.into()),
+            }
+        }
+    }
+
     /// Wait until the task is lost, and say why.
     pub(super) async fn until_lost(self) -> Error {
         loop {
@@ -48,24 +68,30 @@ impl Place<'_> {
 
     /// Why the task does not run and will not; nothing while it does or may.
     pub(super) async fn lost(self) -> Result<Option<Box<Fault>>, Error> {
+        Ok(match self.look().await? {
+            Seen::Coming | Seen::Running => None,
+            Seen::Lost(fault) => Some(fault),
+        })
+    }
+
+    async fn look(self) -> Result<Seen, Error> {
         if let Some(fault) = self.is_off().await? {
-            return Ok(Some(fault));
+            return Ok(Seen::Lost(fault));
         }
         let Some(task) = self.task().await? else {
             let problem = format!("{} was removed by somebody else", self.made.name);
-            return Ok(Some(Box::new(Fault::new(InfraFault::ServerLost, problem))));
+            return Ok(Seen::Lost(Box::new(Fault::new(InfraFault::ServerLost, problem))));
         };
         let status = task.status.unwrap_or_default();
-        match status.state {
-            Some(TaskState::PENDING) => {
-                Ok(status.err.filter(|text| !text.is_empty()).map(|text| self.has_no_room(&text)))
-            }
-            Some(state) if state > TaskState::RUNNING => {
+        Ok(match (status.state, status.err.as_deref().filter(|text| !text.is_empty())) {
+            (Some(TaskState::RUNNING), _) => Seen::Running,
+            (Some(TaskState::PENDING), Some(text)) => Seen::Lost(self.has_no_room(text)),
+            (Some(state), _) if state > TaskState::RUNNING => {
                 let words = self.last_words(task.id.as_deref().unwrap_or_default()).await;
-                Ok(Some(Box::new(self.ended(&status, &words).last_words(words))))
+                Seen::Lost(Box::new(self.ended(&status, &words).last_words(words)))
             }
-            _ => Ok(None),
-        }
+            _ => Seen::Coming,
+        })
     }
 
     /// That the node is gone, when the manager has noticed.
