@@ -17,9 +17,12 @@ use robo::{
 };
 use tokio::net::{TcpListener, UnixStream};
 
-use crate::support::{
-    database::{TestDatabase, Version},
-    engine::{DIGEST, ENGINE, SOCKET, docker, engine, image, try_docker, well},
+use crate::{
+    places::{FAMILY, keeps_its_word},
+    support::{
+        database::{TestDatabase, Version},
+        engine::{DIGEST, ENGINE, SOCKET, docker, engine, eval_image, image, try_docker, well},
+    },
 };
 
 /// A host as an operator writes it.
@@ -63,6 +66,25 @@ pub(crate) async fn refusal(runtime: &impl Runtime, order: &Order) -> Error {
 /// Whether nothing of that name is left on the engine.
 fn is_gone(name: &str) -> bool {
     !try_docker(&["container", "inspect", name]).0 && !try_docker(&["network", "inspect", name]).0
+}
+
+/// A server of the real image, to be reached by nobody but us.
+pub(crate) fn real() -> Order {
+    let mut order = order(Some(eval_image().into()));
+    let format = "{{index .Config.Labels \"robo.builds\"}}";
+    order.server.build_digest = docker(&["inspect", "--format", format, eval_image()]);
+    order.server.resources.memory = Some(1 << 30);
+    order
+}
+
+#[tokio::test]
+async fn an_engine_keeps_what_every_place_promises() {
+    let _turn = engine();
+    keeps_its_word(&runtime(&[ENGINE]), &real(), || {
+        let filter = format!("label=robo.server={FAMILY}");
+        docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().count()
+    })
+    .await;
 }
 
 #[tokio::test]

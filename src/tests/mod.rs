@@ -28,6 +28,7 @@ mod lessons_language;
 mod lessons_verbs;
 mod manifest;
 mod miner;
+mod places;
 mod runtime;
 mod schedules;
 mod score;

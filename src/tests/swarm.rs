@@ -1,6 +1,7 @@
 //! Environment servers as services of a real swarm of two nodes: how they are held, how they fail, what is left of them.
 
 mod cycles;
+mod hold;
 mod nodes;
 
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
@@ -14,7 +15,8 @@ use robo::{
 use tokio::net::TcpListener;
 
 use crate::{
-    docker::{name_of, order, refusal, runtime},
+    docker::{name_of, order, real, refusal, runtime},
+    places::{FAMILY, keeps_its_word},
     support::{
         database::{TestDatabase, Version},
         engine::{ENGINE, Turn, docker, engine, eval_image, try_docker},
@@ -76,15 +78,6 @@ fn swarm_of(hosts: &[&str]) -> Swarm {
     Swarm::new(runtime(hosts))
 }
 
-/// A server of the real image, to be reached by nobody but us.
-fn real() -> Order {
-    let mut order = order(Some(eval_image().into()));
-    let format = "{{index .Config.Labels \"robo.builds\"}}";
-    order.server.build_digest = docker(&["inspect", "--format", format, eval_image()]);
-    order.server.resources.memory = Some(1 << 30);
-    order
-}
-
 /// An image whose `robo env-server` runs `server` in a shell, and which is the real one otherwise.
 fn failing(name: &str, server: &str) -> Order {
     let tag = format!("robo-test/swarm-{name}");
@@ -114,6 +107,16 @@ fn on_second() -> Vec<String> {
     let filter = "label=robo.resource";
     let listed = docker(&["--host", SECOND, "ps", "--all", "--quiet", "--filter", filter]);
     listed.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_swarm_keeps_what_every_place_promises() {
+    let _turn = swarm();
+    keeps_its_word(&swarm_of(&[ENGINE]), &real(), || {
+        let filter = format!("label=robo.server={FAMILY}");
+        docker(&["service", "ls", "--quiet", "--filter", &filter]).lines().count()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -194,7 +197,7 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
         ("ends", "echo no licence was found >&2; exit 7", InfraFault::ServerLost, "no licence was found"),
         ("memory", "exec tail /dev/zero", InfraFault::OutOfMemory, "resources.memory"),
         ("disk", "echo write: No space left on device >&2; exit 1", InfraFault::DiskFull, "make room on the disk"),
-        ("silent", "echo I am thinking >&2; exec cat", InfraFault::StartTimeout, "I am thinking"),
+        ("silent", "echo I am thinking >&2; cat >/dev/null; exit 1", InfraFault::StartTimeout, "I am thinking"),
     ];
     for (name, server, reason, words) in cases {
         let order = Order { family: "failing".into(), ..failing(name, server) };
@@ -204,7 +207,16 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
         assert!(text.contains(words) && text.contains("Container failed to start"), "{name}: {text}");
         assert!(!error.is_permanent(), "{name}: another node may do better");
     }
-    assert_eq!(docker(&["service", "ls", "--quiet", "--filter", "label=robo.server"]), "", "nothing is left");
+    // One that comes up, and gets ill.
+    let mut ill =
+        runtime.start(&failing("ill", "cd /tmp; touch health; exec python3 -m http.server 8700")).await.unwrap();
+    ill.check().await.unwrap();
+    let task = docker(&["ps", "--quiet", "--filter", &format!("name={}\\.1", name_of(&*ill))]);
+    docker(&["exec", &task, "rm", "/tmp/health"]);
+    assert_eq!(ill.check().await.unwrap_err().reason(), InfraFault::Unhealthy);
+    ill.stop().await;
+    let services = docker(&["service", "ls", "--quiet", "--filter", "label=robo.server"]);
+    assert_eq!(services, "", "nothing is left");
     let missing = refusal(&runtime, &order(None)).await;
     assert_eq!(missing.reason(), InfraFault::ImageMissing);
     let text = missing.explain();

@@ -7,9 +7,9 @@ use robo::{
     runtime::{Runtime, Servers},
 };
 
-use super::{SECOND, SECOND_NODE, Without, on_second, real, swarm, swarm_of, swarm_script};
+use super::{SECOND, SECOND_NODE, Without, on_second, swarm, swarm_of, swarm_script};
 use crate::{
-    docker::refusal,
+    docker::{real, refusal},
     support::engine::{SOCKET, docker, try_docker},
 };
 
