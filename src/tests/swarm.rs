@@ -102,6 +102,12 @@ fn is_gone(name: &str) -> bool {
         && !try_docker(&["network", "inspect", name]).0
 }
 
+/// How many networks of ours the swarm has.
+fn networks() -> usize {
+    let filters = ["--filter", "label=robo.resource", "--filter", "driver=overlay"];
+    docker(&[&["network", "ls", "--quiet"][..], &filters].concat()).lines().count()
+}
+
 /// The containers that the second node has of ours, running or not.
 fn on_second() -> Vec<String> {
     let filter = "label=robo.resource";
@@ -113,8 +119,8 @@ fn on_second() -> Vec<String> {
 async fn a_swarm_keeps_what_every_place_promises() {
     let _turn = swarm();
     keeps_its_word(&swarm_of(&[ENGINE]), &real(), || {
-        let filter = format!("label=robo.server={FAMILY}");
-        docker(&["service", "ls", "--quiet", "--filter", &filter]).lines().count()
+        let services = docker(&["service", "ls", "--quiet", "--filter", &format!("label=robo.server={FAMILY}")]);
+        services.lines().count() + networks()
     })
     .await;
 }

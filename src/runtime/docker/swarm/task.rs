@@ -78,10 +78,7 @@ impl Place<'_> {
         if let Some(fault) = self.is_off().await? {
             return Ok(Seen::Lost(fault));
         }
-        let Some(task) = self.task().await? else {
-            let problem = format!("{} was removed by somebody else", self.made.name);
-            return Ok(Seen::Lost(Box::new(Fault::new(InfraFault::ServerLost, problem))));
-        };
+        let Some(task) = self.task().await? else { return self.without_a_task().await };
         let status = task.status.unwrap_or_default();
         Ok(match (status.state, status.err.as_deref().filter(|text| !text.is_empty())) {
             (Some(TaskState::RUNNING), _) => Seen::Running,
@@ -92,6 +89,19 @@ impl Place<'_> {
             }
             _ => Seen::Coming,
         })
+    }
+
+    /// A service that was just made has no task for a moment.
+    async fn without_a_task(self) -> Result<Seen, Error> {
+        let engine = &self.made.engine;
+        match engine.client().await?.inspect_service(&self.made.name, None).await {
+            Ok(_) => Ok(Seen::Coming),
+            Err(error) if is_not_found(&error) => {
+                let problem = format!("{} was removed by somebody else", self.made.name);
+                Ok(Seen::Lost(Box::new(Fault::new(InfraFault::ServerLost, problem))))
+            }
+            Err(error) => Err(engine.fault("asking how a service is", &error)),
+        }
     }
 
     /// That the node is gone, when the manager has noticed.
