@@ -80,9 +80,12 @@ pub(crate) fn real() -> Order {
 #[tokio::test]
 async fn an_engine_keeps_what_every_place_promises() {
     let _turn = engine();
+    let networks = || docker(&["network", "ls", "--quiet", "--filter", "label=robo.resource"]).lines().count();
+    let before = networks();
     keeps_its_word(&runtime(&[ENGINE]), &real(), || {
         let filter = format!("label=robo.server={FAMILY}");
-        docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().count()
+        let containers = docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().count();
+        containers + networks().saturating_sub(before)
     })
     .await;
 }

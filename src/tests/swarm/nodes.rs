@@ -7,7 +7,7 @@ use robo::{
     runtime::{Runtime, Servers},
 };
 
-use super::{SECOND, SECOND_NODE, Without, on_second, swarm, swarm_of, swarm_script};
+use super::{SECOND, SECOND_NODE, Without, networks, on_second, swarm, swarm_of, swarm_script};
 use crate::{
     docker::{real, refusal},
     support::engine::{SOCKET, docker, try_docker},
@@ -54,10 +54,7 @@ async fn servers_are_spread_over_the_nodes_and_one_that_is_lost_is_left_until_it
     while !on_second().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(
-        docker(&["network", "ls", "--quiet", "--filter", "label=robo.resource", "--filter", "driver=overlay"]),
-        ""
-    );
+    assert_eq!(networks(), 0);
 }
 
 #[tokio::test]
