@@ -49,6 +49,10 @@ pub struct Place {
     #[command(flatten)]
     pub engines: Engines,
 
+    /// With `--runtime swarm`: encrypt what passes between its nodes. Their kernels must know ESP, and their firewalls pass it
+    #[arg(long, env = "ROBO_BACKEND_SWARM_ENCRYPT")]
+    pub swarm_encrypt: bool,
+
     /// Image of environment families that name none
     #[arg(long, env = "ROBO_BACKEND_EVAL_IMAGE", value_name = "IMAGE", default_value = EVAL_IMAGE)]
     pub eval_image: String,
@@ -64,6 +68,7 @@ impl Default for Place {
         Self {
             runtime: RuntimeKind::Process,
             engines: Engines::default(),
+            swarm_encrypt: false,
             eval_image: EVAL_IMAGE.into(),
             eval_mem_limit: 8 << 30,
         }

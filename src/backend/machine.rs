@@ -6,7 +6,7 @@ use crate::config::{Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
 use crate::runtime::{
     Error, Process, Runtime,
-    docker::{Defaults, Docker, HostSpec, Hosts, Once, Swarm},
+    docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
 
 /// What cycles are run with on this machine.
@@ -16,6 +16,7 @@ pub struct Machine {
     kind: RuntimeKind,
     hosts: Arc<Hosts>,
     defaults: Defaults,
+    overlay: Overlay,
 }
 
 impl Machine {
@@ -27,7 +28,8 @@ impl Machine {
         let hosts: Vec<HostSpec> =
             place.engines.hosts().iter().map(|host| host.parse()).collect::<Result<_, String>>()?;
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
-        Ok(Self { data_dir, kind: place.runtime, hosts: Arc::new(Hosts::new(&hosts)), defaults })
+        let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
+        Ok(Self { data_dir, kind: place.runtime, hosts: Arc::new(Hosts::new(&hosts)), defaults, overlay })
     }
 
     /// Where a cycle's environment servers run.
@@ -40,7 +42,7 @@ impl Machine {
                 Arc::new(Process::with_defaults(self.data_dir.clone(), progress)?.with_ledger(ledger))
             }
             RuntimeKind::Docker => Arc::new(self.docker(ledger)),
-            RuntimeKind::Swarm => Arc::new(Swarm::new(self.docker(ledger))),
+            RuntimeKind::Swarm => Arc::new(Swarm::new(self.docker(ledger), self.overlay)),
         })
     }
 

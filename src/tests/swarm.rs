@@ -10,7 +10,10 @@ use robo::{
     cycle::InfraFault,
     host::ledger::Ledger,
     manifest::{Network, Resources},
-    runtime::{Order, Running, Runtime, docker::Swarm},
+    runtime::{
+        Order, Running, Runtime,
+        docker::{Overlay, Swarm},
+    },
 };
 use tokio::net::TcpListener;
 
@@ -75,7 +78,7 @@ impl Drop for Without {
 }
 
 fn swarm_of(hosts: &[&str]) -> Swarm {
-    Swarm::new(runtime(hosts))
+    Swarm::new(runtime(hosts), Overlay::Plain)
 }
 
 /// An image whose `robo env-server` runs `server` in a shell, and which is the real one otherwise.
@@ -198,7 +201,7 @@ async fn a_server_on_another_node_reaches_the_miners_it_was_told_of_and_nobody_e
 async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     let _turn = swarm();
     let _elsewhere = Without::node(SECOND_NODE);
-    let runtime = Swarm::new(runtime(&[ENGINE]).with_patience(Duration::from_secs(6)));
+    let runtime = Swarm::new(runtime(&[ENGINE]).with_patience(Duration::from_secs(6)), Overlay::Encrypted);
     let cases = [
         ("ends", "echo no licence was found >&2; exit 7", InfraFault::ServerLost, "no licence was found"),
         ("memory", "exec tail /dev/zero", InfraFault::OutOfMemory, "resources.memory"),
@@ -219,6 +222,9 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     ill.check().await.unwrap();
     let task = docker(&["ps", "--quiet", "--filter", &format!("name={}\\.1", name_of(&*ill))]);
     docker(&["exec", &task, "rm", "/tmp/health"]);
+    // Nothing of this passes between nodes: kernels that cannot encrypt do as well here.
+    let options = docker(&["network", "inspect", "--format", "{{.Options}}", &name_of(&*ill)]);
+    assert!(options.contains("encrypted"), "{options}");
     assert_eq!(ill.check().await.unwrap_err().reason(), InfraFault::Unhealthy);
     ill.stop().await;
     let services = docker(&["service", "ls", "--quiet", "--filter", "label=robo.server"]);
@@ -238,7 +244,7 @@ async fn what_a_crashed_backend_has_left_is_labelled_and_removed_by_the_next() {
     let (lease, ledger) = crate::ledger::take_up(&store, cycle).await;
     let ledger: Arc<dyn Ledger> = Arc::new(ledger);
     let start = async |ledger| {
-        let runtime = Swarm::new(runtime(&[ENGINE]).with_ledger(ledger));
+        let runtime = Swarm::new(runtime(&[ENGINE]).with_ledger(ledger), Overlay::Plain);
         let server: Box<dyn Running> = runtime.start(&real()).await.unwrap();
         server
     };

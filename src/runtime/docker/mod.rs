@@ -28,7 +28,7 @@ pub use build::{Build, BuildError, Built, Part, build};
 pub use hosts::{HostSpec, Hosts};
 pub use keeper::Containers;
 pub use once::{Command, Once, OnceError, Said};
-pub use swarm::{Heard, OUT_OF_MEMORY, Swarm, Told};
+pub use swarm::{Heard, OUT_OF_MEMORY, Overlay, Swarm, Told};
 
 use super::{Error, Order, Running, Runtime, process::START};
 use crate::host::ledger::{Ledger, NoLedger};

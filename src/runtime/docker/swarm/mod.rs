@@ -27,10 +27,21 @@ pub(super) fn gate(service: &str) -> String {
     format!("{service}-gate")
 }
 
+/// The networks that servers stand in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlay {
+    /// What passes between nodes can be read by who sees it.
+    #[default]
+    Plain,
+    /// It cannot, where the nodes' kernels and firewalls have what it takes.
+    Encrypted,
+}
+
 /// The runtime of services.
 #[derive(Debug, Clone)]
 pub struct Swarm {
     docker: Docker,
+    overlay: Overlay,
 }
 
 /// The engine that speaks for the swarm.
@@ -44,8 +55,8 @@ struct Manager<'a> {
 
 impl Swarm {
     /// Services on the swarm that the hosts of `docker` are managers of; its defaults, ledger and patience are used.
-    pub fn new(docker: Docker) -> Self {
-        Self { docker }
+    pub fn new(docker: Docker, overlay: Overlay) -> Self {
+        Self { docker, overlay }
     }
 
     /// The first host that answers and may speak for a swarm.
@@ -77,7 +88,7 @@ impl Swarm {
             };
             let node = seat.node.clone();
             asked.push(node.id.clone());
-            let place = server::Place { engine, address: manager.address, seat };
+            let place = server::Place { engine, address: manager.address, overlay: self.overlay, seat };
             match server::start(place, &order, &self.docker.ledger, self.docker.patience).await {
                 Ok(server) => return Ok(Box::new(server)),
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! One environment server as a service, from the row in the ledger to the removal.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use bollard::models::NetworkCreateRequest;
 use futures::{StreamExt, future::BoxFuture};
@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::{
-    gate,
+    Overlay, gate,
     hold::{Hold, Told, Wire},
     nodes::{Node, Seat},
     service,
@@ -45,6 +45,7 @@ pub(super) struct Place<'a> {
     pub(super) engine: &'a Engine,
     /// Where nodes reach the manager's machine.
     pub(super) address: IpAddr,
+    pub(super) overlay: Overlay,
     pub(super) seat: Seat<'a>,
 }
 
@@ -71,11 +72,14 @@ pub(super) async fn start(
 ) -> Result<Server, Error> {
     let engine = place.engine;
     let image = image::choose(engine, (&order.family, &order.server), ledger).await?;
-    let node = place.seat.node.clone();
-    let here = place.address;
+    let (node, here) = (place.seat.node.clone(), place.address);
     let what = format!("the environment server of `{}`", order.family);
     let made = Made::enter(engine, ledger, (Kind::Service, what)).await?;
-    match run(&made, &image, (place.seat, order), patience).await {
+    let reached = match make_network(&made, order.server.resources.network, place.overlay).await {
+        Ok(()) => run(&made, &image, (place.seat, order), patience).await,
+        Err(error) => Err(error),
+    };
+    match reached {
         Ok((address, hold)) => Ok(Server {
             made,
             node,
@@ -103,7 +107,6 @@ async fn run(
     let (engine, name) = (&made.engine, made.name.as_str());
     let begin = Instant::now();
     let token = hex::encode(rand::rng().random::<[u8; 32]>());
-    make_network(made, order.server.resources.network).await?;
     let reference = image::reference(engine, image).await?;
     let spec = server_spec(made, &reference, order, (&token, name.to_owned(), INSIDE));
     let service = service::service(spec, name, &seat.node.id);
@@ -134,12 +137,13 @@ async fn run(
 }
 
 /// A network for this server and its gate alone. One that is to reach nothing has no way out.
-async fn make_network(made: &Made, network: Network) -> Result<(), Error> {
+async fn make_network(made: &Made, network: Network, overlay: Overlay) -> Result<(), Error> {
     let request = NetworkCreateRequest {
         name: made.name.clone(),
         driver: Some("overlay".into()),
         attachable: Some(true),
         internal: Some(network == Network::None),
+        options: (overlay == Overlay::Encrypted).then(|| HashMap::from([("encrypted".into(), String::new())])),
         labels: Some(made.labels()),
         ..NetworkCreateRequest::default()
     };
