@@ -42,7 +42,8 @@ pub struct Database {
 /// Where environment servers run.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Place {
-    /// Where environment servers run: as processes of this machine, in containers, or only those that run already
+    /// Where environment servers run: as processes of this machine, in containers, in those of a swarm's nodes, or only those
+    /// that run already
     #[arg(long, env = "ROBO_BACKEND_RUNTIME", value_enum, default_value_t)]
     pub runtime: RuntimeKind,
 
@@ -53,6 +54,10 @@ pub struct Place {
 
     #[command(flatten)]
     pub engines: Engines,
+
+    /// With `--runtime swarm`: encrypt what passes between its nodes. Their kernels must know ESP, and their firewalls pass it
+    #[arg(long, env = "ROBO_BACKEND_SWARM_ENCRYPT")]
+    pub swarm_encrypt: bool,
 
     /// Image of environment families that name none
     #[arg(long, env = "ROBO_BACKEND_EVAL_IMAGE", value_name = "IMAGE", default_value = EVAL_IMAGE)]
@@ -70,6 +75,7 @@ impl Default for Place {
             runtime: RuntimeKind::Process,
             env_servers: Vec::new(),
             engines: Engines::default(),
+            swarm_encrypt: false,
             eval_image: EVAL_IMAGE.into(),
             eval_mem_limit: 8 << 30,
         }
@@ -80,7 +86,8 @@ impl Default for Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Engines {
     /// Docker host, as `unix:///var/run/docker.sock`, `tcp://HOST:2376` (TLS as `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say)
-    /// or `ssh://USER@HOST`, with the most environment servers it takes: `ssh://robo@gpu-1=4`. May be repeated
+    /// or `ssh://USER@HOST`, with the most environment servers it takes: `ssh://robo@gpu-1=4`. May be repeated.
+    /// With `--runtime swarm` a manager of the swarm, and the most that each of its nodes takes
     /// [default: `$DOCKER_HOST`, else the local socket; as many servers as its cores and memory allow]
     #[arg(long = "docker-host", env = "ROBO_BACKEND_DOCKER_HOSTS", value_name = "URL[=N]", value_delimiter = ',')]
     pub docker_hosts: Vec<String>,
@@ -105,6 +112,8 @@ pub enum RuntimeKind {
     Process,
     /// Containers on Docker engines.
     Docker,
+    /// Services of a Docker Swarm, of which `--docker-host` names a manager.
+    Swarm,
     /// Servers that run already.
     Url,
 }

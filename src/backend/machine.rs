@@ -7,7 +7,7 @@ use crate::config::{self, Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
 use crate::runtime::{
     Error, Named, Process, Runtime, ServerSpec, Url,
-    docker::{Defaults, Docker, HostSpec, Hosts, Once},
+    docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
 
 /// What cycles are run with on this machine.
@@ -18,6 +18,7 @@ pub struct Machine {
     hosts: Arc<Hosts>,
     servers: Arc<Named>,
     defaults: Defaults,
+    overlay: Overlay,
 }
 
 /// What an operator has described wrongly.
@@ -61,8 +62,9 @@ impl Machine {
             return Err(Misdescribed::Server("`--runtime url` needs at least one server that runs".to_owned()));
         }
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
+        let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
         let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
-        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults })
+        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults, overlay })
     }
 
     /// Where a cycle's environment servers run.
@@ -75,6 +77,7 @@ impl Machine {
                 Some(Arc::new(Process::with_defaults(self.data_dir.clone(), progress)?.with_ledger(ledger)))
             }
             RuntimeKind::Docker => Some(Arc::new(self.docker(ledger))),
+            RuntimeKind::Swarm => Some(Arc::new(Swarm::new(self.docker(ledger), self.overlay))),
             RuntimeKind::Url => None,
         };
         Ok(match started {

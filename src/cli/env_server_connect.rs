@@ -1,17 +1,16 @@
 //! `robo env-server-connect`: join standard input and output with a TCP address (started by robo itself, in a container).
 //!
-//! The way into a container that publishes no port: its engine starts this program there for every connection.
+//! The way to a server that publishes no port: an engine starts this program in the server's container, or in one beside
+//! it, for every connection.
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, TcpStream},
     time::{Duration, Instant},
 };
 
+use super::demo_miner::duration;
 use super::exit::{Exit, Result};
-
-/// How long a server that has just been started may take to listen.
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A pause between two tries: nobody tells us when it listens.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -20,12 +19,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Args {
     /// Address to connect to
     #[arg(value_name = "HOST:PORT")]
-    address: SocketAddr,
+    address: String,
+
+    /// How long it may take until somebody listens there
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "8s")]
+    patience: Duration,
 }
 
 /// Threads and not tasks: one that reads standard input cannot be cancelled, and the process must end without it.
 pub(super) fn run(args: &Args) -> Result {
-    let server = connect(args.address)?;
+    let server = connect(args)?;
     server.set_nodelay(true)?;
     let to_server = server.try_clone()?;
     std::thread::spawn(move || {
@@ -37,13 +40,12 @@ pub(super) fn run(args: &Args) -> Result {
     Ok(Exit::Ok)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+/// A server that has just been started does not listen yet; one on another machine has no name and no way to it at first.
+fn connect(args: &Args) -> io::Result<TcpStream> {
     let begin = Instant::now();
     loop {
-        match TcpStream::connect(address) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && begin.elapsed() < PATIENCE => {
-                std::thread::sleep(PAUSE);
-            }
+        match TcpStream::connect(&args.address) {
+            Err(_) if begin.elapsed() < args.patience => std::thread::sleep(PAUSE),
             connected => return connected,
         }
     }

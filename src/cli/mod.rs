@@ -28,6 +28,7 @@ mod drive;
 mod env;
 mod env_server;
 mod env_server_connect;
+mod env_server_hold;
 mod env_test;
 mod episode;
 mod episode_replay;
@@ -113,6 +114,9 @@ enum Verb {
     /// Join standard input and output with an environment server's port (started by robo itself, in a container)
     #[command(hide = true)]
     EnvServerConnect(env_server_connect::Args),
+    /// Run an environment server for as long as somebody holds a connection (started by robo itself, in a container)
+    #[command(hide = true)]
+    EnvServerHold(env_server_hold::Args),
     /// Serve a demonstration policy over the miner protocol
     DemoMiner(demo_miner::Args),
     /// Print tab completion for a shell
@@ -133,7 +137,7 @@ pub fn main() -> ExitCode {
     match cli.verb {
         Verb::EnvServer(_) => env_server::tune(&mut runtime),
         // It does nothing at the same time, and a container's processes and threads are counted.
-        Verb::EnvServerConnect(_) => drop(runtime.worker_threads(1)),
+        Verb::EnvServerConnect(_) | Verb::EnvServerHold(_) => drop(runtime.worker_threads(1)),
         _ => {}
     }
     let runtime = match runtime.enable_all().build() {
@@ -175,6 +179,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::BuildEvalEnv(args) => build_eval_env::run(args).await,
         Verb::EnvServer(args) => env_server::run(args).await,
         Verb::EnvServerConnect(args) => env_server_connect::run(&args),
+        Verb::EnvServerHold(args) => env_server_hold::run(args).await,
         Verb::DemoMiner(args) => demo_miner::run(args).await,
         Verb::Completions(args) => completions::run(args).await,
     }

@@ -1,7 +1,8 @@
 //! Where environment servers run.
 //!
-//! [`Runtime`] is what every place has in common; [`Process`] is the one on this machine without containers, [`docker`] the
-//! one in containers, [`Url`] the one of servers that run already. [`Servers`] keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
+//! [`Runtime`] is what every place has in common; [`Process`] is the one on this machine without containers, [`docker`] has
+//! those in containers, on engines and on the nodes of a swarm, [`Url`] is the one of servers that run already. [`Servers`]
+//! keeps a pool of servers per kind for a whole cycle. This module starts, watches and ends servers; what is said to them is
 //! the business of `rollout`.
 
 pub mod conformance;

@@ -1,6 +1,6 @@
 //! Environment servers in containers, on a real engine: how they are held, how they fail, what is left of them.
 
-mod cycles;
+pub(crate) mod cycles;
 mod foreign;
 mod programs;
 
@@ -18,9 +18,12 @@ use robo::{
 };
 use tokio::net::{TcpListener, UnixStream};
 
-use crate::support::{
-    database::{TestDatabase, Version},
-    engine::{DIGEST, ENGINE, SOCKET, docker, engine, image, try_docker, well},
+use crate::{
+    places::{FAMILY, keeps_its_word},
+    support::{
+        database::{TestDatabase, Version},
+        engine::{DIGEST, ENGINE, SOCKET, docker, engine, eval_image, image, try_docker, well},
+    },
 };
 
 /// A host as an operator writes it.
@@ -34,7 +37,7 @@ pub(crate) fn runtime(hosts: &[&str]) -> Docker {
     Docker::new(Arc::new(Hosts::new(&hosts)), defaults)
 }
 
-fn order(image: Option<String>) -> Order {
+pub(crate) fn order(image: Option<String>) -> Order {
     let server = plan::Server {
         protocol: "robo/v1".into(),
         workers: None,
@@ -50,11 +53,11 @@ fn order(image: Option<String>) -> Order {
 }
 
 /// The container of a server.
-fn name_of(server: &dyn Running) -> String {
+pub(crate) fn name_of(server: &dyn Running) -> String {
     server.address().description.split(' ').nth(1).unwrap().to_owned()
 }
 
-async fn refusal(runtime: &Docker, order: &Order) -> Error {
+pub(crate) async fn refusal(runtime: &impl Runtime, order: &Order) -> Error {
     match runtime.start(order).await {
         Ok(server) => panic!("{} was started", server.address().description),
         Err(error) => error,
@@ -64,6 +67,28 @@ async fn refusal(runtime: &Docker, order: &Order) -> Error {
 /// Whether nothing of that name is left on the engine.
 fn is_gone(name: &str) -> bool {
     !try_docker(&["container", "inspect", name]).0 && !try_docker(&["network", "inspect", name]).0
+}
+
+/// A server of the real image, to be reached by nobody but us.
+pub(crate) fn real() -> Order {
+    let mut order = order(Some(eval_image().into()));
+    let format = "{{index .Config.Labels \"robo.builds\"}}";
+    order.server.build_digest = docker(&["inspect", "--format", format, eval_image()]);
+    order.server.resources.memory = Some(1 << 30);
+    order
+}
+
+#[tokio::test]
+async fn an_engine_keeps_what_every_place_promises() {
+    let _turn = engine();
+    let networks = || docker(&["network", "ls", "--quiet", "--filter", "label=robo.resource"]).lines().count();
+    let before = networks();
+    keeps_its_word(&runtime(&[ENGINE]), &real(), || {
+        let filter = format!("label=robo.server={FAMILY}");
+        let containers = docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().count();
+        containers + networks().saturating_sub(before)
+    })
+    .await;
 }
 
 #[tokio::test]

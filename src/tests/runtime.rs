@@ -232,6 +232,20 @@ async fn a_data_directory_that_cannot_be_written_to_is_named() {
 }
 
 #[tokio::test]
+async fn this_machine_keeps_what_every_place_promises() {
+    let bench = Bench::new();
+    let runtime = bench.runtime(SERVER);
+    let script = bench.path("robo").display().to_string();
+    crate::places::keeps_its_word(&runtime, &bench.order(), || {
+        let listed = fs::read_dir("/proc").unwrap().flatten();
+        listed
+            .filter(|it| fs::read_to_string(it.path().join("cmdline")).is_ok_and(|line| line.contains(&script)))
+            .count()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tasks_share_a_server_and_a_dead_one_is_replaced() {
     let bench = Bench::new();
     let servers = Servers::new(Arc::new(bench.runtime(SERVER)), bench.directory.path().into());

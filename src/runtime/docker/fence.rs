@@ -46,7 +46,7 @@ impl Openings {
     }
 
     /// The rules that allow this and nothing else, replacing those that stand.
-    fn rules(&self) -> String {
+    pub(super) fn rules(&self) -> String {
         let mut accepted = String::new();
         for (address, port) in &self.addresses {
             let family = if address.is_ipv4() { "ip" } else { "ip6" };
@@ -131,7 +131,8 @@ fn body(container: &str, image: &str, openings: &Openings) -> ContainerCreateBod
     }
 }
 
-fn fault(problem: String) -> Box<Fault> {
+/// That a container cannot be kept to its miners.
+pub(super) fn fault(problem: String) -> Box<Fault> {
     let problem = format!("a container cannot be kept to its miners: {problem}");
     let remedy = "the image needs the program `nft` (package nftables), which `robo build-eval-env` puts in; a family with \
                   `resources: {network: full}` goes without";

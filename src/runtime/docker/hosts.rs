@@ -17,13 +17,13 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures::future::join_all;
 use tokio::{sync::MutexGuard, time::Instant};
 
-use super::{engine::Engine, spec};
+use super::{engine::Engine, spec, swarm::Nodes};
 use crate::cycle::InfraFault;
 use crate::manifest::Resources;
 use crate::runtime::{Error, Fault};
 
 /// How long a host that has failed is left alone where another can be had.
-const DRAIN: Duration = Duration::from_secs(60);
+pub(super) const DRAIN: Duration = Duration::from_secs(60);
 
 /// Most servers on one host that nobody has given a capacity.
 const MOST: usize = 64;
@@ -70,6 +70,8 @@ pub struct Hosts {
     hosts: Vec<Host>,
     /// Held while one is chosen.
     choosing: tokio::sync::Mutex<()>,
+    /// The nodes of the swarm, where the hosts are managers of one.
+    nodes: Nodes,
 }
 
 /// One of them.
@@ -102,7 +104,11 @@ impl Hosts {
             turn: tokio::sync::Mutex::default(),
             starting: AtomicI64::new(0),
         };
-        Self { hosts: specs.iter().map(host).collect(), choosing: tokio::sync::Mutex::default() }
+        Self {
+            hosts: specs.iter().map(host).collect(),
+            choosing: tokio::sync::Mutex::default(),
+            nodes: Nodes::default(),
+        }
     }
 
     /// The engine that images are built on and programs are run on: the first.
@@ -113,6 +119,16 @@ impl Hosts {
     /// The engines beside the first.
     pub(super) fn others(&self) -> impl Iterator<Item = &Engine> {
         self.hosts.iter().skip(1).map(Host::engine)
+    }
+
+    /// All engines, with the capacity that was given for each.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Engine, Option<usize>)> {
+        self.hosts.iter().map(|host| (&host.engine, host.capacity))
+    }
+
+    /// What is remembered of the nodes behind them.
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The host to be asked next, of those that were not asked already.
@@ -198,7 +214,7 @@ impl Host {
 
 /// How many servers of this size a machine of so many cores and bytes has room for: at least one, since limits are only
 /// most, and a small machine shall be able to try.
-fn fitting((cores, memory): (i64, i64), resources: &Resources) -> usize {
+pub(super) fn fitting((cores, memory): (i64, i64), resources: &Resources) -> usize {
     let by_cores = resources.cpus.map(|cpus| cores as f64 / cpus);
     let by_memory = resources.memory.filter(|_| memory > 0).map(|bytes| memory as f64 / bytes as f64);
     // One server uses every core when its manifest does not say otherwise.

@@ -76,6 +76,14 @@ pub(super) async fn inspect(engine: &Engine, name: &str) -> Result<Option<ImageI
     }
 }
 
+/// How other engines are to be told of an image: as what a registry knows it by, from which they can fetch it, or by its
+/// id, when it was built or loaded here and has to be there as well. Both name one content and no other.
+pub(super) async fn reference(engine: &Engine, id: &str) -> Result<String, Error> {
+    let found = inspect(engine, id).await?;
+    let digests = found.and_then(|found| found.repo_digests).unwrap_or_default();
+    Ok(digests.into_iter().next().unwrap_or_else(|| id.to_owned()))
+}
+
 /// Our program in an image.
 pub(super) fn program() -> String {
     format!("{ROOT}/bin/robo")

@@ -1,4 +1,6 @@
-//! Ends containers that stand in the ledger, whoever has started them and whatever has become of him.
+//! Ends containers and services that stand in the ledger, whoever has started them and whatever has become of him.
+
+use std::time::Duration;
 
 use bollard::{Docker, query_parameters::RemoveContainerOptionsBuilder};
 use futures::future::BoxFuture;
@@ -8,14 +10,44 @@ use uuid::Uuid;
 
 use super::{
     engine::{Engine, is_not_found},
-    fence, spec,
+    fence, spec, swarm,
 };
 use crate::host::ledger::{Fate, Keeper, Resource};
 
-/// The kind of a resource that is a container with its network.
-pub(super) const CONTAINER: &str = "container";
+/// What a row of the ledger stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A container with its network.
+    Container,
+    /// A service of a swarm with its network, and the container by which it is reached.
+    Service,
+}
 
-/// How a container is found again.
+impl Kind {
+    const ALL: [Self; 2] = [Self::Container, Self::Service];
+
+    /// As the ledger calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Service => "service",
+        }
+    }
+
+    fn of(resource: &Resource) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == resource.kind)
+    }
+
+    /// The containers that belong to it.
+    fn containers(self, name: &str) -> Vec<String> {
+        match self {
+            Self::Container => vec![fence::helper(name), name.to_owned()],
+            Self::Service => vec![swarm::gate(name)],
+        }
+    }
+}
+
+/// How a container or service is found again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Identity {
     /// Address of its engine.
@@ -24,40 +56,66 @@ struct Identity {
     name: String,
 }
 
-/// Who ends containers.
+/// Pauses between tries to remove a network that something is just being taken off: nobody tells when. Ten seconds in all.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 100;
+
+/// Who ends containers and services.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Containers;
 
-/// The row of a container that is about to be made.
-pub(super) fn resource(engine: &Engine, id: Uuid, what: String) -> Resource {
+/// The row of a container or service that is about to be made.
+pub(super) fn resource(engine: &Engine, id: Uuid, (kind, what): (Kind, String)) -> Resource {
     let identity = Identity { engine: engine.url().to_owned(), name: spec::name(id) };
     Resource {
         id,
-        kind: CONTAINER.into(),
+        kind: kind.name().into(),
         name: what,
         host: engine.place(),
         identity: serde_json::to_value(identity).unwrap_or(Value::Null),
     }
 }
 
-/// Remove a container and what belongs to it.
-pub(super) async fn remove(engine: &Engine, name: &str) -> Fate {
+/// Remove a container or service and what belongs to it.
+pub(super) async fn remove(engine: &Engine, kind: Kind, name: &str) -> Fate {
     let Ok(client) = engine.client().await else { return Fate::Unknown };
     let mut fate = Fate::Gone;
-    for container in [fence::helper(name), name.to_owned()] {
+    if kind == Kind::Service {
+        fate = worse(fate, judge(client.delete_service(name).await));
+    }
+    for container in kind.containers(name) {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         fate = worse(fate, judge(client.remove_container(&container, Some(options)).await));
     }
-    worse(fate, judge(client.remove_network(name).await))
+    worse(fate, remove_network(client, kind, name).await)
 }
 
-async fn is_gone(engine: &Engine, name: &str) -> bool {
+async fn remove_network(client: &Docker, kind: Kind, name: &str) -> Fate {
+    let mut fate = judge(client.remove_network(name).await);
+    if kind == Kind::Service {
+        // A swarm takes its tasks off a network, and the network off its nodes, in its own time.
+        for _ in 0..LOOKS {
+            if fate == Fate::Gone {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+            fate = judge(client.remove_network(name).await);
+        }
+    }
+    fate
+}
+
+async fn is_gone(engine: &Engine, kind: Kind, name: &str) -> bool {
     let Ok(client) = engine.client().await else { return false };
-    has_no_container(client, name).await && client.inspect_network(name, None).await.is_err_and(|it| is_not_found(&it))
-}
-
-async fn has_no_container(client: &Docker, name: &str) -> bool {
-    client.inspect_container(name, None).await.is_err_and(|error| is_not_found(&error))
+    if kind == Kind::Service && !client.inspect_service(name, None).await.is_err_and(|it| is_not_found(&it)) {
+        return false;
+    }
+    for container in kind.containers(name) {
+        if !client.inspect_container(&container, None).await.is_err_and(|it| is_not_found(&it)) {
+            return false;
+        }
+    }
+    client.inspect_network(name, None).await.is_err_and(|it| is_not_found(&it))
 }
 
 fn judge(removed: Result<(), bollard::errors::Error>) -> Fate {
@@ -83,25 +141,30 @@ fn worse(one: Fate, other: Fate) -> Fate {
     if rank(other) > rank(one) { other } else { one }
 }
 
+/// What a row says, where it is one of ours.
+fn found(resource: &Resource) -> Option<(Kind, Identity)> {
+    Some((Kind::of(resource)?, serde_json::from_value(resource.identity.clone()).ok()?))
+}
+
 impl Keeper for Containers {
     fn keeps(&self, kind: &str) -> bool {
-        kind == CONTAINER
+        Kind::ALL.iter().any(|known| known.name() == kind)
     }
 
     fn end<'a>(&'a self, resource: &'a Resource) -> BoxFuture<'a, Fate> {
         Box::pin(async {
-            match serde_json::from_value::<Identity>(resource.identity.clone()) {
-                Ok(identity) => remove(&Engine::new(&identity.engine), &identity.name).await,
-                Err(_) => Fate::Unknown,
+            match found(resource) {
+                Some((kind, identity)) => remove(&Engine::new(&identity.engine), kind, &identity.name).await,
+                None => Fate::Unknown,
             }
         })
     }
 
     fn is_gone<'a>(&'a self, resource: &'a Resource) -> BoxFuture<'a, bool> {
         Box::pin(async {
-            match serde_json::from_value::<Identity>(resource.identity.clone()) {
-                Ok(identity) => is_gone(&Engine::new(&identity.engine), &identity.name).await,
-                Err(_) => false,
+            match found(resource) {
+                Some((kind, identity)) => is_gone(&Engine::new(&identity.engine), kind, &identity.name).await,
+                None => false,
             }
         })
     }
@@ -112,17 +175,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nothing_is_said_of_a_container_whose_engine_is_silent() {
-        let resource = resource(&Engine::new("unix:///nowhere.sock"), Uuid::new_v4(), "a server".into());
-        assert!(Containers.keeps(&resource.kind));
-        assert_eq!(Containers.end(&resource).await, Fate::Unknown);
-        assert!(!Containers.is_gone(&resource).await);
+    async fn nothing_is_said_of_what_is_on_an_engine_that_is_silent() {
+        for kind in Kind::ALL {
+            let what = (kind, "a server".to_owned());
+            let resource = resource(&Engine::new("unix:///nowhere.sock"), Uuid::new_v4(), what);
+            assert!(Containers.keeps(&resource.kind));
+            assert_eq!(Containers.end(&resource).await, Fate::Unknown);
+            assert!(!Containers.is_gone(&resource).await);
+        }
+        assert!(!Containers.keeps("process"));
     }
 
     #[test]
     fn rows_of_a_socket_belong_to_this_machine_and_others_to_their_address() {
-        let here = resource(&Engine::new("unix:///x.sock"), Uuid::new_v4(), String::new()).host;
-        assert!(!here.contains("://"), "{here}");
-        assert_eq!(resource(&Engine::new("tcp://a:1"), Uuid::new_v4(), String::new()).host, "tcp://a:1");
+        let host = |url: &str| resource(&Engine::new(url), Uuid::new_v4(), (Kind::Container, String::new())).host;
+        assert!(!host("unix:///x.sock").contains("://"), "{}", host("unix:///x.sock"));
+        assert_eq!(host("tcp://a:1"), "tcp://a:1");
     }
 }

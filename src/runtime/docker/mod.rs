@@ -1,4 +1,5 @@
-//! Environment servers in containers, on one Docker engine or several. The only user of `bollard`.
+//! Environment servers in containers, on one Docker engine, on several, or on the nodes of a swarm (`swarm`). The only user
+//! of `bollard`.
 //!
 //! A server gets a container and a network of its own. The container may nearly nothing (`spec`), reaches the miners it was
 //! told of and nothing else (`fence`), and publishes no port: we speak to it through the engine (`tunnel`). It ends when
@@ -17,6 +18,7 @@ mod once;
 mod relay;
 mod server;
 mod spec;
+mod swarm;
 mod tunnel;
 
 use std::{sync::Arc, time::Duration};
@@ -27,6 +29,7 @@ pub use build::{Build, BuildError, Built, Part, build};
 pub use hosts::{HostSpec, Hosts};
 pub use keeper::Containers;
 pub use once::{Command, Once, OnceError, Said};
+pub use swarm::{Heard, OUT_OF_MEMORY, Overlay, Swarm, Told};
 
 use super::{Error, Order, Running, Runtime, process::START};
 use crate::host::ledger::{Ledger, NoLedger};

@@ -12,7 +12,7 @@ use bollard::{
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 
-use super::{Docker, engine::Engine, image, made::Made, spec::Spec};
+use super::{Docker, engine::Engine, image, keeper::Kind, made::Made, spec::Spec};
 use crate::cycle::InfraFault;
 use crate::host::child::LastWords;
 use crate::manifest::{Network, Resources};
@@ -88,7 +88,8 @@ impl Once {
     pub async fn run(&self, command: Command) -> Result<Said, OnceError> {
         let (engine, ledger) = (self.docker.hosts.first()?, &self.docker.ledger);
         let id = self.pinned(&command.image).await?;
-        let made = Made::enter(engine, ledger, format!("a program of the image `{}`", command.image)).await?;
+        let what = format!("a program of the image `{}`", command.image);
+        let made = Made::enter(engine, ledger, (Kind::Container, what)).await?;
         let said = converse(&made, &id, &command, self.resources()).await;
         // Here and not on drop: the row is to be gone when the stage is.
         made.remove().await;

@@ -17,6 +17,7 @@ use super::{
     engine::{Engine, is_not_found},
     fence::{self, Openings},
     foreign, image,
+    keeper::Kind,
     made::Made,
     relay::Relays,
     spec::{self, Spec},
@@ -31,13 +32,17 @@ use crate::runtime::{Address, Error, Fault, Order, Running, process::health};
 const INSIDE: &str = "127.0.0.1:8700";
 
 /// How long a server may take to end before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// A pause between two questions whether a server is ready: an engine has no way to tell us.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Lines of a container's output that are kept for the error message.
-const TAIL: &str = "30";
+pub(super) const TAIL: &str = "30";
+
+/// What to do about a server that needs more memory than it may use.
+pub(super) const MORE_MEMORY: &str = "raise `resources.memory` of its manifest (or ROBO_BACKEND_EVAL_MEM_LIMIT), or lower \
+                                      `workers` or `slots_per_worker`";
 
 /// A server that runs.
 pub(super) struct Server {
@@ -74,7 +79,8 @@ pub(super) async fn start(engine: &Engine, order: &Order, means: &Means<'_>) -> 
     if ending == Ending::Removed && order.server.resources.network == Network::MinersOnly {
         foreign::check_wall(engine, &wall).await?;
     }
-    let made = Made::enter(engine, means.ledger, format!("the environment server of `{}`", order.family)).await?;
+    let what = format!("the environment server of `{}`", order.family);
+    let made = Made::enter(engine, means.ledger, (Kind::Container, what)).await?;
     match run(&made, (&image, &wall), order, means.patience).await {
         Ok((address, tunnel, input)) => Ok(Server {
             made,
@@ -104,7 +110,7 @@ async fn run(made: &Made, (image, wall): (&str, &str), order: &Order, patience: 
     let token = hex::encode(rand::rng().random::<[u8; 32]>());
     let network = make_network(made, order.server.resources.network).await?;
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    let spec = server_spec(made, image, order, (&token, network));
+    let spec = server_spec(made, image, order, (&token, network, INSIDE));
     let mut body = spec.body();
     if order.server.is_foreign() {
         // What the image starts by itself, where it starts it.
@@ -133,13 +139,19 @@ async fn run(made: &Made, (image, wall): (&str, &str), order: &Order, patience: 
     Ok((Address { url, token, description }, tunnel, input))
 }
 
-fn server_spec<'a>(made: &Made, image: &'a str, order: &'a Order, (token, network): (&str, String)) -> Spec<'a> {
+/// What a server is started as, wherever it is to listen.
+pub(super) fn server_spec<'a>(
+    made: &Made,
+    image: &'a str,
+    order: &'a Order,
+    (token, network, listen): (&str, String, &str),
+) -> Spec<'a> {
     let mut labels = made.labels();
     labels.insert(spec::SERVER.into(), order.family.clone());
     // What would be written beside the sources or into a home has nowhere to go.
     let env = ["PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "XDG_CACHE_HOME=/tmp"];
     let (command, own) = match order.server.is_foreign() {
-        false => (own_command(order), vec![format!("ROBO_ENV_SERVER_TOKEN={token}")]),
+        false => (own_command(order, listen), vec![format!("ROBO_ENV_SERVER_TOKEN={token}")]),
         true => (Vec::new(), foreign::env()),
     };
     Spec {
@@ -152,7 +164,7 @@ fn server_spec<'a>(made: &Made, image: &'a str, order: &'a Order, (token, networ
     }
 }
 
-fn own_command(order: &Order) -> Vec<String> {
+fn own_command(order: &Order, listen: &str) -> Vec<String> {
     let python = image::python(&order.server.requirements);
     let command = [
         &image::program(),
@@ -162,7 +174,7 @@ fn own_command(order: &Order) -> Vec<String> {
         "--package",
         &image::package(),
         "--listen",
-        INSIDE,
+        listen,
         "--until-eof",
     ];
     command.map(str::to_owned).to_vec()
@@ -222,10 +234,7 @@ async fn ended(made: &Made) -> Result<Option<Box<Fault>>, Error> {
     let code = state.exit_code.unwrap_or_default();
     let fault = if state.oom_killed == Some(true) {
         let problem = format!("{name} on {} used more memory than it may and was killed", engine.url());
-        Fault::new(InfraFault::OutOfMemory, problem).remedy(
-            "raise `resources.memory` of its manifest (or ROBO_BACKEND_EVAL_MEM_LIMIT), or lower `workers` or \
-             `slots_per_worker`",
-        )
+        Fault::new(InfraFault::OutOfMemory, problem).remedy(MORE_MEMORY)
     } else if words.0.iter().any(|line| line.to_lowercase().contains("no space left on device")) {
         let problem = format!("{name} on {} found no room on a disk and ended ({code})", engine.url());
         Fault::new(InfraFault::DiskFull, problem).remedy("make room on the disk of that host")

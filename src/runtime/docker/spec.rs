@@ -16,11 +16,13 @@ const CYCLE: &str = "robo.cycle";
 const EPOCH: &str = "robo.epoch";
 
 /// Nobody in particular: no account of any image has this number.
-const USER: &str = "10001:10001";
+pub(super) const USER: &str = "10001:10001";
+/// The same number.
+pub(super) const USER_ID: u32 = 10001;
 /// Processes and threads where a manifest says nothing.
 const PIDS: u32 = 512;
-/// What a program may write, all of it in memory and counted as such.
-const SCRATCH: &str = "rw,nosuid,nodev,noexec,size=256m,mode=1777";
+/// Bytes that a program may write, all of them in memory and counted as such.
+pub(super) const SCRATCH_BYTES: i64 = 256 << 20;
 
 /// A container that is to be.
 #[derive(Debug, Clone)]
@@ -77,9 +79,35 @@ impl Spec<'_> {
     }
 }
 
+/// The most that a container or service may use, in an engine's units.
+pub(super) struct Hardening {
+    /// Bytes.
+    pub(super) memory: Option<i64>,
+    /// Billionths of a core.
+    pub(super) nano_cpus: Option<i64>,
+    /// Processes and threads.
+    pub(super) pids: i64,
+}
+
+impl Hardening {
+    pub(super) fn of(resources: &Resources) -> Self {
+        Self {
+            memory: resources.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            nano_cpus: resources.cpus.map(|cpus| (cpus * 1e9) as i64),
+            pids: resources.pids.unwrap_or(PIDS).into(),
+        }
+    }
+
+    /// How much of what a program says is kept: it may not fill the host's disk.
+    pub(super) fn log_options() -> HashMap<String, String> {
+        HashMap::from([("max-size".into(), "1m".into()), ("max-file".into(), "2".into())])
+    }
+}
+
 /// Everything that is taken from a container, whatever runs in it.
 pub(super) fn hardened(resources: &Resources, network: String) -> HostConfig {
-    let memory = resources.memory.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let Hardening { memory, nano_cpus, pids } = Hardening::of(resources);
+    let scratch = format!("rw,nosuid,nodev,noexec,size={SCRATCH_BYTES},mode=1777");
     let gpus = (resources.gpus > 0).then(|| {
         vec![DeviceRequest {
             count: Some(resources.gpus.into()),
@@ -92,21 +120,17 @@ pub(super) fn hardened(resources: &Resources, network: String) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges:true".into()]),
         privileged: Some(false),
         readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([("/tmp".into(), SCRATCH.into())])),
-        pids_limit: Some(resources.pids.unwrap_or(PIDS).into()),
+        tmpfs: Some(HashMap::from([("/tmp".into(), scratch)])),
+        pids_limit: Some(pids),
         memory,
         // Equal to memory: no swap.
         memory_swap: memory,
-        nano_cpus: resources.cpus.map(|cpus| (cpus * 1e9) as i64),
+        nano_cpus,
         device_requests: gpus,
         network_mode: Some(network),
         // Whatever processes leave behind is reaped, and signals reach the program.
         init: Some(true),
-        // What a program says may not fill the host's disk.
-        log_config: Some(HostConfigLogConfig {
-            typ: Some("json-file".into()),
-            config: Some(HashMap::from([("max-size".into(), "1m".into()), ("max-file".into(), "2".into())])),
-        }),
+        log_config: Some(HostConfigLogConfig { typ: Some("json-file".into()), config: Some(Hardening::log_options()) }),
         ..HostConfig::default()
     }
 }
