@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
 
 use futures::StreamExt;
 use robo::{
+    address::{Reach, Rules},
     cycle::{EpisodeReport, InfraFault, MinerFault, Outcome},
     manifest::simulation::Simulation,
     rollout::{
         Client, Error,
-        protocol::{EpisodeOrder, EpisodesRequest, Open, Opened, ServerMessage},
+        protocol::{EpisodeOrder, EpisodesRequest, Open, Opened, Origin, ServerMessage},
     },
 };
 use serde_json::json;
@@ -117,6 +118,9 @@ pub(crate) fn request(
         reset_timeout_ms: 10_000,
         per_miner: 8,
         budget_ms: None,
+        // Miners that are not there are part of many tests, which need not wait for them.
+        cold_start_ms: 2000,
+        rules: Rules { reach: Reach::Private, ..Rules::default() },
         episodes: orders
             .enumerate()
             .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {
@@ -125,6 +129,7 @@ pub(crate) fn request(
                 episode_id: format!("{hotkey}-{seed}"),
                 hotkey: hotkey.parse().unwrap(),
                 endpoint: endpoint.clone(),
+                origin: Origin::Stranger,
                 keep: robo::cycle::Keep::Nothing,
             })
             .collect(),
@@ -149,7 +154,10 @@ async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMa
                 let order = &request.episodes[order as usize];
                 assert!(reports.insert((order.hotkey.to_string(), order.seed), report).is_none());
             }
-            ServerMessage::Started { .. } | ServerMessage::Returned { .. } | ServerMessage::Progress { .. } => {}
+            ServerMessage::Started { .. }
+            | ServerMessage::Returned { .. }
+            | ServerMessage::Miner { .. }
+            | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
         }
     }

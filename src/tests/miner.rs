@@ -9,9 +9,10 @@ use std::{
 };
 
 use robo::{
-    cycle::MinerFault,
+    address::{Reach, Rules},
+    cycle::{MinerFault, MinerStatus},
     manifest::simulation::{Action, ActionKind, OutOfRange},
-    miner::{Answer, Client, Endpoint, Fault, Frame, Limits, TaskConfig, Timeouts},
+    miner::{Answer, Client, Fault, Frame, Limits, Route, TaskConfig, Timeouts},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,24 +33,29 @@ fn client() -> Client {
     Client::new(Limits::default()).unwrap()
 }
 
-async fn act(client: &Client, endpoint: &Endpoint, deadline: Duration) -> Result<Answer, Fault> {
+/// The way to a miner of a test: on this machine.
+fn route(endpoint: &str) -> Route {
+    Route::new(endpoint, Rules { reach: Reach::Private, ..Rules::default() }).unwrap()
+}
+
+async fn act(client: &Client, route: &Route, deadline: Duration) -> Result<Answer, Fault> {
     let task = TaskConfig::new(&"metaworld/push-v3".parse().unwrap(), "e1");
-    let session = client.session(endpoint, task, Timeouts { reset: deadline, action: deadline });
+    let session = client.session(route, task, Timeouts { reset: deadline, action: deadline });
     let frame = Frame { observation: vec![0.1, 0.2, 0.3, 1.0], ..Frame::default() };
     session.act(&frame, &SPACE).await
 }
 
-async fn reset(client: &Client, endpoint: &Endpoint, deadline: Duration) -> Result<(), Fault> {
+async fn reset(client: &Client, route: &Route, deadline: Duration) -> Result<(), Fault> {
     let task = TaskConfig::new(&"metaworld/push-v3".parse().unwrap(), "e1");
-    client.session(endpoint, task, Timeouts { reset: deadline, action: deadline }).reset().await
+    client.session(route, task, Timeouts { reset: deadline, action: deadline }).reset().await
 }
 
 /// A miner that does `answer` with each connection, given how many came before it.
 async fn miner<F: Future<Output = ()> + Send>(
     answer: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static,
-) -> (Endpoint, Arc<AtomicUsize>) {
+) -> (Route, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let endpoint = route(&format!("http://{}", listener.local_addr().unwrap()));
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = connections.clone();
     let answer = Arc::new(answer);
@@ -176,11 +182,11 @@ async fn latency_covers_all_the_time_the_miner_took() {
 #[tokio::test]
 async fn no_connection_is_a_connection_error() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let endpoint = format!("http://{address}").parse().unwrap();
+    let endpoint = route(&format!("http://{address}"));
     let fault = act(&client(), &endpoint, AN_HOUR).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::ConnectionError);
     assert!(fault.detail.contains("refused"), "{fault}");
-    assert!(client().health(&endpoint).await.is_err());
+    assert_eq!(client().health(&endpoint, SOON).await.unwrap_err().status, MinerStatus::Unreachable);
 }
 
 #[tokio::test]
@@ -198,7 +204,7 @@ async fn a_miner_that_is_not_ready_is_asked_for_its_health_again() {
         }
     })
     .await;
-    client().health(&endpoint).await.unwrap();
+    client().health(&endpoint, AN_HOUR).await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
@@ -298,7 +304,8 @@ async fn answers_without_end_are_cut_short() {
 async fn redirects_are_not_followed() {
     let (elsewhere, visits) = miner(|_, _| async {}).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent", "300 Many"] {
-        let answer = format!("HTTP/1.1 {status}\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.act);
+        let answer =
+            format!("HTTP/1.1 {status}\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.endpoint().act);
         assert_eq!(fault_of(answer, AN_HOUR).await.reason, MinerFault::RedirectNotAllowed);
     }
     assert_eq!(visits.load(Ordering::SeqCst), 0);
@@ -402,8 +409,8 @@ async fn every_failure_of_the_demo_miner_has_its_reason() {
         ("slow-body", MinerFault::ActionTimeout),
     ] {
         let miner = Serving::demo_miner("noop", &["--fail", &format!("{kind}-after:1")]);
-        let (client, endpoint) = (client(), miner.url().parse().unwrap());
-        client.health(&endpoint).await.unwrap();
+        let (client, endpoint) = (client(), route(&miner.url()));
+        client.health(&endpoint, AN_HOUR).await.unwrap();
         reset(&client, &endpoint, AN_HOUR).await.unwrap();
         assert_eq!(act(&client, &endpoint, AN_HOUR).await.unwrap().action, [0.0; 4], "{kind}");
         let deadline = if reason == MinerFault::ActionTimeout { SOON } else { AN_HOUR };
@@ -411,14 +418,14 @@ async fn every_failure_of_the_demo_miner_has_its_reason() {
         assert_eq!(fault.reason, reason, "{kind}: {fault}");
     }
     let slow = Serving::demo_miner("noop", &["--fail", "reset-timeout"]);
-    let fault = reset(&client(), &slow.url().parse().unwrap(), SOON).await.unwrap_err();
+    let fault = reset(&client(), &route(&slow.url()), SOON).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::ResetTimeout);
 }
 
 #[tokio::test]
 async fn a_demo_miner_that_goes_down_is_gone() {
     let mut miner = Serving::demo_miner("noop", &["--fail", "down-after:1"]);
-    let (client, endpoint) = (client(), miner.url().parse().unwrap());
+    let (client, endpoint) = (client(), route(&miner.url()));
     reset(&client, &endpoint, AN_HOUR).await.unwrap();
     act(&client, &endpoint, AN_HOUR).await.unwrap();
     let fault = act(&client, &endpoint, AN_HOUR).await.unwrap_err();
@@ -429,7 +436,7 @@ async fn a_demo_miner_that_goes_down_is_gone() {
 #[tokio::test]
 async fn a_demo_miner_needs_a_reset() {
     let miner = Serving::demo_miner("heuristic", &[]);
-    let fault = act(&client(), &miner.url().parse().unwrap(), AN_HOUR).await.unwrap_err();
+    let fault = act(&client(), &route(&miner.url()), AN_HOUR).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::HttpError);
     assert!(fault.detail.contains("no /reset"), "{fault}");
 }
