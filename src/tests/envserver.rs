@@ -235,7 +235,7 @@ async fn broken_miners_are_told_apart_and_disturb_nobody() {
         ("nan", MinerFault::InvalidAction, 5),
         ("late", MinerFault::ActionTimeout, 0),
         ("down", MinerFault::ConnectionError, 0),
-        ("nowhere", MinerFault::ConnectionError, 0),
+        ("nowhere", MinerFault::EndpointAddressForbidden, 0),
     ] {
         let report = outcome(hotkey);
         assert_eq!((report.outcome, report.steps), (Outcome::MinerFault(fault), steps), "{hotkey}");
@@ -399,6 +399,7 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
     let messages = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
     let mut messages = std::pin::pin!(messages);
+    assert!(matches!(messages.next().await.unwrap().unwrap(), ServerMessage::Miner { .. }));
     assert_eq!(messages.next().await.unwrap().unwrap(), ServerMessage::Started { order: 0 });
     server.kill();
     loop {

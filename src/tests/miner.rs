@@ -345,6 +345,8 @@ async fn what_is_no_answer_is_malformed() {
     not_text[at] = 0xff;
     for answer in [
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
+        // HTTP/2: settings, then streams that are taken back.
+        [&b"\0\0\0\x04\0\0\0\0\0"[..], &b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08".repeat(1000)].concat(),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n".to_vec(),
         ok(""),
         ok("[]"),
@@ -375,6 +377,32 @@ async fn numbers_that_are_no_action_are_invalid() {
         let fault = fault_of(ok(&format!("{{\"action\": {action}}}")), AN_HOUR).await;
         assert_eq!(fault.reason, MinerFault::InvalidAction, "{action}: {fault}");
     }
+}
+
+#[tokio::test]
+async fn what_a_miner_sends_unasked_is_no_answer() {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counter = answered.clone();
+    let (endpoint, connections) = miner(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            while !request(&mut stream).await.is_empty() {
+                // Each answer brings one to a question that nobody has asked yet.
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let answer = ok(&format!("{{\"action\": [{}, 0, 0, 0]}}", number as f64 / 10.0));
+                let unasked = ok("{\"action\": [1, 1, 1, 1]}");
+                stream.write_all(&[answer, unasked].concat()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let client = client();
+    for number in 0..3 {
+        let answer = act(&client, &endpoint, AN_HOUR).await.unwrap();
+        assert_eq!(answer.action, [f64::from(number) / 10.0, 0.0, 0.0, 0.0]);
+        settle().await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 3, "such a connection is not used again");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod cycle;
 mod database_faults;
 mod docker;
 mod embedded;
+mod endpoints;
 mod envserver;
 mod envserver_abuse;
 mod episodes;
