@@ -1,7 +1,7 @@
 //! What the rollout loop costs, what it gains over playing one episode at a time, and what a hostile miner can take from it.
 //!
 //! Starts the real environment server with the real simulator, and a mock miner that takes 20 or 50 ms over each action and
-//! keeps book of how long it really took. Prints each figure next to its target and fails when one is missed.
+//! keeps book of how long it really took, with and without cameras. Prints each figure next to its target and fails when one is missed.
 //! `ROBO_TEST_PYTHON` names the interpreter, as for the tests: `cargo bench --bench rollout`. Names of parts play only
 //! these: `cargo bench --bench rollout -- 20ms 50ms hostile`.
 #![expect(clippy::print_stdout, reason = "a bench is there to print")]
@@ -16,38 +16,76 @@ mod rollout_support;
 use std::{process::ExitCode, time::Duration};
 
 use rollout_support::{
+    contained::{self, Pair},
     hostile,
     mock::Mock,
-    play::{Load, STEPS, Table, simulations},
+    play::{Kind, Load, STEPS, Table, simulations},
     raw::Raw,
     round::{Round, inflation, median, watch},
 };
 
-/// A miner's latency, and what is to be reached with it.
+/// What is played, and what is to be reached with it.
 struct Part {
     name: &'static str,
     load: Load,
+    served: Kind,
+    /// Workers alone that it is compared with; the CPU of a step is held against that of the first.
+    alone: &'static [Kind],
+    cpu: f64,
     rounds: u32,
     /// Playing one episode at a time is slow; in so many rounds it is tried.
     slow_rounds: u32,
-    /// How many times as fast as one episode at a time.
-    times: f64,
+    steps: Steps,
 }
 
-const PARTS: [Part; 2] = [
+/// How many steps per second are to be reached.
+enum Steps {
+    /// Times as many as one episode at a time.
+    Times(f64),
+    /// So many.
+    Rate(f64),
+}
+
+const PARTS: [Part; 4] = [
+    Part {
+        name: "shipped",
+        load: Load { miner: Duration::from_millis(20), of_each: 8 },
+        served: Kind::Shipped,
+        alone: &[Kind::Shipped],
+        cpu: 1.25,
+        rounds: 15,
+        slow_rounds: 5,
+        steps: Steps::Times(40.0),
+    },
     Part {
         name: "20ms",
         load: Load { miner: Duration::from_millis(20), of_each: 8 },
+        served: Kind::Quick,
+        alone: &[Kind::Shipped, Kind::Quick],
+        cpu: 1.15,
         rounds: 15,
         slow_rounds: 5,
-        times: 50.0,
+        steps: Steps::Times(50.0),
     },
     Part {
         name: "50ms",
         load: Load { miner: Duration::from_millis(50), of_each: 18 },
+        served: Kind::Quick,
+        alone: &[Kind::Shipped, Kind::Quick],
+        cpu: 1.15,
         rounds: 9,
         slow_rounds: 3,
-        times: 110.0,
+        steps: Steps::Times(110.0),
+    },
+    Part {
+        name: "cameras",
+        load: Load { miner: Duration::from_millis(20), of_each: 2 },
+        served: Kind::Cameras,
+        alone: &[Kind::Cameras],
+        cpu: 1.1,
+        rounds: 7,
+        slow_rounds: 1,
+        steps: Steps::Rate(200.0),
     },
 ];
 
@@ -62,6 +100,9 @@ fn main() -> ExitCode {
     for part in PARTS.iter().filter(|part| is_wanted(part.name)) {
         passed &= verdict(part, workers, &play(part, workers, &runtime));
     }
+    if is_wanted("container") {
+        passed &= container_verdict(&runtime.block_on(contained::measure(workers)));
+    }
     if is_wanted("hostile") {
         passed &= hostile_verdict(&runtime.block_on(hostile::measure(workers)));
     }
@@ -72,21 +113,22 @@ fn play(part: &Part, workers: u32, runtime: &tokio::runtime::Runtime) -> Vec<Rou
     let load = part.load;
     let mock = Mock::start(load.miner);
     let table = runtime.block_on(async {
-        let table = Table::set(load, workers).await;
+        let table = Table::set(load, workers, part.served).await;
         // Once for the environments to be made.
         table.play_many(load, &mock, 0).await;
         table
     });
-    let mut alone = Raw::start(&simulations(), workers, load.slots(workers));
+    let start = |kind: &Kind| Raw::start(&simulations(*kind), workers, load.slots(workers));
+    let mut alone: Vec<Raw> = part.alone.iter().map(start).collect();
     // The machine may be faster in one second than in the next: rounds are short, and what is compared takes turns.
     let rounds = (1..=part.rounds).map(|round| {
-        let raw = alone.cpu_ms_per_step(1000 * round, STEPS);
+        let alone = alone.iter_mut().map(|alone| alone.cpu_ms_per_step(1000 * round, STEPS)).collect();
         runtime.block_on(async {
-            let watch = watch(load, &mock, table.server.id());
+            let watch = watch(load, &mock, table.process);
             let (reports, many) = tokio::join!(table.play_many(load, &mock, 1000 * round), watch);
             let slow = round <= part.slow_rounds;
             let one = if slow { Some(table.play_one(&mock, 1000 * round + 500).await) } else { None };
-            Round { raw, one, inflation: inflation(&reports, &mock), ..many }
+            Round { alone, one, inflation: inflation(&reports, &mock), ..many }
         })
     });
     rounds.collect()
@@ -96,27 +138,62 @@ fn verdict(part: &Part, workers: u32, rounds: &[Round]) -> bool {
     let of = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure));
     let one = median(rounds.iter().filter_map(|round| round.one));
     let (in_flight, miner) = (part.load.in_flight(), part.load.miner.as_millis());
-    println!("\n{in_flight} episodes in flight, {workers} workers, a miner of {miner} ms, proprioception only");
-    println!("medians of {} rounds", rounds.len());
-    println!("  steps per second           {:>9.0}", of(|round| round.steps_per_second));
-    println!("  one episode at a time      {:>9.1}", one);
-    println!("  step of the workers alone  {:>9.3} ms of CPU", of(|round| round.raw));
-    println!("  step of server + workers   {:>9.3} ms of CPU", of(|round| round.cpu_ms_per_step));
-    println!("  of it the server           {:>9.3} ms of CPU", of(|round| round.cpu_ms_per_step * round.server_share));
-    let [recorded, taken] = [|round: &Round| round.inflation.recorded, |round: &Round| round.inflation.taken];
-    for (name, latency) in [("recorded          ", recorded), ("the miner took    ", taken)] {
-        let [p50, p95] = [0, 1].map(|at| median(rounds.iter().map(|round| latency(round)[at])));
-        println!("  latency {name} {p50:>9.2} ms p50 {p95:>9.2} ms p95");
+    println!("\n{}: {in_flight} episodes in flight, {workers} workers, a miner of {miner} ms", part.name);
+    println!("medians of {} rounds; CPU in milliseconds a step\n", rounds.len());
+    println!("  steps per second                    {:>9.0}", of(|round| round.steps_per_second));
+    println!("  one episode at a time               {:>9.1}", one);
+    println!("  CPU of server + workers             {:>9.3}", of(|round| round.cpu_ms_per_step));
+    println!("  of it the server                    {:>9.3}", of(|round| round.cpu_ms_per_step * round.server_share));
+    for (at, kind) in part.alone.iter().enumerate() {
+        println!(
+            "  CPU of workers alone, {:<14}{:>9.3}",
+            kind.word(),
+            median(rounds.iter().map(|round| round.alone[at]))
+        );
     }
-    println!("  worst episode's inflation  {:>9.2} ms p95\n", of(|round| round.inflation.worst_p95));
-    let ratios: Vec<String> = rounds.iter().map(|round| format!("{:.2}", round.cpu_ms_per_step / round.raw)).collect();
-    println!("  CPU ratio of each round    {}\n", ratios.join("  "));
-    let steps = of(|round| round.steps_per_second) / one;
+    let [recorded, taken] = [|round: &Round| round.inflation.recorded, |round: &Round| round.inflation.taken];
+    for (name, latency) in [("recorded      ", recorded), ("the miner took", taken)] {
+        let [p50, p95] = [0, 1].map(|at| median(rounds.iter().map(|round| latency(round)[at])));
+        println!("  latency {name}              {p50:>9.2} ms p50 {p95:>9.2} ms p95");
+    }
+    println!("  worst episode's inflation           {:>9.2} ms p95\n", of(|round| round.inflation.worst_p95));
+    for (at, kind) in part.alone.iter().enumerate() {
+        let ratios: Vec<f64> = rounds.iter().map(|round| round.cpu_ms_per_step / round.alone[at]).collect();
+        let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+        println!("  CPU against {:<14}{:>6.2}, by round {}", kind.word(), median(ratios), each.join(" "));
+    }
+    println!();
+    let rate = of(|round| round.steps_per_second);
     [
-        at_most("CPU per step against raw", of(|round| round.cpu_ms_per_step / round.raw), 1.15),
+        at_most("CPU against workers alone", of(|round| round.cpu_ms_per_step / round.alone[0]), part.cpu),
         at_most("error of the latency's p50 in ms", of(|round| round.error()[0]), 1.0),
         at_most("error of the latency's p95 in ms", of(|round| round.error()[1]), 3.0),
-        at_least("steps/s against one at a time", steps, part.times),
+        match part.steps {
+            Steps::Times(times) => at_least("steps/s against one at a time", rate / one, times),
+            Steps::Rate(least) => at_least("steps/s", rate, least),
+        },
+    ]
+    .into_iter()
+    .all(|holds| holds)
+}
+
+fn container_verdict(pairs: &[Pair]) -> bool {
+    println!("\ncontainer: the same episodes by a server on this machine and by one in a container, in turns");
+    let cpu: Vec<f64> =
+        pairs.iter().map(|pair| pair.container.cpu_ms_per_step / pair.process.cpu_ms_per_step).collect();
+    let steps: Vec<f64> =
+        pairs.iter().map(|pair| pair.process.steps_per_second / pair.container.steps_per_second).collect();
+    for (name, of) in
+        [("process", (|pair| &pair.process) as fn(&Pair) -> &Round), ("container", |pair| &pair.container)]
+    {
+        let [rate, cpu] = [|round: &Round| round.steps_per_second, |round: &Round| round.cpu_ms_per_step]
+            .map(|figure| median(pairs.iter().map(|pair| figure(of(pair)))));
+        println!("  {name:<10} {rate:>7.0} steps per second {cpu:>7.3} ms of CPU a step");
+    }
+    println!();
+    [
+        at_most("CPU per step against process", median(cpu), 1.05),
+        at_most("time per step against process", median(steps), 1.05),
     ]
     .into_iter()
     .all(|holds| holds)

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-/// A process and its children.
-pub(crate) fn with_children(process: u32) -> Vec<u32> {
+/// A process, its children, theirs, and so on.
+pub(crate) fn family(process: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
     let children = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("children")).ok());
     let children: Vec<String> = children.collect();
     let ids = children.iter().flat_map(|line| line.split_whitespace()).filter_map(|id| id.parse().ok());
-    std::iter::once(process).chain(ids).collect()
+    std::iter::once(process).chain(ids.flat_map(family)).collect()
 }
 
 /// Processor time that these have used so far, user and system.

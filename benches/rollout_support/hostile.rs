@@ -9,7 +9,7 @@ use robo::rollout::protocol::{EpisodesRequest, ServerMessage};
 use super::{
     cpu::resident_bytes,
     mock::Mock,
-    play::{Load, STEPS, TASKS, Table, order_of},
+    play::{HERE, Kind, Load, STEPS, TASKS, Table, order_of},
     round::median,
 };
 use crate::abuse::Abuse;
@@ -32,21 +32,21 @@ pub(crate) struct Damage {
 /// Play all kinds.
 pub(crate) async fn measure(workers: u32) -> Damage {
     let (good, polite) = (Mock::start(LOAD.miner), Mock::start(LOAD.miner));
-    let table = Table::set(LOAD, workers).await;
+    let table = Table::set(LOAD, workers, Kind::Quick).await;
     let mut urls = Vec::new();
     for abuse in Abuse::ALL {
         urls.push(abuse.start().await);
     }
     // Once for the environments to be made.
-    beside(&table, &good, &polite.url(), 1).await;
+    beside(&table, &good, &polite.url(HERE), 1).await;
     let (mut rates, mut memory) = (vec![Vec::new(); Abuse::ALL.len()], Vec::new());
     for _ in 0..ROUNDS {
         for (rates, url) in rates.iter_mut().zip(&urls) {
             // The machine's speed drifts: each has its own turn of comparison.
-            let quiet = beside(&table, &good, &polite.url(), 1).await;
+            let quiet = beside(&table, &good, &polite.url(HERE), 1).await;
             rates.push(beside(&table, &good, url, TRIES).await / quiet);
         }
-        memory.push(resident_bytes(table.server.id()) as f64 / f64::from(1 << 20));
+        memory.push(resident_bytes(table.process) as f64 / f64::from(1 << 20));
     }
     Damage { kept: Abuse::ALL.into_iter().zip(rates.into_iter().map(median)).collect(), memory }
 }
@@ -60,7 +60,7 @@ async fn beside(table: &Table, good: &Mock, eighth: &str, tries: u32) -> f64 {
 }
 
 fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest {
-    let miners = (0..GOOD).map(|miner| order_of(task, &format!("good-{miner}"), &good.url(), miner, miner));
+    let miners = (0..GOOD).map(|miner| order_of(task, &format!("good-{miner}"), &good.url(HERE), miner, miner));
     let more = (0..tries).map(|order| order_of(task, "eighth", eighth, GOOD + order, GOOD + order));
     EpisodesRequest {
         environment: format!("metaworld/{task}").parse().expect("it is an id"),
@@ -77,9 +77,9 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
 /// Until the seven have ended; what the eighth has left is given up.
 async fn play(table: &Table, request: &EpisodesRequest) {
     let mut left = GOOD;
-    let mut messages = std::pin::pin!(table.client.episodes(request).await.expect("it is accepted"));
+    let mut messages = std::pin::pin!(table.ask(request).await);
     while left > 0 {
-        let message = messages.next().await.expect("they have not ended").expect("the stream is whole");
+        let message = messages.next().await.expect("they have not ended");
         if let ServerMessage::Episode { order, .. } = message {
             left -= u32::from(order < GOOD);
         }

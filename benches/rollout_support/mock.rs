@@ -37,7 +37,7 @@ impl Mock {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
             runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+                let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port is free");
                 sender.send(listener.local_addr().expect("it is bound")).expect("the bench waits");
                 while let Ok((stream, _)) = listener.accept().await {
                     tokio::spawn(serve(stream, latency, kept.clone()));
@@ -47,8 +47,9 @@ impl Mock {
         Self { address: address.recv().expect("the miner starts"), book }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// How it is reached by who knows this machine under this name.
+    pub(crate) fn url(&self, host: &str) -> String {
+        format!("http://{host}:{}", self.address.port())
     }
 
     /// Actions answered so far.
@@ -71,7 +72,9 @@ async fn serve(mut stream: TcpStream, latency: Duration, book: Arc<Book>) {
     while let Some(request) = request(&mut stream, &mut text).await {
         let received = Instant::now();
         if !request.starts_with("post /act") {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+            let body = r#"{"accepts": ["base64"]}"#;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
             continue;
         }
         tokio::time::sleep(latency).await;

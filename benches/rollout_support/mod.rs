@@ -1,6 +1,7 @@
 //! What the rollout bench needs next to robo: a miner that keeps book of itself, others that misbehave, workers without a
 //! server, and the clocks of processes.
 
+pub(crate) mod contained;
 pub(crate) mod cpu;
 pub(crate) mod hostile;
 pub(crate) mod mock;

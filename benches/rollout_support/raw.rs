@@ -47,6 +47,12 @@ impl Raw {
     }
 }
 
+/// What matters of an answer here.
+#[derive(serde::Deserialize)]
+struct Answer {
+    error: Option<Value>,
+}
+
 struct Worker {
     child: Child,
     answers: BufReader<std::process::ChildStdout>,
@@ -108,8 +114,8 @@ impl Worker {
             self.answers.read_exact(&mut length).expect("the worker answers");
             let mut content = vec![0; u32::from_be_bytes(length) as usize];
             self.answers.read_exact(&mut content).expect("the worker answers");
-            let answer: Value = rmp_serde::from_slice(&content).expect("it is MessagePack");
-            assert!(answer.get("error").is_none(), "{request}: {answer}");
+            let answer: Answer = rmp_serde::from_slice(&content).expect("it is MessagePack");
+            assert!(answer.error.is_none(), "{request}: {:?}", answer.error);
         }
     }
 }

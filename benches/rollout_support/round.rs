@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use robo::cycle::EpisodeReport;
 
 use super::{
-    cpu::{cpu_seconds, with_children},
+    cpu::{cpu_seconds, family},
     mock::Mock,
     play::{Load, STEPS},
 };
@@ -13,7 +13,8 @@ use super::{
 /// What was measured in a round: the workers alone, many episodes in flight, one episode at a time.
 #[derive(Default)]
 pub(crate) struct Round {
-    pub(crate) raw: f64,
+    /// CPU milliseconds a step of each kind of workers alone.
+    pub(crate) alone: Vec<f64>,
     /// Steps per second of one episode at a time, in a round that tried it.
     pub(crate) one: Option<f64>,
     pub(crate) steps_per_second: f64,
@@ -31,7 +32,7 @@ pub(crate) async fn watch(load: Load, mock: &Mock, server: u32) -> Round {
         while ((mock.acts() - base) as f64) < share * all as f64 {
             ticks.tick().await;
         }
-        let processes = with_children(server);
+        let processes = family(server);
         (Instant::now(), mock.acts(), cpu_seconds(&processes), cpu_seconds(&processes[..1]))
     };
     let (began, acts, cpu, own) = at(0.15).await;

@@ -168,7 +168,7 @@ fn state(cycle: &CycleSummary) -> &'static str {
     }
 }
 
-fn summary(cycle: &CycleSummary) -> Value {
+pub(super) fn summary(cycle: &CycleSummary) -> Value {
     json!({
         "id": cycle.id,
         "pipeline": cycle.pipeline,

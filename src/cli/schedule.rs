@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 use super::{
     db,
@@ -73,12 +74,18 @@ Examples:
         /// Why, for whoever wonders
         #[arg(long, default_value = "by hand")]
         reason: String,
+        /// How to show what was done
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// End a pause
     #[command(after_help = "Example:\n  robo schedule resume nightly")]
     Resume {
         /// The pipeline's name
         name: String,
+        /// How to show what was done
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Create a cycle now, as if one were due; a backend runs it
     #[command(after_help = "\
@@ -93,6 +100,9 @@ Examples:
         file: Option<PathBuf>,
         #[command(flatten)]
         inputs: Inputs,
+        /// How to show what was done
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
 }
 
@@ -103,34 +113,44 @@ pub(super) async fn run(args: Args) -> Result {
     let desk = Desk::open(&args.database).await?;
     let result = match args.verb {
         Verb::Ls { files, format } => schedule_show::list(&desk, &files, format).await,
-        Verb::Pause { name, reason } => pause(&desk, &name, &reason).await,
-        Verb::Resume { name } => resume(&desk, &name).await,
-        Verb::Trigger { name, file, inputs } => trigger(&desk, &name, file.as_deref(), &inputs).await,
+        Verb::Pause { name, reason, format } => pause(&desk, &name, &reason, format).await,
+        Verb::Resume { name, format } => resume(&desk, &name, format).await,
+        Verb::Trigger { name, file, inputs, format } => trigger(&desk, &name, file.as_deref(), &inputs, format).await,
         Verb::Next { .. } => Ok(Exit::Ok),
     };
     desk.close().await;
     result
 }
 
-async fn pause(desk: &Desk, name: &str, reason: &str) -> Result {
+async fn pause(desk: &Desk, name: &str, reason: &str, format: Format) -> Result {
     known(desk, name).await?;
-    if desk.store.pause_schedules(name, reason, Utc::now()).await.map_err(db::failure)? {
-        let resume = desk.command(&format!("schedule resume {name}"));
-        render::line(format!("`{name}` is paused; cycles that are open go on. End the pause with: {resume}"));
-    } else {
-        render::line(format!("`{name}` is paused already"));
+    let changed = desk.store.pause_schedules(name, reason, Utc::now()).await.map_err(db::failure)?;
+    let resume = desk.command(&format!("schedule resume {name}"));
+    let words = match changed {
+        true => format!("`{name}` is paused; cycles that are open go on. End the pause with: {resume}"),
+        false => format!("`{name}` is paused already"),
+    };
+    say(format, &words, &json!({ "pipeline": name, "paused": true, "changed": changed }));
+    Ok(Exit::Ok)
+}
+
+async fn resume(desk: &Desk, name: &str, format: Format) -> Result {
+    known(desk, name).await?;
+    let changed = desk.store.resume_schedules(name, Utc::now()).await.map_err(db::failure)?;
+    let words = format!("`{name}` {}", if changed { "is no longer paused" } else { "was not paused" });
+    say(format, &words, &json!({ "pipeline": name, "paused": false, "changed": changed }));
+    Ok(Exit::Ok)
+}
+
+/// Words for people, a document for programs.
+fn say(format: Format, words: &str, document: &Value) {
+    match format {
+        Format::Table => render::line(words),
+        Format::Json => render::json(document),
     }
-    Ok(Exit::Ok)
 }
 
-async fn resume(desk: &Desk, name: &str) -> Result {
-    known(desk, name).await?;
-    let resumed = desk.store.resume_schedules(name, Utc::now()).await.map_err(db::failure)?;
-    render::line(format!("`{name}` {}", if resumed { "is no longer paused" } else { "was not paused" }));
-    Ok(Exit::Ok)
-}
-
-async fn trigger(desk: &Desk, name: &str, file: Option<&Path>, inputs: &Inputs) -> Result {
+async fn trigger(desk: &Desk, name: &str, file: Option<&Path>, inputs: &Inputs, format: Format) -> Result {
     let file = match file {
         Some(file) => file.to_owned(),
         None => known(desk, name).await?.file.into(),
@@ -143,7 +163,8 @@ async fn trigger(desk: &Desk, name: &str, file: Option<&Path>, inputs: &Inputs) 
     }
     match desk.store.trigger(&new_cycle(pipeline.compiled()), Utc::now()).await.map_err(db::failure)? {
         Admission::Created(cycle) => {
-            render::line(format!("cycle {cycle} of `{name}` is created; a backend takes it up within seconds"));
+            let words = format!("cycle {cycle} of `{name}` is created; a backend takes it up within seconds");
+            say(format, &words, &json!({ "cycle": cycle, "pipeline": name }));
             let resume = desk.command(&format!("cycle resume {cycle}"));
             render::note(format!("without a backend run it with: {resume}"));
             Ok(Exit::Ok)

@@ -39,6 +39,9 @@ const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("robo/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Most chunks that an answer may come in: each costs us as much as a whole answer, however small it is.
+const MOST_CHUNKS: usize = 1024;
+
 /// How much of an error answer is kept for the fault's text.
 const EXCERPT: usize = 2048;
 
@@ -231,17 +234,21 @@ async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Byte
 }
 
 async fn read(line: &mut Line, response: &mut Response<Incoming>, limit: usize) -> Result<Bytes, Broken> {
-    let too_large =
-        || Broken::from(Fault::new(MinerFault::ResponseTooLarge, format!("the answer is larger than {limit} bytes")));
+    let too_large = || {
+        let detail = format!("the answer is larger than {limit} bytes, or comes in more than {MOST_CHUNKS} chunks");
+        Broken::from(Fault::new(MinerFault::ResponseTooLarge, detail))
+    };
     if response.body().size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
+    let mut chunks = 0;
     while let Some(frame) = line.next(response.body_mut()).await {
+        chunks += 1;
         // What is not data is trailers, which say nothing to us.
         let Ok(data) = frame.map_err(Broken::in_answer)?.into_data() else { continue };
-        if first.len() + more.len() + data.len() > limit {
+        if first.len() + more.len() + data.len() > limit || chunks > MOST_CHUNKS {
             return Err(too_large());
         }
         if first.is_empty() {

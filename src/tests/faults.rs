@@ -281,7 +281,7 @@ fn a_second_ctrl_c_leaves_at_once_and_leaves_nothing_behind() {
     }
     nothing_runs(&place);
     assert_eq!(place.json(&["cycle", "show", "--format", "json"])["status"], "interrupted");
-    ended(&place.run(&["cycle", "cancel", "@latest"]), 0, &["was cancelled"]);
+    assert_eq!(place.json(&["cycle", "cancel", "@latest", "--format", "json"])["status"], "cancelled");
 }
 
 #[test]

@@ -301,6 +301,26 @@ async fn answers_without_end_are_cut_short() {
 }
 
 #[tokio::test]
+async fn an_answer_may_come_in_many_chunks_but_not_in_any_number() {
+    let spaces =
+        |count: usize| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{}", "1\r\n \r\n".repeat(count));
+    let many = format!("{}{:x}\r\n{GOOD}\r\n0\r\n\r\n", spaces(1023), GOOD.len());
+    let (endpoint, _) = miner(move |mut stream, _| {
+        let many = many.clone();
+        async move {
+            request(&mut stream).await;
+            stream.write_all(many.as_bytes()).await.unwrap();
+            std::future::pending().await
+        }
+    })
+    .await;
+    assert_eq!(act(&client(), &endpoint, AN_HOUR).await.unwrap().action, [0.5, -0.5, 0.0, 1.0]);
+    let crumbs = fault_of(spaces(1025), AN_HOUR).await;
+    assert_eq!(crumbs.reason, MinerFault::ResponseTooLarge);
+    assert!(crumbs.detail.contains("more than 1024 chunks"), "{crumbs}");
+}
+
+#[tokio::test]
 async fn redirects_are_not_followed() {
     let (elsewhere, visits) = miner(|_, _| async {}).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent", "300 Many"] {

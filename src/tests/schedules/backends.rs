@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::File;
 use crate::support::program::{Place, Running, pipeline, repository, turn, workspace};
@@ -16,8 +16,8 @@ fn backend(place: &Place, file: &str) -> Running {
 }
 
 fn trigger(place: &Place, name: &str) {
-    let ran = place.run(&["schedule", "trigger", name]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let created = place.json(&["schedule", "trigger", name, "--format", "json"]);
+    assert!(created["pipeline"] == name && created["cycle"].is_string(), "{created}");
 }
 
 fn statuses(place: &Place) -> Vec<Value> {
@@ -116,7 +116,8 @@ fn schedules_are_previewed_paused_and_listed_from_the_command_line() {
     assert_eq!(place.run(&["schedule", "pause", "scheduled", "--reason", "new simulator"]).code, 0);
     let listed = place.run(&["schedule", "ls"]);
     assert_eq!(listed.stdout.matches("paused: new simulator").count(), 2, "{}", listed.stdout);
-    assert_eq!(place.run(&["schedule", "resume", "scheduled"]).code, 0);
+    let resumed = place.json(&["schedule", "resume", "scheduled", "--format", "json"]);
+    assert_eq!(resumed, json!({ "pipeline": "scheduled", "paused": false, "changed": true }));
     let listed = place.json(&["schedule", "ls", path, "--format", "json"]);
     assert_eq!(listed["schedules"][0]["state"], "active", "{listed}");
     assert!(listed["schedules"][0]["next"].is_string() && listed["schedules"][1]["next"].is_null(), "{listed}");
