@@ -5,7 +5,6 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
 use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider, pki_types::ServerName};
 use rustls_platform_verifier::BuilderVerifierExt;
 use sha2::{Digest, Sha256};
@@ -16,20 +15,18 @@ use crate::address::Refusal;
 
 use super::{
     line::Line,
+    names::Names,
     route::{Peer, Route},
     trust,
     wire::Stream,
 };
-
-/// Asks a name server.
-type Lookup = dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
 /// Opens connections.
 pub(super) struct Dialer {
     tls: TlsConnector,
     /// Whether anybody is trusted to vouch for certificates.
     pub(super) trust: Trust,
-    lookup: Box<Lookup>,
+    names: Names,
     /// Longest time for all of it.
     patience: Duration,
 }
@@ -85,23 +82,25 @@ impl Dialer {
 
     fn with(mut config: ClientConfig, patience: Duration) -> Self {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let lookup: Box<Lookup> =
-            Box::new(|name, port| Box::pin(async move { Ok(tokio::net::lookup_host((name, port)).await?.collect()) }));
-        Self { tls: TlsConnector::from(Arc::new(config)), trust: Trust::Authorities, lookup, patience }
+        Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            trust: Trust::Authorities,
+            names: Names::of_the_system(),
+            patience,
+        }
     }
 
     /// A new connection.
     pub(super) async fn dial(&self, route: &Route) -> Result<Line, DialError> {
         let deadline = Instant::now() + self.patience;
         let opened = tokio::time::timeout_at(deadline, self.open(route, deadline));
-        opened.await.unwrap_or(Err(DialError::Late))
+        // A miner may move to another address while it is played. Where it moves to is looked at as carefully.
+        opened.await.unwrap_or(Err(DialError::Late)).inspect_err(|_| route.unpin())
     }
 
     async fn open(&self, route: &Route, deadline: Instant) -> Result<Line, DialError> {
         let addresses = self.addresses(route).await?;
-        let connected = connect(&addresses, deadline).await;
-        // A miner may move to another address while it is played. Where it moves to is looked at as carefully.
-        let (stream, address) = connected.inspect_err(|_| route.unpin())?;
+        let (stream, address) = connect(&addresses, deadline).await?;
         // Only a matter of speed.
         let _ = stream.set_nodelay(true);
         let (stream, certificate): (Box<dyn Stream>, _) = if route.endpoint.origin.secure {
@@ -127,7 +126,7 @@ impl Dialer {
         }
         let answers = match route.written() {
             Some(address) => vec![address],
-            None => (self.lookup)(route.endpoint.origin.host.clone(), route.endpoint.origin.port).await?,
+            None => self.names.look_up(&route.endpoint.origin.host, route.endpoint.origin.port).await?,
         };
         Ok(route.pin(answers)?)
     }

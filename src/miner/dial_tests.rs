@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::address::{Reach, Rules};
 
-use super::*;
+use super::{super::names::Lookup, *};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -104,7 +104,7 @@ fn dialer_that_looks_up(answers: Vec<Vec<SocketAddr>>) -> (Dialer, Arc<AtomicUsi
         let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
         Box::pin(async move { Ok(answer) })
     });
-    (Dialer { lookup, ..dialer(None) }, asked)
+    (Dialer { names: Names::new(lookup), ..dialer(None) }, asked)
 }
 
 fn local(endpoint: &str) -> Route {

@@ -14,6 +14,7 @@ mod fault;
 mod idle;
 mod image;
 mod line;
+mod names;
 mod request;
 mod route;
 mod session;

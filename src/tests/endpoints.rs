@@ -60,6 +60,7 @@ const ROWS: [Row; 21] = [
             "a_name_is_looked_up_once_and_its_address_stays",
             "one_private_address_among_public_ones_refuses_them_all",
             "a_miner_that_moves_is_found_again",
+            "a_name_that_is_slow_on_purpose_is_asked_for_once",
         ],
     ),
     ("E4", "redirects", &["redirects_are_not_followed"]),
