@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use tokio::time::sleep;
 
@@ -37,6 +37,7 @@ use super::{
 const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
 
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("robo/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Most chunks that an answer may come in: each costs us as much as a whole answer, however small it is.
@@ -270,8 +271,10 @@ fn request(method: Method, target: &Uri, host: &HeaderValue, body: Bytes) -> Req
     *request.method_mut() = method;
     *request.uri_mut() = target.clone();
     let headers = request.headers_mut();
-    headers.reserve(6);
+    headers.reserve(8);
     headers.insert(HOST, host.clone());
+    // Saying nothing would mean that any encoding is fine.
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     headers.insert(USER_AGENT, OURSELVES);
     request
 }

@@ -145,7 +145,7 @@ async fn a_good_answer_is_an_action_and_its_latency() {
     assert!(text.starts_with("POST /act HTTP/1.1\r\n"), "{text}");
     let lower = text.to_lowercase();
     assert!(lower.contains("x-episode-id: e1\r\n") && lower.contains("content-type: application/json\r\n"), "{text}");
-    assert!(!lower.contains("accept-encoding"), "{text}");
+    assert!(lower.contains("\r\naccept-encoding: identity\r\n"), "{text}");
     assert!(text.ends_with("\r\n\r\n{\"observation\":[0.1,0.2,0.3,1.0]}"), "{text}");
     settle().await;
     reset(&client, &endpoint, AN_HOUR).await.unwrap();
