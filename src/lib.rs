@@ -12,6 +12,7 @@
 //! | L0 | [`schedule`] | due times, and what becomes of each |
 //! | L0 | [`scoring`] | pure functions from success rates to weights |
 //! | L0 | [`evidence`] | canonical JSON and digests |
+//! | L0 | [`address`] | which addresses a miner may announce |
 //! | L0 | [`config`] | flags and environment |
 //! | L0 | [`host`] | this machine: data directory, child processes, pinned downloads |
 //! | L1 | [`store`] | all SQL; the embedded server; the journal on Postgres |
@@ -28,6 +29,7 @@
 //! Reading order: README, this page, `pipelines/quickstart.yaml`, [`manifest`], [`plan`], [`cycle`], `engine/dispatcher.rs`,
 //! `stage/episodes.rs`, `store/journal.rs`.
 
+pub mod address;
 pub mod api;
 pub mod backend;
 pub mod cli;

@@ -67,6 +67,7 @@ pub(crate) fn definition(stages: Vec<Stage>) -> Definition {
         environments: vec![],
         pools: Default::default(),
         concurrency: None,
+        miners: Default::default(),
         stages,
     }
 }

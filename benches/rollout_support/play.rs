@@ -205,6 +205,8 @@ fn request(task: &str, miner: &str, first_seed: u32, episodes: u32) -> EpisodesR
         reset_timeout_ms: 10_000,
         per_miner: episodes,
         budget_ms: None,
+        cold_start_ms: 10_000,
+        rules: robo::address::Rules::default(),
         episodes: (0..episodes).map(|order| order_of(task, "mock", miner, order, first_seed + order)).collect(),
     }
 }
@@ -217,6 +219,7 @@ pub(crate) fn order_of(task: &str, hotkey: &str, endpoint: &str, order: u32, see
         episode_id: format!("{task}-{hotkey}-{seed}"),
         hotkey: hotkey.parse().expect("it is a hotkey"),
         endpoint: endpoint.to_owned(),
+        origin: robo::rollout::protocol::Origin::Ourselves,
         keep: robo::cycle::Keep::Nothing,
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     cycle_logs::describe,
+    cycle_miners::{self, Found},
     cycle_read::{Stored, require_stage},
     db, differences,
     exit::{Exit, Result},
@@ -47,6 +48,8 @@ struct Explanation {
     components: Value,
     /// What happened besides the ordinary course: attempts that were lost or failed, and tasks that were opened again.
     attempts: Vec<EventRow>,
+    /// For a stage that calls miners: how they were found, and what became of their episodes.
+    miners: Vec<Found>,
 }
 
 pub(super) async fn run(store: &Store, args: &Args) -> Result {
@@ -78,6 +81,8 @@ async fn explain(store: &Store, args: &Args) -> Result<Explanation> {
     };
     let mut attempts = store.events(stored.id, None).await.map_err(db::failure)?;
     attempts.retain(|row| row.task.stage == *id && row.epoch > 0 && is_unusual(&row.event));
+    let calls_miners = stored.definition.stage(id).is_some_and(|stage| stage.uses == "episodes/run");
+    let miners = if calls_miners { cycle_miners::find(store, stored.id).await? } else { Vec::new() };
     Ok(Explanation {
         cycle: stored.id,
         what: what(&stored, id),
@@ -87,6 +92,7 @@ async fn explain(store: &Store, args: &Args) -> Result<Explanation> {
         stage: id.clone(),
         changes,
         attempts,
+        miners,
     })
 }
 
@@ -144,6 +150,7 @@ impl Explanation {
             "cycle": self.cycle, "stage": self.stage, "what": self.what, "why": self.why, "against": self.against,
             "changes": differences::document(&self.changes), "components": self.components,
             "attempts": self.attempts.iter().map(attempt).collect::<Vec<_>>(),
+            "miners": self.miners.iter().map(Found::document).collect::<Vec<_>>(),
         })
     }
 
@@ -161,6 +168,9 @@ impl Explanation {
         }
         for row in &self.attempts {
             render::line(format!("  {}  #{} {}", row.task, row.attempt, describe(&row.event)));
+        }
+        if let Some(table) = cycle_miners::table(&self.miners) {
+            render::line(format!("\nMiners\n{table}"));
         }
     }
 }

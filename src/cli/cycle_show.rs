@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    cycle_tables, db,
+    cycle_miners, cycle_tables, db,
     drive::journal_failure,
     exit::{Exit, Result},
     render::{self, Format},
@@ -79,6 +79,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         None => None,
     };
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
+    let miners = cycle_miners::find(store, id).await?;
     let bias = scoring::bias(store.retried_episodes(id).await.map_err(db::failure)?);
     if format == Format::Json {
         let mut document = summary(&cycle);
@@ -86,6 +87,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         document["stages"] = store.stage_rows(id).await.map_err(db::failure)?.iter().map(cycle_tables::stage).collect();
         document["tasks"] = store.task_rows(id).await.map_err(db::failure)?.iter().map(task).collect();
         document["outcomes"] = counts.iter().map(count).collect();
+        document["miners"] = miners.iter().map(cycle_miners::Found::document).collect();
         document["retried_episodes"] = json!(bias);
         document["scores_document"] = json!(documents.as_ref().map(|(scores, _)| scores));
         document["weights_document"] = json!(documents.as_ref().map(|(_, weights)| weights));
@@ -113,6 +115,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     if !counts.is_empty() {
         render::line(format!("\nEpisodes\n{}", cycle_tables::outcomes(&counts)));
         bias.iter().for_each(|bias| render::line(report::retried(bias)));
+    }
+    if let Some(table) = cycle_miners::table(&miners) {
+        render::line(format!("\nMiners\n{table}"));
     }
     if parts.episodes {
         render::line(format!("\nScored episodes\n{}", episode_table(&episodes)));

@@ -10,13 +10,14 @@ use super::{
     exit::{Exit, Failure, Result},
     render::{self, Format},
 };
+use crate::address::Rules;
 use crate::config::{self, DataDir};
 use crate::cycle::{EnvironmentId, EpisodeReport, Keep, Outcome};
 use crate::manifest::simulation::Simulation;
 use crate::plan;
 use crate::rollout::{
     Client,
-    protocol::{EpisodeOrder, EpisodesRequest, Open, ServerMessage},
+    protocol::{COLD_START_MS, EpisodeOrder, EpisodesRequest, Open, Origin, ServerMessage},
 };
 use crate::runtime::{
     DemoMiners, Order, Process, Runtime,
@@ -138,13 +139,23 @@ async fn exchange(
         render::note(format!("images are drawn by {renderer}"));
     }
     let hotkey = "by-hand".parse()?;
-    let order = EpisodeOrder { order: 0, seed, episode_id: "by-hand".into(), hotkey, endpoint, keep: Keep::All };
+    let order = EpisodeOrder {
+        order: 0,
+        seed,
+        episode_id: "by-hand".into(),
+        hotkey,
+        endpoint,
+        origin: Origin::Ourselves,
+        keep: Keep::All,
+    };
     let request = EpisodesRequest {
         environment: environment.simulation.environment.clone(),
         action_timeout_ms: environment.action_timeout_ms,
         reset_timeout_ms: environment.reset_timeout_ms,
         per_miner: 1,
         budget_ms: None,
+        cold_start_ms: COLD_START_MS,
+        rules: Rules::none(),
         episodes: vec![order],
     };
     let mut messages = std::pin::pin!(client.episodes(&request).await?);

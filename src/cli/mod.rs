@@ -15,6 +15,7 @@ mod cycle_explain;
 mod cycle_fork;
 mod cycle_graph;
 mod cycle_logs;
+mod cycle_miners;
 mod cycle_read;
 mod cycle_retry;
 mod cycle_show;

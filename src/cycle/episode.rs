@@ -39,6 +39,12 @@ pub struct EpisodeKey {
 pub enum MinerFault {
     /// No connection, or it broke before an answer.
     ConnectionError,
+    /// The announced endpoint may not be called; nothing was sent.
+    EndpointAddressForbidden,
+    /// TLS could not be agreed on: the certificate has expired, is self-signed, is for another name.
+    TlsError,
+    /// It still answered 429 or 503 to `/reset` when the time to wake up had passed.
+    NotReady,
     /// No complete answer to `/act` within the action time-out.
     ActionTimeout,
     /// No complete answer to `/reset` within the reset time-out.
@@ -121,6 +127,9 @@ impl Outcome {
             Self::Success | Self::Failure => None,
             Self::MinerFault(fault) => Some(match fault {
                 MinerFault::ConnectionError => "connection_error",
+                MinerFault::EndpointAddressForbidden => "endpoint_address_forbidden",
+                MinerFault::TlsError => "tls_error",
+                MinerFault::NotReady => "not_ready",
                 MinerFault::ActionTimeout => "action_timeout",
                 MinerFault::ResetTimeout => "reset_timeout",
                 MinerFault::HttpError => "http_error",
@@ -225,6 +234,9 @@ mod tests {
         use {InfraFault::*, MinerFault::*};
         let miner = [
             ConnectionError,
+            EndpointAddressForbidden,
+            TlsError,
+            NotReady,
             ActionTimeout,
             ResetTimeout,
             HttpError,

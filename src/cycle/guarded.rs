@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Question, Rows, RowsError, TaskKey,
+    PendingEpisode, Question, Rows, RowsError, Sighting, TaskKey,
 };
 
 /// What stands around a write.
@@ -75,6 +75,11 @@ impl<J: Journal, G: Guard> Journal for Guarded<J, G> {
 
     async fn record_episode(&self, lease: &Lease, episode: &Episode) -> Result<Appended, JournalError> {
         self.guard.write(self.journal.record_episode(lease, episode)).await
+    }
+
+    async fn record_sighting(&self, lease: &Lease, sighting: &Sighting) -> Result<(), JournalError> {
+        // Nothing that a cycle depends on: whether it stands there or not, the cycle ends the same.
+        self.journal.record_sighting(lease, sighting).await
     }
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, StageId, TaskEvent, TaskKey,
-    TaskStatus,
+    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, Sighting, StageId, TaskEvent,
+    TaskKey, TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -341,6 +341,13 @@ pub trait Journal: Send + Sync + 'static {
         lease: &Lease,
         episode: &Episode,
     ) -> impl Future<Output = Result<Appended, JournalError>> + Send;
+
+    /// Write down how a miner was found. The same again changes nothing.
+    fn record_sighting(
+        &self,
+        lease: &Lease,
+        sighting: &Sighting,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Episodes of a cycle with a scored outcome, ordered by environment, seed index, hotkey.
     fn scored_episodes(&self, cycle: CycleId) -> impl Future<Output = Result<Vec<Episode>, JournalError>> + Send;

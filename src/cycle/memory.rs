@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Publication, Role, TaskKey, TaskState,
+    PendingEpisode, Publication, Role, Sighting, TaskKey, TaskState,
 };
 
 /// How long a lease lasts without a heartbeat.
@@ -42,6 +42,7 @@ struct Kept {
     /// Pools that running attempts have a place in.
     claims: HashMap<TaskKey, String>,
     episodes: BTreeMap<EpisodeKey, Planned>,
+    sightings: Vec<Sighting>,
     /// What is published when the cycle completes.
     draft: Option<Publication>,
 }
@@ -207,6 +208,7 @@ impl MemoryJournal {
             written: HashSet::new(),
             claims: HashMap::new(),
             episodes: BTreeMap::new(),
+            sightings: vec![],
             draft: None,
         };
         for task in tasks {
@@ -232,6 +234,11 @@ impl MemoryJournal {
     /// What has been published, oldest first.
     pub fn publications(&self) -> Vec<(CycleId, Publication)> {
         self.shelf().publications.clone()
+    }
+
+    /// How miners were found, each way once.
+    pub fn sightings(&self, cycle: CycleId) -> Vec<Sighting> {
+        self.shelf().cycles.get(&cycle).map(|kept| kept.sightings.clone()).unwrap_or_default()
     }
 
     /// Every line of a cycle's journal, oldest first.
@@ -357,6 +364,16 @@ impl Journal for MemoryJournal {
             planned.attempt = planned.attempt.max(episode.attempt);
             planned.last = Some(Episode { attempt: planned.attempt, ..episode.clone() });
             Ok(Appended::Recorded)
+        })
+    }
+
+    async fn record_sighting(&self, lease: &Lease, sighting: &Sighting) -> Result<(), JournalError> {
+        self.with(lease.cycle, |kept| {
+            kept.check(lease)?;
+            if !kept.sightings.contains(sighting) {
+                kept.sightings.push(sighting.clone());
+            }
+            Ok(())
         })
     }
 

@@ -10,6 +10,7 @@ mod journal;
 mod memory;
 mod rows;
 mod seed;
+mod sighting;
 mod task;
 mod text;
 
@@ -24,5 +25,6 @@ pub use journal::{
 pub use memory::MemoryJournal;
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
+pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
 pub use text::plain_text;

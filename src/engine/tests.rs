@@ -46,6 +46,7 @@ pub(super) fn definition() -> Definition {
         environments: vec![],
         pools: Default::default(),
         concurrency: None,
+        miners: Default::default(),
         stages: vec![stage("first", &[], &[]), stage("wide", &["first"], &["a", "b", "c"]), last, cleanup],
     }
 }

@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome, plain_text};
+use crate::address::Rules;
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, Outcome, plain_text};
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
-use crate::miner::{Client, Endpoint, Fault, Frame, Image, InvalidEndpoint, Session, TaskConfig, Timeouts};
+use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
 use crate::rollout::protocol::EpisodeOrder;
 
 use super::{
@@ -32,6 +33,10 @@ pub(super) struct Stage {
     pub(super) timeouts: Timeouts,
     /// What each miner may take in this request.
     pub(super) budget: Option<Duration>,
+    /// How long each may take to be ready.
+    pub(super) cold_start: Duration,
+    /// Where their endpoints may lead.
+    pub(super) rules: Rules,
     /// Steps of the request so far.
     pub(super) steps: AtomicU64,
 }
@@ -41,7 +46,7 @@ pub(super) struct Stage {
 pub(super) struct Episode {
     pub(super) stage: Arc<Stage>,
     pub(super) order: EpisodeOrder,
-    pub(super) endpoint: Result<Endpoint, InvalidEndpoint>,
+    pub(super) route: Result<Arc<Route>, Fault>,
     /// Of its miner.
     pub(super) budget: Arc<Budget>,
     /// How images travel to this miner.
@@ -125,8 +130,12 @@ impl Episode {
     }
 
     async fn drive(&self, lease: &mut Lease, tally: &mut Tally) -> Result<Ending, Broken> {
-        let endpoint =
-            self.endpoint.as_ref().map_err(|error| Fault::new(MinerFault::ConnectionError, error.to_string()))?;
+        let route = self.route.as_ref().map_err(Clone::clone)?;
+        if !self.stage.client.can_verify(route) {
+            let detail =
+                "no CA certificates on the machine of the environment server: an https miner cannot be verified";
+            return Err(Broken::Infra(InfraFault::Unhealthy, detail.to_owned()));
+        }
         self.budget.check()?;
         let environment = &self.stage.simulation.environment;
         let (worker, slot) = {
@@ -134,7 +143,7 @@ impl Episode {
             (worker.clone(), slot)
         };
         let task = TaskConfig::new(environment, &self.order.episode_id);
-        let session = self.stage.client.session(endpoint, task, self.stage.timeouts);
+        let session = self.stage.client.session(route, task, self.stage.timeouts);
         // First the miner, which is cheap: one that is down costs the simulator nothing.
         let asked = Instant::now();
         let told = session.reset().await;

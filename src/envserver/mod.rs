@@ -14,6 +14,7 @@ mod budget;
 mod episode;
 mod fleet;
 mod frame;
+mod guest;
 mod latency;
 mod memory;
 mod run;

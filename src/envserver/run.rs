@@ -21,14 +21,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::cycle::{EpisodeReport, MinerFault, Outcome};
-use crate::manifest::simulation::ImageEncoding;
-use crate::miner::{Endpoint, InvalidEndpoint};
+use crate::cycle::{EpisodeReport, MinerFault, MinerStatus, Outcome, Seen};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
 use super::{
-    budget::Budget,
     episode::{Episode, Played, Stage, lost},
+    guest::{Guest, Waited},
     scheduler::{Ended, Scheduler, Start},
     slots::{Lease, Slots},
 };
@@ -52,17 +50,13 @@ pub(super) struct Run {
     stage: Arc<Stage>,
     orders: Vec<EpisodeOrder>,
     /// By the miner's number.
-    endpoints: Vec<Result<Endpoint, InvalidEndpoint>>,
-    /// By the miner's number.
-    budgets: Vec<Arc<Budget>>,
-    /// How images travel, by the miner's number; lists until its `/health` has said what it accepts.
-    encodings: Vec<ImageEncoding>,
+    guests: Vec<Guest>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
     playing: JoinSet<Played>,
-    /// Miners whose episodes must wait: for the answer to `/health`, with what that says they accept, or because they rest.
-    waiting: JoinSet<(usize, Option<Vec<ImageEncoding>>)>,
+    /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
+    waiting: JoinSet<(usize, Waited)>,
     started: HashMap<Id, Start>,
     /// To be played alone, each with its report in case that makes no sense. The scheduler counts them as in flight.
     suspects: VecDeque<(Start, EpisodeReport)>,
@@ -82,14 +76,11 @@ impl Run {
         lines: mpsc::Sender<Bytes>,
     ) -> Self {
         let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
-        let endpoints: Vec<_> = scheduler.first_episodes().map(|episode| orders[episode].endpoint.parse()).collect();
-        let budgets = endpoints.iter().map(|_| Arc::new(Budget::new(stage.budget))).collect();
+        let guests = scheduler.first_episodes().map(|episode| Guest::new(&orders[episode], &stage)).collect();
         Self {
             stage: Arc::new(stage),
             orders,
-            encodings: vec![ImageEncoding::default(); endpoints.len()],
-            endpoints,
-            budgets,
+            guests,
             scheduler,
             slots,
             lines,
@@ -119,15 +110,8 @@ impl Run {
         while !self.scheduler.is_done() {
             tokio::select! {
                 () = lines.closed() => return Err(Gone),
-                Some(warmed) = self.waiting.join_next() => {
-                    // A wait that panicked has its miner's number no more; it cannot, it only waits.
-                    if let Ok((miner, accepted)) = warmed {
-                        if let Some(accepted) = accepted {
-                            self.encodings[miner] = self.stage.adapter.observation.encoding(&accepted);
-                        }
-                        self.scheduler.warm(miner);
-                    }
-                }
+                // A wait that panicked has its miner's number no more; it cannot, it only waits.
+                Some(Ok((miner, waited))) = self.waiting.join_next() => self.waited(miner, waited).await?,
                 Some(ended) = self.playing.join_next_with_id() => self.ended(ended).await?,
                 lease = &mut place, if self.can_start() => {
                     place.set(slots.acquire());
@@ -145,24 +129,31 @@ impl Run {
         self.say(&ServerMessage::End).await
     }
 
-    /// Ask every miner for its health once, all at the same time, outside of their clocks and of our slots.
+    /// Ask every miner for its health, all at the same time, outside of their clocks and of our slots.
     fn warm_up(&mut self) {
-        for (miner, endpoint) in self.endpoints.iter().enumerate() {
-            match endpoint {
-                Ok(endpoint) => {
-                    let (client, endpoint) = (self.stage.client.clone(), endpoint.clone());
-                    self.waiting.spawn(async move {
-                        // No fault by itself: `/reset` and `/act` are what counts.
-                        let accepted = client.health(&endpoint).await.unwrap_or_else(|fault| {
-                            tracing::debug!("warm-up of a miner failed: {fault}");
-                            Vec::new()
-                        });
-                        (miner, Some(accepted))
-                    });
-                }
-                Err(_) => self.scheduler.warm(miner),
-            }
+        for (miner, guest) in self.guests.iter().enumerate() {
+            let woken = guest.wake(&self.stage.client, self.stage.cold_start);
+            self.waiting.spawn(async move { (miner, woken.await) });
         }
+    }
+
+    /// A miner's episodes may start: those of one that was not ready begin all the same, one at a time, since what it answers
+    /// to `/reset` and `/act` is what counts.
+    async fn waited(&mut self, miner: usize, waited: Waited) -> Result<(), Gone> {
+        if let Waited::Woken(found) = waited {
+            let seen = self.guests[miner].woken(found, &self.stage);
+            match seen.status {
+                MinerStatus::Cold | MinerStatus::Unreachable => self.scheduler.doubt(miner),
+                MinerStatus::Active | MinerStatus::Refused => {}
+            }
+            self.tell(miner, seen).await?;
+        }
+        self.scheduler.warm(miner);
+        Ok(())
+    }
+
+    async fn tell(&self, miner: usize, seen: Seen) -> Result<(), Gone> {
+        self.say(&ServerMessage::Miner { hotkey: self.guests[miner].hotkey.clone(), seen }).await
     }
 
     /// Suspects wait until everything else has ended, and nothing starts beside one.
@@ -181,9 +172,9 @@ impl Run {
         let episode = Episode {
             stage: self.stage.clone(),
             order: self.orders[start.episode].clone(),
-            endpoint: self.endpoints[start.miner].clone(),
-            budget: self.budgets[start.miner].clone(),
-            encoding: self.encodings[start.miner],
+            route: self.guests[start.miner].route.clone(),
+            budget: self.guests[start.miner].budget.clone(),
+            encoding: self.guests[start.miner].encoding,
         };
         let task = self.playing.spawn(episode.play(lease));
         self.alone = suspect.map(|_| task.id());
@@ -210,7 +201,16 @@ impl Run {
                 self.scheduler.put_back(start);
                 self.take_back(start).await
             }
+            Played::Ended(report) if self.guests[start.miner].may_wait(&report, self.stage.cold_start) => {
+                self.scheduler.put_back(start);
+                self.scheduler.doubt(start.miner);
+                self.rest(start.miner);
+                self.take_back(start).await
+            }
             Played::Ended(report) | Played::Suspect(report) => {
+                if let Some(seen) = self.guests[start.miner].news() {
+                    self.tell(start.miner, seen).await?;
+                }
                 self.count(&report);
                 self.release(start.miner, &report);
                 self.report(start.episode, report).await?;
@@ -223,7 +223,7 @@ impl Run {
     fn release(&mut self, miner: usize, report: &EpisodeReport) {
         let how = match report.outcome {
             Outcome::Success | Outcome::Failure => Ended::Well,
-            Outcome::MinerFault(fault) if fault != MinerFault::BudgetExhausted && self.endpoints[miner].is_ok() => {
+            Outcome::MinerFault(fault) if fault != MinerFault::BudgetExhausted && self.guests[miner].route.is_ok() => {
                 Ended::ByFault
             }
             // Nobody was asked anything.
@@ -231,12 +231,16 @@ impl Run {
         };
         self.scheduler.ended(miner, how);
         if how == Ended::ByFault {
-            let rest = REST * self.scheduler.faults(miner).min(RESTS);
-            self.waiting.spawn(async move {
-                tokio::time::sleep(rest).await;
-                (miner, None)
-            });
+            self.rest(miner);
         }
+    }
+
+    fn rest(&mut self, miner: usize) {
+        let rest = REST * self.scheduler.faults(miner).min(RESTS);
+        self.waiting.spawn(async move {
+            tokio::time::sleep(rest).await;
+            (miner, Waited::Rested)
+        });
     }
 
     fn count(&mut self, report: &EpisodeReport) {

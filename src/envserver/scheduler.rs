@@ -102,6 +102,12 @@ impl Scheduler {
         }
     }
 
+    /// It was not ready: one episode at a time, once it is [`warm`](Self::warm), until it plays one to the end.
+    pub(super) fn doubt(&mut self, miner: usize) {
+        let queue = &mut self.queues[miner];
+        (queue.faults, queue.warmth) = (queue.faults + 1, Warmth::Cold);
+    }
+
     /// Episodes in a row that this miner broke.
     pub(super) fn faults(&self, miner: usize) -> u32 {
         self.queues[miner].faults
@@ -208,6 +214,23 @@ mod tests {
         assert_eq!(drain(&mut scheduler), [3], "what is our fault changes nothing");
         scheduler.ended(0, Ended::Well);
         assert_eq!(drain(&mut scheduler), [4, 5]);
+    }
+
+    #[test]
+    fn a_miner_that_was_not_ready_gets_one_at_a_time_until_it_plays_one() {
+        let mut scheduler = Scheduler::new("aaa".chars(), 2);
+        scheduler.doubt(0);
+        assert_eq!(drain(&mut scheduler), [0; 0]);
+        scheduler.warm(0);
+        assert_eq!(drain(&mut scheduler), [0]);
+        // It says that it is not ready for it: the same episode again, later.
+        scheduler.put_back(Start { miner: 0, episode: 0 });
+        scheduler.doubt(0);
+        assert_eq!(drain(&mut scheduler), [0; 0]);
+        scheduler.warm(0);
+        assert_eq!(drain(&mut scheduler), [0]);
+        scheduler.ended(0, Ended::Well);
+        assert_eq!(drain(&mut scheduler), [1, 2]);
     }
 
     proptest! {

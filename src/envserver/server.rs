@@ -238,6 +238,8 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
             action: Duration::from_millis(request.action_timeout_ms),
         },
         budget: request.budget_ms.map(Duration::from_millis),
+        cold_start: Duration::from_millis(request.cold_start_ms),
+        rules: request.rules,
         steps: AtomicU64::new(0),
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);

@@ -45,6 +45,9 @@ pub(crate) struct Pipeline {
     /// How many cycles of one kind may be open at a time.
     #[serde(default)]
     pub(crate) concurrency: Option<Located<ConcurrencyWire>>,
+    /// How the miners are called.
+    #[serde(default)]
+    pub(crate) miners: MinersWire,
     /// What holds for every stage that does not say otherwise.
     #[serde(default)]
     pub(crate) defaults: Defaults,
@@ -112,6 +115,31 @@ pub(crate) struct ConcurrencyWire {
     /// What happens to one more.
     #[serde(default)]
     pub(crate) on_limit: OnLimit,
+}
+
+/// How the miners are called.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MinersWire {
+    /// Whether endpoints may lead to this machine and to private networks: for local work.
+    #[serde(default)]
+    pub(crate) allow_private_endpoints: bool,
+    /// Ports that endpoints may not have, in place of those that belong to well-known other services.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<u16>>")]
+    pub(crate) forbidden_ports: Option<Vec<Located<u16>>>,
+    /// Miners that have to wake up.
+    #[serde(default)]
+    pub(crate) cold_start: Option<ColdStartWire>,
+}
+
+/// Miners that have to wake up.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ColdStartWire {
+    /// How long one may take to be ready before its first episode in an environment, outside of its clock.
+    #[schemars(with = "Span")]
+    pub(crate) budget: Located<Span>,
 }
 
 /// When a pipeline runs by itself: by the clock (`cron`) or by the chain (`every`).

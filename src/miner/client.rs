@@ -1,6 +1,6 @@
 //! One HTTP exchange with an endpoint that a stranger controls: bounded in time, size and trust, and measured.
 //!
-//! Talks to whatever address it is given, directly (no proxy), in HTTP/1.1 over kept-alive connections. It never follows
+//! Talks to where its route leads, directly (no proxy), in HTTP/1.1 over kept-alive connections. It never follows
 //! a redirect, never unpacks a compressed answer, never reads past a limit.
 
 use std::{
@@ -17,17 +17,19 @@ use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use tokio::time::sleep;
 
 use crate::cycle::MinerFault;
 
 use super::{
-    Endpoint, Fault,
-    dial::{DialError, Dialer},
+    Fault, Route,
+    dial::{DialError, Dialer, Trust},
     idle::Idle,
     line::Line,
+    route::forbidden,
+    warm_up::{Asked, NOT_READY},
     wire::Flood,
 };
 
@@ -35,6 +37,7 @@ use super::{
 const EPISODE_ID: HeaderName = HeaderName::from_static("x-episode-id");
 
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("robo/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Most chunks that an answer may come in: each costs us as much as a whole answer, however small it is.
@@ -43,24 +46,18 @@ const MOST_CHUNKS: usize = 1024;
 /// How much of an error answer is kept for the fault's text.
 const EXCERPT: usize = 2048;
 
-/// How an endpoint says that it is still starting, and when it is asked again.
-const NOT_READY: [StatusCode; 2] = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-const READY_AGAIN: Duration = Duration::from_millis(250);
-
 /// Bounds on what a miner can cost us, next to the time-outs of the environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Longest time to connect, TLS included. Outside the miner's clock.
     pub connect: Duration,
-    /// Longest time for `/health`, which may wake up a cold endpoint.
-    pub warm_up: Duration,
     /// Largest answer in bytes.
     pub answer: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), warm_up: Duration::from_secs(10), answer: 64 * 1024 }
+        Self { connect: Duration::from_secs(2), answer: 64 * 1024 }
     }
 }
 
@@ -77,7 +74,7 @@ struct Connections {
 
 /// What a call sends, and how long its answer may take.
 pub(super) struct Call<'a> {
-    pub(super) endpoint: &'a Endpoint,
+    pub(super) route: &'a Route,
     pub(super) target: &'a Uri,
     pub(super) episode_id: &'a HeaderValue,
     pub(super) body: Bytes,
@@ -85,6 +82,8 @@ pub(super) struct Call<'a> {
     pub(super) deadline: Duration,
     /// The fault when it passes.
     pub(super) late: MinerFault,
+    /// The fault when the miner answers 429 or 503.
+    pub(super) busy: MinerFault,
 }
 
 /// A complete answer of status 200.
@@ -112,46 +111,37 @@ impl Client {
         Ok(Self(Arc::new(Connections { dialer, idle: Idle::new(), limits })))
     }
 
-    /// Ask for `/health`: wakes the endpoint up and opens a connection. Whatever it answers will do, unless it says that it
-    /// is not ready yet: then it is asked again.
-    pub(super) async fn wake(&self, endpoint: &Endpoint) -> Result<Bytes, Fault> {
-        let call = async {
-            loop {
-                let (status, body) = self.health_answer(endpoint).await?;
-                if !NOT_READY.contains(&status) {
-                    return Ok(body);
-                }
-                sleep(READY_AGAIN).await;
-            }
-        };
-        match tokio::time::timeout(self.0.limits.warm_up, call).await {
-            Ok(result) => result.map_err(Broken::into_fault),
-            Err(_) => Err(Fault::new(MinerFault::ConnectionError, "not ready in time by its /health")),
-        }
+    /// Whether the certificate of a miner can be verified here. A machine without CA certificates can verify none, and that is
+    /// not the miners' fault.
+    pub fn can_verify(&self, route: &Route) -> bool {
+        !route.endpoint.origin.secure || self.0.dialer.trust == Trust::Authorities
     }
 
-    async fn health_answer(&self, endpoint: &Endpoint) -> Result<(StatusCode, Bytes), Broken> {
-        if let Some(line) = self.0.idle.take(&endpoint.origin).await {
-            match self.ask_health(endpoint, line).await {
+    /// Ask for `/health` once, and open a connection if none is open.
+    pub(super) async fn ask_health(&self, route: &Route) -> Result<Asked, Fault> {
+        if let Some(line) = self.0.idle.take(route).await {
+            match self.ask_health_on(route, line).await {
                 Err(Broken::Closed(_)) => {}
-                result => return result,
+                result => return result.map_err(Broken::into_fault),
             }
         }
-        self.ask_health(endpoint, self.dial(endpoint).await?).await
+        self.ask_health_on(route, self.dial(route).await?).await.map_err(Broken::into_fault)
     }
 
-    async fn ask_health(&self, endpoint: &Endpoint, mut line: Line) -> Result<(StatusCode, Bytes), Broken> {
-        let request = request(Method::GET, &endpoint.targets.health, &endpoint.targets.host, Bytes::new());
+    async fn ask_health_on(&self, route: &Route, mut line: Line) -> Result<Asked, Broken> {
+        let targets = &route.endpoint.targets;
+        let request = request(Method::GET, &targets.health, &targets.host, Bytes::new());
         let mut response = line.send(request).await.map_err(Broken::before_answer)?;
         // Read to the end, within bounds, so that the connection can be used again. An answer that breaks those says nothing.
         let body = match read(&mut line, &mut response, self.0.limits.answer).await {
             Ok(body) => {
-                self.0.idle.put(&endpoint.origin, line).await;
+                self.0.idle.put(&route.endpoint.origin, line).await;
                 body
             }
             Err(_) => Bytes::new(),
         };
-        Ok((response.status(), body))
+        let (head, _) = response.into_parts();
+        Ok(Asked { status: head.status, headers: head.headers, body })
     }
 
     /// Send a call and wait for its whole answer.
@@ -160,25 +150,23 @@ impl Client {
     /// one; the time the first try took counts against the one deadline.
     pub(super) async fn post(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         let mut spent = Duration::ZERO;
-        if let Some(line) = self.0.idle.take(&call.endpoint.origin).await {
+        if let Some(line) = self.0.idle.take(call.route).await {
             match self.attempt(call, line, spent).await {
                 Ok(reply) => return Ok(reply),
                 Err(Failed::Closed { after, .. }) => spent = after,
                 Err(failed @ Failed::Fault(_)) => return Err(failed.into_fault()),
             }
         }
-        let line = self.dial(call.endpoint).await?;
+        let line = self.dial(call.route).await?;
         self.attempt(call, line, spent).await.map_err(Failed::into_fault)
     }
 
-    async fn dial(&self, endpoint: &Endpoint) -> Result<Line, Fault> {
-        let dialed = self.0.dialer.dial(&endpoint.origin).await;
-        dialed.map_err(|error| {
-            let detail = match &error {
-                DialError::Http(error) => describe(error),
-                DialError::Io(_) | DialError::Late => error.to_string(),
-            };
-            Fault::new(MinerFault::ConnectionError, detail)
+    async fn dial(&self, route: &Route) -> Result<Line, Fault> {
+        self.0.dialer.dial(route).await.map_err(|error| match error {
+            DialError::Http(error) => Fault::new(MinerFault::ConnectionError, describe(&error)),
+            DialError::Io(_) | DialError::Late => Fault::new(MinerFault::ConnectionError, error.to_string()),
+            DialError::Tls(words) => Fault::new(MinerFault::TlsError, words),
+            DialError::Forbidden(refusal) => forbidden(refusal),
         })
     }
 
@@ -212,7 +200,7 @@ impl Client {
         match outcome {
             Ok(body) => {
                 let latency = spent + took(clock.came().unwrap_or_else(Instant::now));
-                self.0.idle.put(&call.endpoint.origin, line).await;
+                self.0.idle.put(&call.route.endpoint.origin, line).await;
                 if latency > call.deadline { Err(Failed::Fault(late(call))) } else { Ok(Reply { body, latency }) }
             }
             Err(Broken::Fault(fault)) => Err(Failed::Fault(fault)),
@@ -223,7 +211,7 @@ impl Client {
 
 /// Send and read, however long it takes.
 async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Bytes, Broken> {
-    let mut request = request(Method::POST, call.target, &call.endpoint.targets.host, call.body.clone());
+    let mut request = request(Method::POST, call.target, &call.route.endpoint.targets.host, call.body.clone());
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(ACCEPT, JSON);
@@ -240,7 +228,8 @@ async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Byte
     }
     if status != StatusCode::OK {
         let text = excerpt(line, &mut response).await;
-        return Err(Fault::new(MinerFault::HttpError, format!("status {}: {text}", status.as_u16())).into());
+        let reason = if NOT_READY.contains(&status) { call.busy } else { MinerFault::HttpError };
+        return Err(Fault::new(reason, format!("status {}: {text}", status.as_u16())).into());
     }
     read(line, &mut response, limit).await
 }
@@ -282,8 +271,10 @@ fn request(method: Method, target: &Uri, host: &HeaderValue, body: Bytes) -> Req
     *request.method_mut() = method;
     *request.uri_mut() = target.clone();
     let headers = request.headers_mut();
-    headers.reserve(6);
+    headers.reserve(8);
     headers.insert(HOST, host.clone());
+    // Saying nothing would mean that any encoding is fine.
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     headers.insert(USER_AGENT, OURSELVES);
     request
 }

@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use hyper::{Uri, header::HeaderValue};
-use reqwest::Url;
+use url::Url;
 
-/// A miner's addresses.
+use crate::address::{self, Refusal};
+
+/// A miner's addresses. Whether they may be called is for a [`Route`](super::Route) to find out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// `GET`: is anybody there.
@@ -39,23 +41,16 @@ pub(super) struct Targets {
     pub(super) act: Uri,
 }
 
-/// Why a text is no endpoint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the endpoint is not `http(s)://host:port[/prefix]`")]
-pub struct InvalidEndpoint;
-
 impl FromStr for Endpoint {
-    type Err = InvalidEndpoint;
+    type Err = Refusal;
 
-    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
-        let base = Url::parse(text.trim()).map_err(|_| InvalidEndpoint)?;
-        let plain = base.username().is_empty()
-            && base.password().is_none()
-            && base.query().is_none()
-            && base.fragment().is_none();
-        if !matches!(base.scheme(), "http" | "https") || !base.has_host() || !plain {
-            return Err(InvalidEndpoint);
-        }
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        Self::of(&address::parse(text)?)
+    }
+}
+
+impl Endpoint {
+    pub(super) fn of(base: &Url) -> Result<Self, Refusal> {
         let prefix = base.path().trim_end_matches('/');
         let at = |verb: &str| {
             let mut url = base.clone();
@@ -63,8 +58,8 @@ impl FromStr for Endpoint {
             url
         };
         let [health, reset, act] = ["health", "reset", "act"].map(at);
-        let origin = Origin::of(&base).ok_or(InvalidEndpoint)?;
-        let targets = Targets::of([&health, &reset, &act]).ok_or(InvalidEndpoint)?;
+        let origin = Origin::of(base).ok_or(Refusal::Shape)?;
+        let targets = Targets::of([&health, &reset, &act]).ok_or(Refusal::Shape)?;
         Ok(Self { health, reset, act, origin, targets })
     }
 }
@@ -116,15 +111,6 @@ mod tests {
             );
             assert_eq!((endpoint.origin.host.as_str(), endpoint.origin.port), origin);
             assert_eq!(endpoint.origin.secure, base.starts_with("https"));
-        }
-    }
-
-    #[test]
-    fn everything_else_is_refused() {
-        for text in
-            ["", "miner", "demo:random", "ftp://h/", "http://", "file:///etc/passwd", "http://u:p@h/", "http://h/?q=1"]
-        {
-            assert_eq!(text.parse::<Endpoint>(), Err(InvalidEndpoint), "{text}");
         }
     }
 }

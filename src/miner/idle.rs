@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{endpoint::Origin, line::Line};
+use super::{endpoint::Origin, line::Line, route::Route};
 
 /// How long a connection is worth keeping.
 const KEPT: Duration = Duration::from_secs(60);
@@ -27,11 +27,12 @@ impl Idle {
         Self(Mutex::new(Shelf { lines: HashMap::new(), cleared: Instant::now() }))
     }
 
-    /// A connection that seems to be open still.
-    pub(super) async fn take(&self, origin: &Origin) -> Option<Line> {
+    /// A connection that seems to be open still, and leads where a new one would: one that was opened to an address that the
+    /// name has left is not used.
+    pub(super) async fn take(&self, route: &Route) -> Option<Line> {
         loop {
-            let (since, mut line) = self.lock().lines.get_mut(origin)?.pop()?;
-            if since.elapsed() < KEPT && line.is_usable().await {
+            let (since, mut line) = self.lock().lines.get_mut(&route.endpoint.origin)?.pop()?;
+            if since.elapsed() < KEPT && route.leads_to(line.peer.address) && line.is_usable().await {
                 return Some(line);
             }
         }

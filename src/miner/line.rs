@@ -19,7 +19,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::wire::{Clock, Stream, Wire};
+use super::{
+    route::Peer,
+    wire::{Clock, Stream, Wire},
+};
 
 /// Most that is kept of an answer's head, and of what came with it.
 const BUFFER: usize = 128 * 1024;
@@ -32,6 +35,8 @@ pub(super) struct Line {
     /// What moves the bytes, until the connection ends.
     driver: Option<Driver>,
     pub(super) clock: Arc<Clock>,
+    /// Who is at the other end.
+    pub(super) peer: Peer,
 }
 
 impl fmt::Debug for Line {
@@ -42,11 +47,11 @@ impl fmt::Debug for Line {
 
 impl Line {
     /// A connection over a stream that is open.
-    pub(super) async fn new(stream: Box<dyn Stream>) -> Result<Self, hyper::Error> {
+    pub(super) async fn new(stream: Box<dyn Stream>, peer: Peer) -> Result<Self, hyper::Error> {
         let clock = Arc::new(Clock::default());
         let wire = TokioIo::new(Wire::new(stream, clock.clone()));
         let (sender, driver) = http1::Builder::new().max_buf_size(BUFFER).handshake(wire).await?;
-        Ok(Self { sender, driver: Some(driver), clock })
+        Ok(Self { sender, driver: Some(driver), clock, peer })
     }
 
     /// Send a request and wait for the head of its answer.

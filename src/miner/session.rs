@@ -5,9 +5,9 @@ use std::time::Duration;
 use hyper::header::HeaderValue;
 
 use crate::cycle::MinerFault;
-use crate::manifest::simulation::{Action, ImageEncoding};
+use crate::manifest::simulation::Action;
 
-use super::{Client, Endpoint, Fault, Frame, TaskConfig, action, answer, client::Call, image};
+use super::{Client, Fault, Frame, Route, TaskConfig, action, answer, client::Call};
 
 /// How long a miner may take, from the last byte sent to the last byte received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +31,18 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Session<'a> {
     client: &'a Client,
-    endpoint: &'a Endpoint,
+    route: &'a Route,
     task: TaskConfig,
     episode_id: HeaderValue,
     timeouts: Timeouts,
 }
 
 impl Client {
-    /// Wake up an endpoint and connect to it, outside any clock; the encodings of images that it says it accepts.
-    ///
-    /// # Errors
-    /// What kept it from answering; by itself no fault.
-    pub async fn health(&self, endpoint: &Endpoint) -> Result<Vec<ImageEncoding>, Fault> {
-        Ok(image::accepted(&self.wake(endpoint).await?))
-    }
-
-    /// An episode at an endpoint. Nothing is sent yet.
-    pub fn session<'a>(&'a self, endpoint: &'a Endpoint, task: TaskConfig, timeouts: Timeouts) -> Session<'a> {
+    /// An episode at the end of a route. Nothing is sent yet.
+    pub fn session<'a>(&'a self, route: &'a Route, task: TaskConfig, timeouts: Timeouts) -> Session<'a> {
         // Episode ids are ours: hexadecimal words, which a header can always carry.
         let episode_id = HeaderValue::from_str(&task.episode_id).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Session { client: self, endpoint, task, episode_id, timeouts }
+        Session { client: self, route, task, episode_id, timeouts }
     }
 }
 
@@ -63,12 +55,14 @@ impl Session<'_> {
         let reply = self
             .client
             .post(&Call {
-                endpoint: self.endpoint,
-                target: &self.endpoint.targets.reset,
+                route: self.route,
+                target: &self.route.endpoint.targets.reset,
                 episode_id: &self.episode_id,
                 body: self.task.to_body(),
                 deadline: self.timeouts.reset,
                 late: MinerFault::ResetTimeout,
+                // Nothing of the episode is known to it yet: it may say so without harm.
+                busy: MinerFault::NotReady,
             })
             .await?;
         answer::acknowledgement(&reply.body)
@@ -82,12 +76,13 @@ impl Session<'_> {
         let reply = self
             .client
             .post(&Call {
-                endpoint: self.endpoint,
-                target: &self.endpoint.targets.act,
+                route: self.route,
+                target: &self.route.endpoint.targets.act,
                 episode_id: &self.episode_id,
                 body: frame.to_body(),
                 deadline: self.timeouts.action,
                 late: MinerFault::ActionTimeout,
+                busy: MinerFault::HttpError,
             })
             .await?;
         let numbers = answer::action(&reply.body)?;

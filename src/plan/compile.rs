@@ -150,6 +150,8 @@ impl Compiler<'_> {
         };
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
+        let miners = miners::rules(self.document, &self.pipeline.miners, found);
+        miners::warn_of_refused(self.document, &miners.rules, &drafts, found);
         let wire = self.pipeline.concurrency.as_ref();
         let concurrency = wire.and_then(|wire| concurrency::resolve(&self.scope(&ids, &drafts), wire, found));
         let in_order = ancestry.order.iter();
@@ -171,6 +173,7 @@ impl Compiler<'_> {
             environments: self.environments,
             pools: pools.collect(),
             concurrency,
+            miners,
             stages,
         };
         Some((definition, secrets))

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::address::Rules;
 use crate::cycle::{EnvironmentId, FailureClass, StageId, TaskKey};
 use crate::evidence;
 use crate::manifest::{self, Resources, simulation::Simulation};
@@ -32,6 +33,9 @@ pub struct Definition {
     /// How many cycles of one kind may be open at a time.
     #[serde(default)]
     pub concurrency: Option<Concurrency>,
+    /// How the miners are called.
+    #[serde(default, skip_serializing_if = "Miners::is_default")]
+    pub miners: Miners,
     /// Stages in topological order (ties in file order): the main body, `on_failure`, `finally`.
     pub stages: Vec<Stage>,
 }
@@ -59,6 +63,29 @@ pub enum OnLimit {
     Skip,
     /// The oldest is cancelled for it.
     Replace,
+}
+
+/// How the miners of a pipeline are called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Miners {
+    /// What their endpoints have to keep to.
+    pub rules: Rules,
+    /// How long one may take to be ready before its first episode in an environment, outside of its clock, in milliseconds.
+    pub cold_start_ms: u64,
+}
+
+impl Default for Miners {
+    fn default() -> Self {
+        Self { rules: Rules::default(), cold_start_ms: 10_000 }
+    }
+}
+
+impl Miners {
+    /// Whether the pipeline says nothing of them.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Definition {

@@ -15,7 +15,7 @@ use crate::evidence;
 
 /// The components of a stage with their digests; empty for a stage that is not there.
 ///
-/// `kind`, `when`, `expect`, `matrix`, `with.<setting>`, `input/<name>` for inputs that expressions still name,
+/// `kind`, `when`, `expect`, `matrix`, `miners` for stages that call them, `with.<setting>`, `input/<name>` for inputs that expressions still name,
 /// `environment/<id>` and `build/<family>` for stages that simulate, `upstream/<stage>` for what it waits for.
 pub fn fingerprint(definition: &Definition, stage: &StageId) -> BTreeMap<String, String> {
     Fingerprints::of(definition).components(stage)
@@ -121,6 +121,9 @@ fn parts(definition: &Definition, stage: &Stage) -> BTreeMap<String, Value> {
     }
     for (name, value) in &stage.with {
         parts.insert(format!("with.{name}"), value.clone());
+    }
+    if stage.uses == "episodes/run" && !definition.miners.is_default() {
+        parts.insert("miners".into(), json!(definition.miners));
     }
     parts.extend(inputs(definition, stage));
     parts.extend(simulators(definition, stage));

@@ -5,13 +5,15 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::address::{FORBIDDEN_PORTS, Reach, Rules};
 use crate::cycle::{Hotkey, Miner};
 use crate::manifest::decode::decode_at;
 use crate::manifest::document::{Document, NodeId};
 use crate::manifest::located::Located;
+use crate::manifest::pipeline::MinersWire;
 use crate::manifest::{Diagnostic, Diagnostics, shown_path, suggest};
 
-use super::{Environment, expression};
+use super::{Environment, Miners, draft::Draft, expression};
 
 /// The policies behind `demo:POLICY`. The program that plays them is another layer's; a test holds the two together.
 pub const DEMO_POLICIES: [&str; 6] = ["random", "noop", "forward", "reacher", "novice", "heuristic"];
@@ -107,6 +109,51 @@ pub(super) fn warn_of_demos(
         found.push(
             problem(message).warning().help("demo policies play MetaWorld only; examples/miner.py is a miner to copy"),
         );
+    }
+}
+
+/// Longest that a cycle waits for a miner to wake up.
+const LONGEST_COLD_START: u64 = 3_600_000;
+
+/// How a pipeline wants its miners to be called.
+pub(super) fn rules(document: &Document, wire: &MinersWire, found: &mut Diagnostics) -> Miners {
+    let reach = if wire.allow_private_endpoints { Reach::Private } else { Reach::Public };
+    let ports = wire.forbidden_ports.as_ref();
+    let mut forbidden_ports =
+        ports.map_or_else(|| FORBIDDEN_PORTS.to_vec(), |ports| ports.iter().map(|port| port.value).collect());
+    forbidden_ports.sort_unstable();
+    forbidden_ports.dedup();
+    let mut miners = Miners { rules: Rules { reach, forbidden_ports }, ..Miners::default() };
+    if let Some(cold_start) = &wire.cold_start {
+        miners.cold_start_ms = cold_start.budget.value.milliseconds();
+        if miners.cold_start_ms > LONGEST_COLD_START {
+            found.push(
+                document.error(cold_start.budget.at, "a miner that needs more than an hour to wake up is not there"),
+            );
+        }
+    }
+    miners
+}
+
+/// Warn of listed miners whose endpoints may not be called: the cycle would run, and count their episodes as faults.
+pub(super) fn warn_of_refused(document: &Document, rules: &Rules, drafts: &[Draft<'_>], found: &mut Diagnostics) {
+    let plays = |draft: &&Draft<'_>| draft.kind.is_some_and(|kind| kind.name == "episodes/run");
+    if !drafts.iter().any(|draft| plays(&draft)) {
+        return;
+    }
+    for draft in drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "file/miners")) {
+        let listed = draft.with.get("miners").and_then(Value::as_array).into_iter().flatten();
+        let endpoints = listed.filter_map(|miner| Some((miner["hotkey"].as_str()?, miner["endpoint"].as_str()?)));
+        let strangers = endpoints.filter(|(_, endpoint)| !endpoint.starts_with("demo:") && !endpoint.contains("${{"));
+        let mut refused = strangers.filter_map(|(hotkey, endpoint)| Some((hotkey, rules.check(endpoint).err()?)));
+        let Some((hotkey, refusal)) = refused.next() else { continue };
+        let more = match refused.count() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let message = format!("`{hotkey}` will not be called{more}: {refusal}");
+        let help = "its episodes will count as `miner_fault(endpoint_address_forbidden)`";
+        found.push(document.error(draft.at, message).warning().help(help));
     }
 }
 

@@ -38,7 +38,7 @@ pub use build::{BuildError, check_builds};
 pub use codeless::program_digest;
 pub use compile::{Compiled, compile};
 pub use definition::{
-    Concurrency, Definition, Environment, Expansion, Expect, OnLimit, Phase, Retry, Server, Stage, Task, Then,
+    Concurrency, Definition, Environment, Expansion, Expect, Miners, OnLimit, Phase, Retry, Server, Stage, Task, Then,
     retryable,
 };
 pub(crate) use environments::{environment, matches};

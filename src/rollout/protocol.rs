@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep};
+use crate::address::Rules;
+use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep, Seen};
 use crate::manifest::simulation::Simulation;
 
 /// Body of `POST /open`: start the workers and load these environments. Sent again, it must say the same.
@@ -61,8 +62,32 @@ pub struct EpisodesRequest {
     /// How long a miner may take for its answers, all of this request together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_ms: Option<u64>,
+    /// How long a miner may take to be ready before its first episode, outside of its clock.
+    #[serde(default = "cold_start")]
+    pub cold_start_ms: u64,
+    /// Where the endpoints of strangers may lead.
+    #[serde(default)]
+    pub rules: Rules,
     /// What to run.
     pub episodes: Vec<EpisodeOrder>,
+}
+
+/// How long a miner may take to be ready when nobody says otherwise.
+pub const COLD_START_MS: u64 = 10_000;
+
+fn cold_start() -> u64 {
+    COLD_START_MS
+}
+
+/// Who has chosen an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Its miner: it has to keep to the rules.
+    #[default]
+    Stranger,
+    /// We or our operator: robo serves it itself, or it was typed by hand.
+    Ourselves,
 }
 
 /// One episode to run.
@@ -78,6 +103,9 @@ pub struct EpisodeOrder {
     pub hotkey: Hotkey,
     /// Where it answers: `http(s)://host:port[/prefix]`.
     pub endpoint: String,
+    /// Who has chosen that.
+    #[serde(default)]
+    pub origin: Origin,
     /// Whether its report brings its actions.
     #[serde(default, skip_serializing_if = "Keep::is_nothing")]
     pub keep: Keep,
@@ -92,8 +120,15 @@ pub enum ServerMessage {
         /// The number it was ordered under.
         order: u32,
     },
-    /// An episode that had begun lost its worker through no fault of its own: it is as if it had not begun. It begins again
-    /// unless the answer ends before.
+    /// How a miner was found, before its episodes and whenever that changes.
+    Miner {
+        /// Which one.
+        hotkey: Hotkey,
+        /// What was seen.
+        seen: Seen,
+    },
+    /// An episode that had begun lost its worker through no fault of its own, or its miner was not ready for it: it is as if
+    /// it had not begun. It begins again unless the answer ends before.
     Returned {
         /// The number it was ordered under.
         order: u32,

@@ -64,6 +64,11 @@ impl DemoMiners {
         Self { ledger, ..self }
     }
 
+    /// Whether an endpoint names one of these, and no address.
+    pub fn serves(endpoint: &str) -> bool {
+        endpoint.starts_with(SCHEME)
+    }
+
     /// The address behind an endpoint: for `demo:POLICY` that of a process, started if it does not run; any other
     /// endpoint is its own address.
     ///

@@ -19,13 +19,13 @@ use super::{
     shares::{self, Heard, Share},
 };
 use crate::cycle::{
-    EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Keep, Miner, Outcome,
-    PendingEpisode, TaskFailure,
+    EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, Hotkey, InfraFault, Journal, Keep, Miner,
+    MinerFault, MinerStatus, Outcome, PendingEpisode, Seen, Sighting, TaskFailure,
 };
 use crate::plan::Environment;
 use crate::rollout::{
     self,
-    protocol::{EpisodeOrder, EpisodesRequest, ServerMessage},
+    protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
 };
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +153,7 @@ impl<J: Journal> Work<'_, J> {
             let pending = self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await?;
             let pending: Vec<PendingEpisode> =
                 pending.into_iter().filter(|episode| episode.counted < self.settings.attempts).collect();
+            let pending = self.refuse(pending).await?;
             if pending.is_empty() {
                 return Ok(());
             }
@@ -165,6 +166,39 @@ impl<J: Journal> Work<'_, J> {
                 warn!(%environment, faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
             }
         }
+    }
+
+    /// Take those out whose miners announce an endpoint that may not be called. They are told so before anything else is
+    /// done: no server is started for them, no wall opened, no name looked up.
+    async fn refuse(&mut self, pending: Vec<PendingEpisode>) -> Result<Vec<PendingEpisode>, Error> {
+        let rules = &self.context.definition.miners.rules;
+        let strangers = self.settings.miners.iter().filter(|miner| !servers::is_demo(&miner.endpoint));
+        let refused =
+            strangers.filter_map(|miner| Some((&miner.hotkey, rules.check(&miner.endpoint).err()?.to_string())));
+        let refused: HashMap<&Hotkey, String> = refused.collect();
+        for (hotkey, why) in &refused {
+            let seen = Seen { detail: Some(why.clone()), ..Seen::new(MinerStatus::Refused) };
+            if pending.iter().any(|episode| episode.key.hotkey == **hotkey) {
+                self.saw((*hotkey).clone(), seen).await?;
+            }
+        }
+        let mut rest = Vec::with_capacity(pending.len());
+        for episode in pending {
+            match refused.get(&episode.key.hotkey) {
+                Some(why) => {
+                    let outcome = Outcome::MinerFault(MinerFault::EndpointAddressForbidden);
+                    self.record(episode, not_played(outcome, why, self.environment)).await?;
+                }
+                None => rest.push(episode),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Write down how a miner was found.
+    async fn saw(&self, hotkey: Hotkey, seen: Seen) -> Result<(), Error> {
+        let sighting = Sighting { environment: self.settings.environment.clone(), hotkey, seen };
+        Ok(self.context.journal.record_sighting(&self.context.lease, &sighting).await?)
     }
 
     /// One request to every environment server that can be had. Episodes that a server had begun and did not report are
@@ -206,6 +240,7 @@ impl<J: Journal> Work<'_, J> {
                     self.progress.steps = steps_before + shares.iter().map(Share::steps).sum::<u64>();
                     (self.context.watcher)(self.progress.clone());
                 }
+                Heard::Miner(hotkey, seen) => self.saw(hotkey, *seen).await?,
                 Heard::Episode(ended) => {
                     let (episode, report) = *ended;
                     self.record(episode, report).await?;
@@ -216,24 +251,28 @@ impl<J: Journal> Work<'_, J> {
         if moved { Ok(()) } else { Err(TaskFailure { class: FailureClass::Infra, message: cut }.into()) }
     }
 
-    /// Where every miner answers.
-    async fn endpoints(&self) -> Result<Vec<String>, Error> {
+    /// Where every miner answers that may be called.
+    async fn endpoints(&self) -> Result<Vec<(&Miner, String)>, Error> {
+        let rules = &self.context.definition.miners.rules;
         let mut endpoints = Vec::with_capacity(self.settings.miners.len());
         for miner in &self.settings.miners {
-            endpoints.push(self.context.servers.endpoint(&miner.endpoint).await?);
+            if servers::is_demo(&miner.endpoint) || rules.check(&miner.endpoint).is_ok() {
+                endpoints.push((miner, self.context.servers.endpoint(&miner.endpoint).await?));
+            }
         }
         Ok(endpoints)
     }
 
-    /// Ask a server for episodes, whose miners answer at `endpoints`.
+    /// Ask a server for episodes, whose miners answer at `miners`.
     async fn ask(
         &self,
         server: &Ready,
         pending: &[PendingEpisode],
-        endpoints: &[String],
+        miners: &[(&Miner, String)],
     ) -> Result<BoxStream<'static, Result<ServerMessage, rollout::Error>>, Error> {
-        let endpoints = server.lent.reach(endpoints).await.map_err(servers::Error::Start)?;
-        let request = self.request(pending, &endpoints)?;
+        let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
+        let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
+        let request = self.request(pending, miners.into_iter().zip(endpoints))?;
         let messages = server.client.episodes(self.environment, request).await.map_err(|error| {
             if error.has_forgotten() {
                 self.context.servers.forget(server);
@@ -244,15 +283,20 @@ impl<J: Journal> Work<'_, J> {
         Ok(messages)
     }
 
-    fn request(&self, pending: &[PendingEpisode], endpoints: &[String]) -> Result<EpisodesRequest, Error> {
+    fn request<'m>(
+        &self,
+        pending: &[PendingEpisode],
+        miners: impl Iterator<Item = (&'m Miner, String)>,
+    ) -> Result<EpisodesRequest, Error> {
         let salt = &self.context.record.salt;
         let mut episodes = Vec::with_capacity(pending.len());
-        let miners = self.settings.miners.iter().map(|miner| miner.hotkey.as_str());
-        let endpoints: HashMap<&str, &String> = miners.zip(endpoints).collect();
+        let miners: HashMap<&str, (&Miner, String)> =
+            miners.map(|(miner, endpoint)| (miner.hotkey.as_str(), (miner, endpoint))).collect();
         for (order, PendingEpisode { key, .. }) in (0..).zip(pending) {
-            let endpoint = endpoints.get(key.hotkey.as_str()).map(|endpoint| (*endpoint).clone()).ok_or_else(|| {
+            let (miner, endpoint) = miners.get(key.hotkey.as_str()).ok_or_else(|| {
                 config(format!("the journal has episodes of `{}`, who is not among the miners", key.hotkey))
             })?;
+            let origin = if servers::is_demo(&miner.endpoint) { Origin::Ourselves } else { Origin::Stranger };
             let episode_id = salt.episode_id(&key.environment, key.seed_index, key.hotkey.as_str());
             episodes.push(EpisodeOrder {
                 order,
@@ -260,7 +304,8 @@ impl<J: Journal> Work<'_, J> {
                 keep: self.settings.keep(&episode_id),
                 episode_id,
                 hotkey: key.hotkey.clone(),
-                endpoint,
+                endpoint: endpoint.clone(),
+                origin,
             });
         }
         Ok(EpisodesRequest {
@@ -269,6 +314,8 @@ impl<J: Journal> Work<'_, J> {
             reset_timeout_ms: self.environment.reset_timeout_ms,
             per_miner: self.settings.per_miner,
             budget_ms: self.settings.budget_seconds.map(|seconds| seconds.saturating_mul(1000)),
+            cold_start_ms: self.context.definition.miners.cold_start_ms,
+            rules: self.context.definition.miners.rules.clone(),
             episodes,
         })
     }
@@ -295,20 +342,25 @@ impl<J: Journal> Work<'_, J> {
 
     async fn give_up(&mut self, lost: Vec<PendingEpisode>, fault: InfraFault, cut: &str) -> Result<(), Error> {
         for episode in lost {
-            let report = EpisodeReport {
-                outcome: Outcome::InfraFault(fault),
-                detail: Some(cut.chars().take(500).collect()),
-                steps: 0,
-                total_reward: 0.0,
-                score: None,
-                actions: None,
-                trajectory_hash: None,
-                latency: None,
-                wall_ms: 0.0,
-            };
-            self.record(episode, report).await?;
+            self.record(episode, not_played(Outcome::InfraFault(fault), cut, self.environment)).await?;
         }
         Ok(())
+    }
+}
+
+/// The report of an episode that was not played.
+fn not_played(outcome: Outcome, why: &str, environment: &Environment) -> EpisodeReport {
+    EpisodeReport {
+        outcome,
+        detail: Some(why.chars().take(500).collect()),
+        steps: 0,
+        total_reward: 0.0,
+        // As for every fault of a miner: where a score is declared, it is the lowest.
+        score: environment.simulation.score.filter(|_| outcome.is_scored()).map(|_| 0.0),
+        actions: None,
+        trajectory_hash: None,
+        latency: None,
+        wall_ms: 0.0,
     }
 }
 

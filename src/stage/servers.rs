@@ -49,6 +49,11 @@ pub enum Error {
     Client(rollout::Error),
 }
 
+/// Whether an endpoint is that of a demonstration miner, which robo serves itself.
+pub(super) fn is_demo(endpoint: &str) -> bool {
+    DemoMiners::serves(endpoint)
+}
+
 impl Error {
     /// Whether another attempt may help without the operator doing something.
     pub fn is_retryable(&self) -> bool {

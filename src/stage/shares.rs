@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{chain, servers::Ready};
-use crate::cycle::{EpisodeReport, InfraFault, PendingEpisode};
+use crate::cycle::{EpisodeReport, Hotkey, InfraFault, PendingEpisode, Seen};
 use crate::rollout::{self, protocol::ServerMessage};
 
 /// Episodes as parts for so many servers; fewer parts when there are fewer miners.
@@ -29,6 +29,8 @@ pub(super) enum Heard {
     Nothing,
     /// The simulators have gone on.
     Steps,
+    /// A miner was seen.
+    Miner(Hotkey, Box<Seen>),
     /// An episode has ended.
     Episode(Box<(PendingEpisode, EpisodeReport)>),
 }
@@ -70,6 +72,7 @@ impl<'a> Share<'a> {
                 self.steps = steps;
                 return Heard::Steps;
             }
+            Ok(ServerMessage::Miner { hotkey, seen }) => return Heard::Miner(hotkey, Box::new(seen)),
             Ok(ServerMessage::End) => {}
             Err(error) => self.cut = Some(chain(&error)),
         }

@@ -103,6 +103,9 @@ impl Store {
                 }
             }
             self.ask(|| async {
+                // A few rows for each miner, which belong to its episodes.
+                let seen = "delete from miner_sighting where cycle_id = $1 and exists (select from aged_out where cycle_id = $1)";
+                sqlx::query(seen).bind(cycle.as_uuid()).execute(&self.pool).await?;
                 let done = "update aged_out set ended_at = clock_timestamp() where cycle_id = $1 and ended_at is null";
                 sqlx::query(done).bind(cycle.as_uuid()).execute(&self.pool).await?;
                 Ok(())

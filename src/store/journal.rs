@@ -5,10 +5,10 @@ use uuid::Uuid;
 
 use crate::cycle::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, EnvironmentId, Episode, EpisodeKey, EpisodeTally, Heartbeat,
-    Journal, JournalError, Lease, PendingEpisode, TaskKey,
+    Journal, JournalError, Lease, PendingEpisode, Sighting, TaskKey,
 };
 
-use super::{Store, cycle, episode, error::Trouble, lease, publication};
+use super::{Store, cycle, episode, error::Trouble, lease, publication, sighting};
 
 /// How a transaction of lines begins. Its statements are large and look every row up by its key, so one plan serves all calls:
 /// making it anew each time takes longer than the rest of the transaction.
@@ -84,6 +84,15 @@ impl Journal for Store {
             let appended = episode::record(&mut transaction, lease, episode).await?;
             transaction.commit().await?;
             Ok(appended)
+        };
+        Ok(self.persist(work).await?)
+    }
+
+    async fn record_sighting(&self, lease: &Lease, seen: &Sighting) -> Result<(), JournalError> {
+        let work = || async move {
+            let mut transaction = self.begin().await?;
+            sighting::record(&mut transaction, lease, seen).await?;
+            Ok(transaction.commit().await?)
         };
         Ok(self.persist(work).await?)
     }

@@ -226,7 +226,7 @@ async fn fill(connection: &mut PgConnection, id: CycleId, new: &NewFork) -> Resu
 }
 
 /// What a fork ($1) takes over from its parent ($2) for the stages it keeps ($3), in an order that foreign keys allow.
-const COPIES: [&str; 6] = [
+const COPIES: [&str; 7] = [
     "update task
      set status = old.status, attempt = old.attempt, failed_attempts = old.failed_attempts, output = old.output,
          started_at = old.started_at, finished_at = old.finished_at
@@ -260,6 +260,12 @@ const COPIES: [&str; 6] = [
      select $1, old.environment, old.seed_index, old.hotkey, old.actions
      from episode_actions old join episode using (cycle_id, environment, seed_index, hotkey)
      where cycle_id = $2 and stage = any($3)",
+    "insert into miner_sighting
+         (cycle_id, environment, hotkey, status, detail, address, certificate, model, first_seen_at, seen_at)
+     select $1, environment, hotkey, status, detail, address, certificate, model, first_seen_at, seen_at
+     from miner_sighting seen
+     where cycle_id = $2 and exists (select from episode where episode.cycle_id = $2 and stage = any($3)
+                                     and episode.environment = seen.environment and episode.hotkey = seen.hotkey)",
 ];
 
 /// Tasks of a stage ($2) that is no part of the fork: first the line, then what follows from it.

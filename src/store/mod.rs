@@ -13,6 +13,7 @@
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
 //! | `events.rs` | the journal as people follow it |
 //! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
+//! | `sighting.rs` | how miners were found |
 //! | `history.rs` | what finished cycles took |
 //! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
@@ -47,6 +48,7 @@ mod query;
 mod reopen;
 mod retry;
 mod schedule;
+mod sighting;
 mod stage;
 mod status;
 mod takeover;
@@ -73,6 +75,7 @@ pub use ledger::{CycleLedger, Reaped};
 pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
 pub use publication::PublicationRow;
 pub use schedule::{PauseRow, ScheduleRow};
+pub use sighting::FaultCount;
 pub use stage::StageRow;
 pub use status::{Contents, DatabaseStatus};
 pub use turn::Admission;

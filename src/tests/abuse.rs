@@ -108,7 +108,7 @@ impl Abuse {
     }
 }
 
-fn whole(body: &str) -> Vec<u8> {
+pub(crate) fn whole(body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
@@ -121,7 +121,7 @@ async fn flood(stream: &mut TcpStream, beginning: &str, again: &str) -> std::io:
 }
 
 /// The head of the next request, once all of the request has come.
-async fn request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) async fn request(stream: &mut TcpStream) -> Option<String> {
     let mut text = Vec::new();
     loop {
         if stream.read_buf(&mut text).await.ok()? == 0 {

@@ -9,7 +9,7 @@ use std::{
 
 /// Modules by level, as the map in `src/lib.rs` shows them.
 const LEVELS: [&[&str]; 6] = [
-    &["cycle", "manifest", "plan", "schedule", "scoring", "evidence", "config", "host"],
+    &["address", "cycle", "manifest", "plan", "schedule", "scoring", "evidence", "config", "host"],
     &["store", "miner", "rollout", "runtime"],
     &["envserver", "stage"],
     &["engine"],

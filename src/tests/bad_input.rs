@@ -4,7 +4,10 @@ use std::net::TcpListener;
 
 use tempfile::TempDir;
 
-use crate::support::program::{Place, Ran, pipeline, turn, workspace};
+use crate::{
+    children::Serving,
+    support::program::{Place, Ran, pipeline, turn, workspace},
+};
 
 /// A workspace with a changed quickstart.
 fn changed(change: impl Fn(&str) -> String) -> TempDir {
@@ -62,7 +65,13 @@ fn a_miner_that_is_down_loses_its_own_episodes_only() {
     let _turn = turn();
     // A port that was free a moment ago: nothing listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let folder = changed(|text| text.replace("demo:random", &format!("http://127.0.0.1:{port}")));
+    // Another one answers well until it is asked what to do.
+    let broken = Serving::demo_miner("reacher", &["--fail", "http-500"]);
+    let folder = changed(|text| {
+        let text = text.replace("demo:random", &format!("http://127.0.0.1:{port}"));
+        let text = text.replace("demo:reacher", &broken.url());
+        format!("{text}\nminers: {{ allow_private_endpoints: true, cold_start: {{ budget: 1s }} }}\n")
+    });
     let place = Place::new();
     let ran = run(&folder, &place);
     is_clear(&ran, 0, &[]);
@@ -72,6 +81,19 @@ fn a_miner_that_is_down_loses_its_own_episodes_only() {
     assert!(!down.is_empty() && down.iter().all(|count| count["reason"] == "connection_error"), "{down:?}");
     assert!(outcomes.iter().all(|count| count["outcome"] != "infra_fault"), "{outcomes:?}");
     assert!(outcomes.iter().any(|count| count["outcome"] == "success"), "{outcomes:?}");
+    let explained = place.json(&["cycle", "explain", "@latest", "episodes", "--format", "json"]);
+    let miner = |hotkey: &str| {
+        let miners = explained["miners"].as_array().unwrap();
+        miners.iter().find(|miner| miner["hotkey"] == hotkey).unwrap().clone()
+    };
+    assert_eq!(miner("demo-random")["status"], "unreachable");
+    assert_eq!(
+        (miner("demo-heuristic")["status"].as_str(), miner("demo-heuristic")["faults"].as_array().map(Vec::len)),
+        (Some("active"), Some(0))
+    );
+    let reacher = miner("demo-reacher");
+    assert_eq!((&reacher["status"], &reacher["faults"][0]["reason"]), (&"active".into(), &"http_error".into()));
+    assert!(reacher["faults"][0]["detail"].as_str().unwrap().contains("status 500"), "{reacher}");
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path};
 
 use futures::StreamExt;
 use robo::{
+    address::{Reach, Rules},
     cycle::{EpisodeReport, InfraFault, MinerFault, Outcome},
     manifest::simulation::Simulation,
     rollout::{
         Client, Error,
-        protocol::{EpisodeOrder, EpisodesRequest, Open, Opened, ServerMessage},
+        protocol::{EpisodeOrder, EpisodesRequest, Open, Opened, Origin, ServerMessage},
     },
 };
 use serde_json::json;
@@ -117,6 +118,9 @@ pub(crate) fn request(
         reset_timeout_ms: 10_000,
         per_miner: 8,
         budget_ms: None,
+        // Miners that are not there are part of many tests, which need not wait for them.
+        cold_start_ms: 2000,
+        rules: Rules { reach: Reach::Private, ..Rules::default() },
         episodes: orders
             .enumerate()
             .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {
@@ -125,6 +129,7 @@ pub(crate) fn request(
                 episode_id: format!("{hotkey}-{seed}"),
                 hotkey: hotkey.parse().unwrap(),
                 endpoint: endpoint.clone(),
+                origin: Origin::Stranger,
                 keep: robo::cycle::Keep::Nothing,
             })
             .collect(),
@@ -149,7 +154,10 @@ async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMa
                 let order = &request.episodes[order as usize];
                 assert!(reports.insert((order.hotkey.to_string(), order.seed), report).is_none());
             }
-            ServerMessage::Started { .. } | ServerMessage::Returned { .. } | ServerMessage::Progress { .. } => {}
+            ServerMessage::Started { .. }
+            | ServerMessage::Returned { .. }
+            | ServerMessage::Miner { .. }
+            | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
         }
     }
@@ -227,7 +235,7 @@ async fn broken_miners_are_told_apart_and_disturb_nobody() {
         ("nan", MinerFault::InvalidAction, 5),
         ("late", MinerFault::ActionTimeout, 0),
         ("down", MinerFault::ConnectionError, 0),
-        ("nowhere", MinerFault::ConnectionError, 0),
+        ("nowhere", MinerFault::EndpointAddressForbidden, 0),
     ] {
         let report = outcome(hotkey);
         assert_eq!((report.outcome, report.steps), (Outcome::MinerFault(fault), steps), "{hotkey}");
@@ -407,6 +415,7 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
     let messages = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
     let mut messages = std::pin::pin!(messages);
+    assert!(matches!(messages.next().await.unwrap().unwrap(), ServerMessage::Miner { .. }));
     assert_eq!(messages.next().await.unwrap().unwrap(), ServerMessage::Started { order: 0 });
     server.kill();
     loop {

@@ -13,7 +13,7 @@ use robo::{
     manifest::simulation::Simulation,
     rollout::{
         Client,
-        protocol::{EpisodeOrder, EpisodesRequest, Open, ServerMessage},
+        protocol::{EpisodeOrder, EpisodesRequest, Open, Origin, ServerMessage},
     },
 };
 use serde_json::{Value, json};
@@ -80,6 +80,7 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         episode_id: format!("e{order}"),
         hotkey: format!("m{order}").parse().unwrap(),
         endpoint: url.clone(),
+        origin: Origin::Ourselves,
         keep: Keep::All,
     });
     let request = EpisodesRequest {
@@ -88,6 +89,8 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         reset_timeout_ms: 20_000,
         per_miner: 1,
         budget_ms: None,
+        cold_start_ms: 10_000,
+        rules: robo::address::Rules::default(),
         episodes: orders.collect(),
     };
     let mut reports: Vec<EpisodeReport> = Vec::new();

@@ -9,9 +9,10 @@ use std::{
 };
 
 use robo::{
-    cycle::MinerFault,
+    address::{Reach, Rules},
+    cycle::{MinerFault, MinerStatus},
     manifest::simulation::{Action, ActionKind, OutOfRange},
-    miner::{Answer, Client, Endpoint, Fault, Frame, Limits, TaskConfig, Timeouts},
+    miner::{Answer, Client, Fault, Frame, Limits, Route, TaskConfig, Timeouts},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,24 +33,29 @@ fn client() -> Client {
     Client::new(Limits::default()).unwrap()
 }
 
-async fn act(client: &Client, endpoint: &Endpoint, deadline: Duration) -> Result<Answer, Fault> {
+/// The way to a miner of a test: on this machine.
+fn route(endpoint: &str) -> Route {
+    Route::new(endpoint, Rules { reach: Reach::Private, ..Rules::default() }).unwrap()
+}
+
+async fn act(client: &Client, route: &Route, deadline: Duration) -> Result<Answer, Fault> {
     let task = TaskConfig::new(&"metaworld/push-v3".parse().unwrap(), "e1");
-    let session = client.session(endpoint, task, Timeouts { reset: deadline, action: deadline });
+    let session = client.session(route, task, Timeouts { reset: deadline, action: deadline });
     let frame = Frame { observation: vec![0.1, 0.2, 0.3, 1.0], ..Frame::default() };
     session.act(&frame, &SPACE).await
 }
 
-async fn reset(client: &Client, endpoint: &Endpoint, deadline: Duration) -> Result<(), Fault> {
+async fn reset(client: &Client, route: &Route, deadline: Duration) -> Result<(), Fault> {
     let task = TaskConfig::new(&"metaworld/push-v3".parse().unwrap(), "e1");
-    client.session(endpoint, task, Timeouts { reset: deadline, action: deadline }).reset().await
+    client.session(route, task, Timeouts { reset: deadline, action: deadline }).reset().await
 }
 
 /// A miner that does `answer` with each connection, given how many came before it.
 async fn miner<F: Future<Output = ()> + Send>(
     answer: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static,
-) -> (Endpoint, Arc<AtomicUsize>) {
+) -> (Route, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let endpoint = route(&format!("http://{}", listener.local_addr().unwrap()));
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = connections.clone();
     let answer = Arc::new(answer);
@@ -139,7 +145,7 @@ async fn a_good_answer_is_an_action_and_its_latency() {
     assert!(text.starts_with("POST /act HTTP/1.1\r\n"), "{text}");
     let lower = text.to_lowercase();
     assert!(lower.contains("x-episode-id: e1\r\n") && lower.contains("content-type: application/json\r\n"), "{text}");
-    assert!(!lower.contains("accept-encoding"), "{text}");
+    assert!(lower.contains("\r\naccept-encoding: identity\r\n"), "{text}");
     assert!(text.ends_with("\r\n\r\n{\"observation\":[0.1,0.2,0.3,1.0]}"), "{text}");
     settle().await;
     reset(&client, &endpoint, AN_HOUR).await.unwrap();
@@ -176,11 +182,11 @@ async fn latency_covers_all_the_time_the_miner_took() {
 #[tokio::test]
 async fn no_connection_is_a_connection_error() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let endpoint = format!("http://{address}").parse().unwrap();
+    let endpoint = route(&format!("http://{address}"));
     let fault = act(&client(), &endpoint, AN_HOUR).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::ConnectionError);
     assert!(fault.detail.contains("refused"), "{fault}");
-    assert!(client().health(&endpoint).await.is_err());
+    assert_eq!(client().health(&endpoint, SOON).await.unwrap_err().status, MinerStatus::Unreachable);
 }
 
 #[tokio::test]
@@ -198,7 +204,7 @@ async fn a_miner_that_is_not_ready_is_asked_for_its_health_again() {
         }
     })
     .await;
-    client().health(&endpoint).await.unwrap();
+    client().health(&endpoint, AN_HOUR).await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
 
@@ -318,7 +324,8 @@ async fn an_answer_may_come_in_many_chunks_but_not_in_any_number() {
 async fn redirects_are_not_followed() {
     let (elsewhere, visits) = miner(|_, _| async {}).await;
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent", "300 Many"] {
-        let answer = format!("HTTP/1.1 {status}\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.act);
+        let answer =
+            format!("HTTP/1.1 {status}\r\nLocation: {}\r\nContent-Length: 0\r\n\r\n", elsewhere.endpoint().act);
         assert_eq!(fault_of(answer, AN_HOUR).await.reason, MinerFault::RedirectNotAllowed);
     }
     assert_eq!(visits.load(Ordering::SeqCst), 0);
@@ -358,6 +365,8 @@ async fn what_is_no_answer_is_malformed() {
     not_text[at] = 0xff;
     for answer in [
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
+        // HTTP/2: settings, then streams that are taken back.
+        [&b"\0\0\0\x04\0\0\0\0\0"[..], &b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08".repeat(1000)].concat(),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n".to_vec(),
         ok(""),
         ok("[]"),
@@ -388,6 +397,32 @@ async fn numbers_that_are_no_action_are_invalid() {
         let fault = fault_of(ok(&format!("{{\"action\": {action}}}")), AN_HOUR).await;
         assert_eq!(fault.reason, MinerFault::InvalidAction, "{action}: {fault}");
     }
+}
+
+#[tokio::test]
+async fn what_a_miner_sends_unasked_is_no_answer() {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counter = answered.clone();
+    let (endpoint, connections) = miner(move |mut stream, _| {
+        let counter = counter.clone();
+        async move {
+            while !request(&mut stream).await.is_empty() {
+                // Each answer brings one to a question that nobody has asked yet.
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let answer = ok(&format!("{{\"action\": [{}, 0, 0, 0]}}", number as f64 / 10.0));
+                let unasked = ok("{\"action\": [1, 1, 1, 1]}");
+                stream.write_all(&[answer, unasked].concat()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let client = client();
+    for number in 0..3 {
+        let answer = act(&client, &endpoint, AN_HOUR).await.unwrap();
+        assert_eq!(answer.action, [f64::from(number) / 10.0, 0.0, 0.0, 0.0]);
+        settle().await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 3, "such a connection is not used again");
 }
 
 #[tokio::test]
@@ -422,8 +457,8 @@ async fn every_failure_of_the_demo_miner_has_its_reason() {
         ("slow-body", MinerFault::ActionTimeout),
     ] {
         let miner = Serving::demo_miner("noop", &["--fail", &format!("{kind}-after:1")]);
-        let (client, endpoint) = (client(), miner.url().parse().unwrap());
-        client.health(&endpoint).await.unwrap();
+        let (client, endpoint) = (client(), route(&miner.url()));
+        client.health(&endpoint, AN_HOUR).await.unwrap();
         reset(&client, &endpoint, AN_HOUR).await.unwrap();
         assert_eq!(act(&client, &endpoint, AN_HOUR).await.unwrap().action, [0.0; 4], "{kind}");
         let deadline = if reason == MinerFault::ActionTimeout { SOON } else { AN_HOUR };
@@ -431,14 +466,14 @@ async fn every_failure_of_the_demo_miner_has_its_reason() {
         assert_eq!(fault.reason, reason, "{kind}: {fault}");
     }
     let slow = Serving::demo_miner("noop", &["--fail", "reset-timeout"]);
-    let fault = reset(&client(), &slow.url().parse().unwrap(), SOON).await.unwrap_err();
+    let fault = reset(&client(), &route(&slow.url()), SOON).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::ResetTimeout);
 }
 
 #[tokio::test]
 async fn a_demo_miner_that_goes_down_is_gone() {
     let mut miner = Serving::demo_miner("noop", &["--fail", "down-after:1"]);
-    let (client, endpoint) = (client(), miner.url().parse().unwrap());
+    let (client, endpoint) = (client(), route(&miner.url()));
     reset(&client, &endpoint, AN_HOUR).await.unwrap();
     act(&client, &endpoint, AN_HOUR).await.unwrap();
     let fault = act(&client, &endpoint, AN_HOUR).await.unwrap_err();
@@ -449,7 +484,7 @@ async fn a_demo_miner_that_goes_down_is_gone() {
 #[tokio::test]
 async fn a_demo_miner_needs_a_reset() {
     let miner = Serving::demo_miner("heuristic", &[]);
-    let fault = act(&client(), &miner.url().parse().unwrap(), AN_HOUR).await.unwrap_err();
+    let fault = act(&client(), &route(&miner.url()), AN_HOUR).await.unwrap_err();
     assert_eq!(fault.reason, MinerFault::HttpError);
     assert!(fault.detail.contains("no /reset"), "{fault}");
 }

@@ -14,6 +14,7 @@ mod cycle;
 mod database_faults;
 mod docker;
 mod embedded;
+mod endpoints;
 mod envserver;
 mod envserver_abuse;
 mod episodes;

@@ -4,7 +4,7 @@ use robo::{
     cycle::{
         Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, FailureClass,
         InfraFault, Journal, JournalError, LatencySummary, Lease, MemoryJournal, MinerFault, Outcome, Publication,
-        Salt, TaskEvent, TaskFailure, TaskKey, TaskStatus,
+        Salt, Sighting, TaskEvent, TaskFailure, TaskKey, TaskStatus,
     },
     store::{NewCycle, Store},
 };
@@ -16,6 +16,7 @@ use super::support::database::{TestDatabase, Version};
 mod batches;
 mod on_postgres;
 mod pools;
+mod sightings;
 mod wide;
 
 use batches::{
@@ -29,6 +30,7 @@ use pools::{
     a_pool_takes_as_many_as_it_may_and_frees_every_way, lines_of_many_tasks_are_one_write,
     one_line_that_does_not_fit_takes_all_down,
 };
+use sightings::what_is_seen_of_a_miner_is_kept_once_and_fenced;
 
 /// A journal under test, with what a test must do beside the contract.
 trait Subject {
@@ -38,6 +40,7 @@ trait Subject {
     async fn expire_lease(&self, cycle: CycleId);
     async fn request_cancel(&self, cycle: CycleId);
     async fn published(&self) -> Vec<(CycleId, Publication)>;
+    async fn sightings(&self, cycle: CycleId) -> Vec<Sighting>;
 }
 
 struct OnMemory(MemoryJournal);
@@ -67,6 +70,10 @@ impl Subject for OnMemory {
 
     async fn published(&self) -> Vec<(CycleId, Publication)> {
         self.0.publications()
+    }
+
+    async fn sightings(&self, cycle: CycleId) -> Vec<Sighting> {
+        self.0.sightings(cycle)
     }
 }
 
@@ -108,6 +115,10 @@ impl Subject for OnPostgres {
     async fn published(&self) -> Vec<(CycleId, Publication)> {
         let latest = self.store.latest_publication().await.unwrap();
         latest.into_iter().map(|row| (row.cycle, row.publication)).collect()
+    }
+
+    async fn sightings(&self, cycle: CycleId) -> Vec<Sighting> {
+        self.store.sightings(cycle).await.unwrap()
     }
 }
 
@@ -163,6 +174,7 @@ contract! {
     a_pool_counts_all_cycles_and_only_live_leases
     a_full_pool_leaves_the_others_in
     a_place_in_a_pool_lasts_as_long_as_the_lease
+    what_is_seen_of_a_miner_is_kept_once_and_fenced
 }
 
 fn new_cycle() -> NewCycle {

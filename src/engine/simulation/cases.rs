@@ -45,6 +45,7 @@ impl Case {
             environments: vec![],
             pools,
             concurrency: None,
+            miners: Default::default(),
             stages,
         };
         Self {

@@ -143,9 +143,13 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::{
+        address::Rules,
         cycle::{InfraFault, Keep, Outcome},
         manifest::simulation::Simulation,
-        rollout::affinetes::{call::Http, verdict},
+        rollout::{
+            affinetes::{call::Http, verdict},
+            protocol::Origin,
+        },
     };
 
     fn queue(miners: &[&str], per_miner: u32, at_a_time: usize) -> Queue {
@@ -161,6 +165,7 @@ mod tests {
             episode_id: order.to_string(),
             hotkey: miner.parse().unwrap(),
             endpoint: "http://127.0.0.1:9".into(),
+            origin: Origin::default(),
             keep: Keep::Nothing,
         };
         let request = EpisodesRequest {
@@ -169,6 +174,8 @@ mod tests {
             reset_timeout_ms: 5000,
             per_miner,
             budget_ms: None,
+            cold_start_ms: 1000,
+            rules: Rules::none(),
             episodes: (0..).zip(miners).map(order).collect(),
         };
         let http = Http::new("http://127.0.0.1:9", "").unwrap();

@@ -15,15 +15,12 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::engine::Engine;
+use crate::address;
 use crate::cycle::InfraFault;
 use crate::runtime::{Error, Fault};
 
 /// How long the rules may take to be put up.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Addresses that no public miner has: this network, private, shared, loopback, link-local, special, multicast and beyond.
-const NOT_PUBLIC: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, \
-                          192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
 
 /// What a container may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,8 +53,9 @@ impl Openings {
         if !self.ports.is_empty() {
             let ports = self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
             let _ = writeln!(accepted, "udp dport 53 accept\ntcp dport 53 accept");
-            let _ = writeln!(accepted, "ip daddr != {{ {NOT_PUBLIC} }} tcp dport {{ {ports} }} accept");
-            let _ = writeln!(accepted, "ip6 daddr 2000::/3 tcp dport {{ {ports} }} accept");
+            let (v4, v6) = (address::not_public_v4(), address::not_public_v6());
+            let _ = writeln!(accepted, "ip daddr != {{ {v4} }} tcp dport {{ {ports} }} accept");
+            let _ = writeln!(accepted, "ip6 daddr 2000::/3 ip6 daddr != {{ {v6} }} tcp dport {{ {ports} }} accept");
         }
         format!(
             "table inet robo\ndelete table inet robo\ntable inet robo {{\nchain out {{\n\
