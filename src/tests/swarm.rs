@@ -206,6 +206,7 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
         ("ends", "echo no licence was found >&2; exit 7", InfraFault::ServerLost, "no licence was found"),
         ("memory", "exec tail /dev/zero", InfraFault::OutOfMemory, "resources.memory"),
         ("disk", "echo write: No space left on device >&2; exit 1", InfraFault::DiskFull, "make room on the disk"),
+        ("old", "echo \"error: unrecognized subcommand\" >&2; exit 2", InfraFault::ImageMissing, "robo build-eval-env"),
         ("silent", "echo I am thinking >&2; cat >/dev/null; exit 1", InfraFault::StartTimeout, "I am thinking"),
     ];
     for (name, server, reason, words) in cases {

@@ -155,6 +155,10 @@ impl Place<'_> {
                 self.image
             );
             Fault::new(InfraFault::ImageMissing, problem).remedy(remedy)
+        } else if says("unrecognized subcommand") {
+            let problem = format!("the image `{}` holds a robo that does not know swarms: {text}", self.image);
+            let remedy = format!("build it again with: robo build-eval-env --tag {}", self.image);
+            Fault::new(InfraFault::ImageMissing, problem).remedy(remedy)
         } else if says(OUT_OF_MEMORY) {
             let problem = format!("{name} on node {node} used more memory than it may and was killed");
             Fault::new(InfraFault::OutOfMemory, problem).remedy(MORE_MEMORY)
