@@ -39,6 +39,33 @@ pub struct Database {
     pub data: DataDir,
 }
 
+/// Which chain, and which subnet on it.
+#[derive(Debug, Clone, Args)]
+pub struct Chain {
+    /// Bittensor network: `finney`, `test`, `local`, or ws:// and wss:// URLs of nodes with commas between them, tried in order
+    #[arg(long, env = "ROBO_BACKEND_NETWORK", default_value = "finney")]
+    pub network: String,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Args)]
+pub struct Subnet {
+    #[command(flatten)]
+    pub chain: Chain,
+
+    /// Uid of the subnet
+    #[arg(long, env = "ROBO_BACKEND_NETUID")]
+    pub netuid: u16,
+}
+
+/// The key that miners encrypt their deployments to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PrivateKey {
+    /// File with the backend's private key (X25519, 64 hexadecimal digits), to read encrypted deployments with
+    #[arg(long, env = "ROBO_BACKEND_PRIVATE_KEY_FILE", value_name = "FILE")]
+    pub private_key_file: Option<PathBuf>,
+}
+
 /// Where environment servers run.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Place {

@@ -15,6 +15,7 @@
 //! | L0 | [`address`] | which addresses a miner may announce |
 //! | L0 | [`config`] | flags and environment |
 //! | L0 | [`host`] | this machine: data directory, child processes, pinned downloads |
+//! | L1 | [`chain`] | what stands on the chain, and what is written there |
 //! | L1 | [`store`] | all SQL; the embedded server; the journal on Postgres |
 //! | L1 | [`miner`] | the safe client for endpoints that strangers control; the demo miner |
 //! | L1 | [`rollout`] | the protocol with an environment server |
@@ -32,6 +33,7 @@
 pub mod address;
 pub mod api;
 pub mod backend;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod cycle;

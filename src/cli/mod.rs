@@ -6,8 +6,11 @@ mod render;
 
 mod backend;
 mod build_eval_env;
+mod chain;
 mod chaos;
+mod commitment;
 mod completions;
+mod crypto;
 mod cycle;
 mod cycle_cancel;
 mod cycle_diff;
@@ -38,6 +41,7 @@ mod gc;
 mod graph;
 mod inputs;
 mod lint;
+mod miners;
 mod mortal;
 mod plan;
 mod plan_against;
@@ -98,6 +102,14 @@ enum Verb {
     Schedule(schedule::Args),
     /// Delete the detail of cycles that ended long ago
     Gc(gc::Args),
+    /// List the miners of a subnet as the chain has them, with a status for each
+    Miners(miners::Args),
+    /// Show whether a chain can be read, and where it stands
+    Chain(chain::Args),
+    /// Read what a miner has committed, or would commit
+    Commitment(commitment::Args),
+    /// Make a key pair, and encrypt and decrypt the deployments of miners
+    Crypto(crypto::Args),
     /// Show published weights
     Weights(weights::Args),
     /// Score a table of success rates offline
@@ -172,6 +184,10 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Cycle(args) => cycle::run(args).await,
         Verb::Schedule(args) => schedule::run(args).await,
         Verb::Gc(args) => gc::run(args).await,
+        Verb::Miners(args) => miners::run(args).await,
+        Verb::Chain(args) => chain::run(args).await,
+        Verb::Commitment(args) => commitment::run(args).await,
+        Verb::Crypto(args) => crypto::run(args).await,
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,

@@ -5,6 +5,7 @@ mod affinetes;
 mod api;
 mod architecture;
 mod bad_input;
+mod chain;
 mod chaos;
 mod children;
 mod command_line;

@@ -1,0 +1,346 @@
+//! Who takes part: from what stands on the chain to a status for every hotkey, which it can read. Pure; the chain, the keys
+//! and what was known before are given.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Commitment, Content, Malformed, Metagraph, Neuron, OnChain, Place, deployed_at,
+    seal::{Secret, Unreadable},
+};
+use crate::address;
+
+/// Where deployments answer that are named by their id alone.
+pub const TEMPLATE: &str = "https://{id}.chutes.ai";
+
+/// What is made of a hotkey's commitment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status", content = "detail")]
+pub enum Status {
+    /// It takes part.
+    Ok,
+    /// Nothing is committed.
+    None,
+    /// Still locked: it takes part once it is revealed.
+    Locked(String),
+    /// No commitment that can be read, and why.
+    Malformed(String),
+    /// Encrypted, and not to this backend's key.
+    NotDecryptable(String),
+    /// Its endpoint is one that is never called.
+    EndpointForbidden(String),
+    /// The same endpoint, or the same model at the same revision, was committed before by this hotkey.
+    DuplicateOf(String),
+    /// Committed, and no longer registered.
+    Deregistered,
+}
+
+impl Status {
+    /// The word for it, as JSON has it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::None => "none",
+            Self::Locked(_) => "locked",
+            Self::Malformed(_) => "malformed",
+            Self::NotDecryptable(_) => "not_decryptable",
+            Self::EndpointForbidden(_) => "endpoint_forbidden",
+            Self::DuplicateOf(_) => "duplicate_of",
+            Self::Deregistered => "deregistered",
+        }
+    }
+
+    /// What else there is to say.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Ok | Self::None | Self::Deregistered => None,
+            Self::Locked(text)
+            | Self::Malformed(text)
+            | Self::NotDecryptable(text)
+            | Self::EndpointForbidden(text)
+            | Self::DuplicateOf(text) => Some(text),
+        }
+    }
+}
+
+/// A hotkey and what is made of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its slot; none when it is not registered.
+    pub uid: Option<u16>,
+    /// Who.
+    pub hotkey: String,
+    /// What is made of its commitment.
+    #[serde(flatten)]
+    pub status: Status,
+    /// What it committed, where that can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<Commitment>,
+    /// Where it answers, normalised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// What its seniority rests on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+/// Since when a hotkey has served what it serves. It is kept from one discovery to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Block of the commitment that named this model and this endpoint first.
+    pub first_block: u64,
+    /// Block of its registration: whoever gets the slot later has another one, and nothing of its predecessor.
+    pub registered_at: Option<u64>,
+    /// The model, with its revision.
+    pub model: String,
+    /// The endpoint.
+    pub endpoint: String,
+}
+
+/// What a discovery needs next to the chain.
+pub struct Rules<'a> {
+    /// Addresses of deployments, with `{id}` for the id.
+    pub template: &'a str,
+    /// What encrypted deployments are opened with.
+    pub secret: Option<&'a Secret>,
+    /// Which addresses are called at all.
+    pub addresses: &'a address::Rules,
+    /// Standings of the last discovery, by hotkey.
+    pub known: &'a BTreeMap<String, Standing>,
+}
+
+/// Every hotkey that is registered or has committed something: those with a uid first, in its order.
+pub fn roster(metagraph: &Metagraph, rules: &Rules<'_>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = metagraph
+        .neurons
+        .iter()
+        .map(|neuron| entry(neuron, metagraph.commitments.get(&neuron.hotkey), rules))
+        .collect();
+    mark_duplicates(&mut entries);
+    let registered: HashMap<&str, u16> =
+        metagraph.neurons.iter().map(|neuron| (neuron.hotkey.as_str(), neuron.uid)).collect();
+    let gone = metagraph.commitments.keys().filter(|hotkey| !registered.contains_key(hotkey.as_str()));
+    entries.extend(gone.map(|hotkey| Entry {
+        uid: None,
+        hotkey: hotkey.clone(),
+        status: Status::Deregistered,
+        commitment: None,
+        endpoint: None,
+        standing: None,
+    }));
+    entries
+}
+
+fn entry(neuron: &Neuron, on_chain: Option<&OnChain>, rules: &Rules<'_>) -> Entry {
+    let mut entry = Entry {
+        uid: Some(neuron.uid),
+        hotkey: neuron.hotkey.clone(),
+        status: Status::None,
+        commitment: None,
+        endpoint: None,
+        standing: None,
+    };
+    let Some(on_chain) = on_chain else { return entry };
+    let text = match &on_chain.content {
+        Content::Text(text) => text,
+        Content::Empty => return entry,
+        Content::Locked { reveal_round } => {
+            entry.status = Status::Locked(format!("it can be read from round {reveal_round} of the beacon on"));
+            return entry;
+        }
+        Content::Other(name) => {
+            entry.status = Status::Malformed(format!("the commitment holds no text but `{name}`"));
+            return entry;
+        }
+    };
+    let commitment = match Commitment::parse(text) {
+        Ok(commitment) => commitment,
+        Err(reason) => {
+            entry.status = Status::Malformed(reason.to_string());
+            return entry;
+        }
+    };
+    match endpoint(&commitment.place, rules) {
+        Ok(endpoint) => {
+            entry.standing = Some(standing(neuron, on_chain.block, (&commitment, &endpoint), rules.known));
+            entry.endpoint = Some(endpoint);
+            entry.status = Status::Ok;
+        }
+        Err(status) => entry.status = status,
+    }
+    entry.commitment = Some(commitment);
+    entry
+}
+
+/// The address in one notation, so that two that lead to one place are equal.
+fn endpoint(place: &Place, rules: &Rules<'_>) -> Result<String, Status> {
+    let malformed = |reason: Malformed| Status::Malformed(reason.to_string());
+    let address = match place {
+        Place::Url(url) => url.clone(),
+        Place::Deployment(id) => deployed_at(rules.template, id).map_err(malformed)?,
+        Place::Sealed(package) => {
+            let Some(secret) = rules.secret else {
+                return Err(Status::NotDecryptable("this backend has no private key".into()));
+            };
+            let id = secret.open(package).map_err(|reason: Unreadable| Status::NotDecryptable(reason.to_string()))?;
+            deployed_at(rules.template, &id.to_string()).map_err(malformed)?
+        }
+    };
+    match rules.addresses.check(&address) {
+        Ok(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        Err(refusal) => Err(Status::EndpointForbidden(refusal.to_string())),
+    }
+}
+
+/// Seniority goes on while hotkey, registration, model and endpoint stay: a commitment that is sent again changes nothing.
+fn standing(
+    neuron: &Neuron,
+    block: u64,
+    (commitment, endpoint): (&Commitment, &str),
+    known: &BTreeMap<String, Standing>,
+) -> Standing {
+    let now = Standing {
+        first_block: block,
+        registered_at: neuron.registered_at,
+        model: format!("{}@{}", commitment.model, commitment.revision),
+        endpoint: endpoint.to_owned(),
+    };
+    match known.get(&neuron.hotkey) {
+        Some(before) if (Standing { first_block: block, ..before.clone() }) == now => {
+            Standing { first_block: before.first_block.min(block), ..now }
+        }
+        _ => now,
+    }
+}
+
+/// Among those that are fine, the oldest keeps an endpoint or a model; in the same block the one registered first, then the
+/// lower uid.
+fn mark_duplicates(entries: &mut [Entry]) {
+    let mut order: Vec<usize> = (0..entries.len()).filter(|at| entries[*at].status == Status::Ok).collect();
+    order.sort_by_key(|at| {
+        let entry = &entries[*at];
+        entry.standing.as_ref().map(|standing| (standing.first_block, standing.registered_at, entry.uid))
+    });
+    let mut holders: HashMap<String, String> = HashMap::new();
+    for at in order {
+        let Some(standing) = entries[at].standing.clone() else { continue };
+        let claims = [format!("at {}", standing.endpoint), format!("model {}", standing.model)];
+        match claims.iter().find_map(|claim| holders.get(claim)) {
+            Some(holder) => entries[at].status = Status::DuplicateOf(holder.clone()),
+            None => {
+                for claim in claims {
+                    holders.insert(claim, entries[at].hotkey.clone());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: BTreeMap<String, Standing> = BTreeMap::new();
+
+    fn neuron(uid: u16, registered_at: u64) -> Neuron {
+        Neuron {
+            uid,
+            hotkey: format!("hot-{uid}"),
+            coldkey: None,
+            last_update: 0,
+            active: true,
+            validator_permit: false,
+            registered_at: Some(registered_at),
+        }
+    }
+
+    fn metagraph(commitments: &[(&str, u64, &str)]) -> Metagraph {
+        let text = |block, text: &str| OnChain { block, content: Content::Text(text.into()) };
+        Metagraph {
+            netuid: 7,
+            block: 100,
+            hash: String::new(),
+            spec_version: 1,
+            node: String::new(),
+            neurons: (0..4).map(|uid| neuron(uid, 10)).collect(),
+            commitments: commitments
+                .iter()
+                .map(|(who, block, words)| ((*who).to_owned(), text(*block, words)))
+                .collect(),
+        }
+    }
+
+    fn judged(metagraph: &Metagraph, known: &BTreeMap<String, Standing>) -> Vec<Entry> {
+        roster(metagraph, &Rules { template: TEMPLATE, secret: None, addresses: &address::Rules::default(), known })
+    }
+
+    fn words(entries: &[Entry]) -> Vec<(&str, Option<&str>)> {
+        entries.iter().map(|entry| (entry.status.word(), entry.status.detail())).collect()
+    }
+
+    #[test]
+    fn every_hotkey_has_a_status() {
+        let metagraph = metagraph(&[
+            ("hot-0", 5, "u/a:1:first"),
+            ("hot-1", 6, "no commitment"),
+            ("hot-2", 7, "u/b:1:http://10.0.0.1:8000/"),
+            ("hot-9", 8, "u/c:1:gone"),
+        ]);
+        let entries = judged(&metagraph, &NOTHING);
+        assert_eq!(
+            words(&entries),
+            [
+                ("ok", None),
+                ("malformed", Some("the commitment is neither JSON nor `model:revision:deployment`")),
+                ("endpoint_forbidden", entries[2].status.detail()),
+                ("none", None),
+                ("deregistered", None),
+            ]
+        );
+        assert_eq!(entries[0].endpoint.as_deref(), Some("https://first.chutes.ai"));
+        assert_eq!((entries[4].uid, &*entries[4].hotkey), (None, "hot-9"));
+    }
+
+    #[test]
+    fn the_oldest_keeps_an_endpoint_or_a_model_and_others_are_told_whose_it_is() {
+        let metagraph = metagraph(&[
+            ("hot-0", 9, "u/a:1:https://Host.example:443/"),
+            ("hot-1", 8, "u/b:1:https://host.example"),
+            ("hot-2", 7, "u/b:1:other"),
+            ("hot-3", 7, "u/c:1:other"),
+        ]);
+        let entries = judged(&metagraph, &NOTHING);
+        // hot-1 is a copy of hot-2's model, so that its endpoint is nobody's but hot-0's.
+        assert_eq!(
+            words(&entries),
+            [("ok", None), ("duplicate_of", Some("hot-2")), ("ok", None), ("duplicate_of", Some("hot-2"))]
+        );
+    }
+
+    #[test]
+    fn seniority_goes_on_while_nothing_changes_and_dies_with_the_registration() {
+        let first = metagraph(&[("hot-0", 5, "u/a:1:here")]);
+        let known: BTreeMap<String, Standing> =
+            judged(&first, &NOTHING).into_iter().filter_map(|entry| Some((entry.hotkey, entry.standing?))).collect();
+        let since = |metagraph: &Metagraph| judged(metagraph, &known)[0].standing.as_ref().unwrap().first_block;
+        assert_eq!(since(&metagraph(&[("hot-0", 50, "u/a:1:here")])), 5, "sent again");
+        assert_eq!(since(&metagraph(&[("hot-0", 50, "u/a:2:here")])), 50, "another revision");
+        assert_eq!(since(&metagraph(&[("hot-0", 50, "u/a:1:there")])), 50, "another endpoint");
+        let mut later = metagraph(&[("hot-0", 50, "u/a:1:here")]);
+        later.neurons[0].registered_at = Some(40);
+        assert_eq!(since(&later), 50, "registered anew");
+    }
+
+    #[test]
+    fn what_cannot_be_read_by_us_is_told_apart() {
+        let mut metagraph = metagraph(&[("hot-0", 5, "u/a:1:e:abc"), ("hot-1", 5, "u/a:1:a.b")]);
+        metagraph
+            .commitments
+            .insert("hot-2".into(), OnChain { block: 5, content: Content::Locked { reveal_round: 12 } });
+        metagraph.commitments.insert("hot-3".into(), OnChain { block: 5, content: Content::Other("Sha256".into()) });
+        let entries = judged(&metagraph, &NOTHING);
+        let statuses: Vec<&str> = entries.iter().map(|entry| entry.status.word()).collect();
+        assert_eq!(statuses, ["not_decryptable", "malformed", "locked", "malformed"]);
+    }
+}

@@ -1,0 +1,121 @@
+//! `robo commitment`: what a miner has committed, or would commit, and what is made of it.
+
+use serde_json::{Value, json};
+
+use super::{
+    chain::{network, unreachable},
+    exit::{Exit, Failure, Result},
+    miners,
+    render::{self, Format},
+};
+use crate::{
+    chain::{Commitment, Metagraph, Patience, Place},
+    config,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  robo commitment parse 'user/policy:01234567:95edf2b6-e18b-400a-8398-5573df10e5e4'
+  robo commitment show 5F3sa2TJAWMqDhXG6jhV4N8ko9SxwGy8TpaNS1repo5EYjQX --netuid 7")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Read a text as a commitment, without a chain; exit code 1 when it is none
+    Parse(Parse),
+    /// Show what a hotkey has committed, and what is made of it
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Parse {
+    /// The text, as it would stand on the chain
+    text: String,
+
+    /// How to show it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The miner's address (SS58)
+    hotkey: String,
+
+    #[command(flatten)]
+    subnet: config::Subnet,
+
+    #[command(flatten)]
+    key: config::PrivateKey,
+
+    /// How to show it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    match args.verb {
+        Verb::Parse(args) => parse(&args),
+        Verb::Show(args) => show(&args).await,
+    }
+}
+
+fn parse(args: &Parse) -> Result {
+    match (Commitment::parse(args.text.as_bytes()), args.format) {
+        (Ok(commitment), Format::Json) => render::json(&json!(commitment)),
+        (Ok(commitment), Format::Table) => render::line(words(&commitment)),
+        (Err(reason), _) => {
+            return Err(Failure::new(Exit::Failed, reason).hint(
+                "write it as `model:revision:deployment`, for example `user/policy:01234567:https://my.example.org`",
+            ));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn words(commitment: &Commitment) -> String {
+    let Commitment { model, revision, place, docker_image } = commitment;
+    let place = match place {
+        Place::Url(url) => format!("endpoint    {url}"),
+        Place::Deployment(id) => format!("deployment  {id}"),
+        Place::Sealed(package) => format!("deployment  encrypted: {package}"),
+    };
+    let image = docker_image.as_ref().map(|image| format!("\nimage       {image}")).unwrap_or_default();
+    format!("model       {model}\nrevision    {revision}\n{place}{image}")
+}
+
+async fn show(args: &Show) -> Result {
+    let network = network(&args.subnet.chain)?;
+    let secret = miners::secret(&args.key)?;
+    let metagraph = Metagraph::read(&network, args.subnet.netuid, Patience::default()).await.map_err(unreachable)?;
+    let entry = miners::judge(&metagraph, secret.as_ref()).into_iter().find(|entry| entry.hotkey == args.hotkey);
+    let Some(entry) = entry else {
+        let netuid = args.subnet.netuid;
+        return Err(Failure::new(
+            Exit::Failed,
+            anyhow::anyhow!("`{}` is not registered on subnet {netuid} and has committed nothing there", args.hotkey),
+        )
+        .hint(format!("who is: robo miners ls --netuid {netuid} --network {network}")));
+    };
+    match args.format {
+        Format::Json => {
+            let mut shown = json!(entry);
+            shown["block"] = metagraph.block.into();
+            shown["written_at"] =
+                metagraph.commitments.get(&args.hotkey).map_or(Value::Null, |on_chain| on_chain.block.into());
+            render::json(&shown);
+        }
+        Format::Table => {
+            let uid = entry.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
+            render::line(format!("uid         {uid}\nstatus      {}", miners::status(&entry)));
+            if let Some(commitment) = &entry.commitment {
+                render::line(words(commitment));
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}

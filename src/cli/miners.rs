@@ -1,0 +1,112 @@
+//! `robo miners`: who is registered on a subnet, what they committed, and what is made of it.
+
+use std::{collections::BTreeMap, fs};
+
+use serde_json::json;
+
+use super::{
+    chain::{network, unreachable},
+    exit::{Exit, Failure, Result},
+    render::{self, Format},
+    report,
+};
+use crate::{
+    address,
+    chain::{
+        Metagraph, Patience,
+        roster::{self, Entry, Rules, Status},
+        seal::Secret,
+    },
+    config,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  robo miners ls --netuid 7
+  robo miners ls --netuid 7 --network ws://127.0.0.1:9944 --format json")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// List everybody who is registered or has committed something, at the last finalized block
+    Ls(Ls),
+}
+
+#[derive(Debug, clap::Args)]
+struct Ls {
+    #[command(flatten)]
+    subnet: config::Subnet,
+
+    #[command(flatten)]
+    key: config::PrivateKey,
+
+    /// Leave out who has committed nothing
+    #[arg(long)]
+    committed: bool,
+
+    /// How to show them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) async fn run(args: Args) -> Result {
+    let Verb::Ls(args) = args.verb;
+    let network = network(&args.subnet.chain)?;
+    let secret = secret(&args.key)?;
+    let metagraph = Metagraph::read(&network, args.subnet.netuid, Patience::default()).await.map_err(unreachable)?;
+    if metagraph.neurons.is_empty() {
+        render::note(format!("No miners found: nobody is registered on subnet {} of `{network}`", metagraph.netuid));
+    }
+    let mut entries = judge(&metagraph, secret.as_ref());
+    entries.retain(|entry| !args.committed || entry.status != Status::None);
+    match args.format {
+        Format::Json => render::json(&json!({
+            "netuid": metagraph.netuid, "block": metagraph.block, "hash": metagraph.hash, "miners": entries,
+        })),
+        Format::Table => {
+            let mut table = report::plain(["uid", "hotkey", "model", "since block", "status"].map(str::to_owned));
+            for entry in &entries {
+                let since =
+                    entry.standing.as_ref().map_or_else(|| "-".into(), |standing| standing.first_block.to_string());
+                let model = entry.commitment.as_ref().map_or("-", |commitment| &commitment.model);
+                let uid = entry.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
+                table.add_row([uid, entry.hotkey.clone(), crate::cycle::plain_text(model), since, status(entry)]);
+            }
+            render::line(table.to_string());
+            render::line(format!("block {} of subnet {}", metagraph.block, metagraph.netuid));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// A status in words that are safe to print: strangers write commitments.
+pub(super) fn status(entry: &Entry) -> String {
+    let word = entry.status.word();
+    entry
+        .status
+        .detail()
+        .map_or_else(|| word.to_owned(), |detail| format!("{word}: {}", crate::cycle::plain_text(detail)))
+}
+
+/// What is made of everybody, without anything that was known before.
+pub(super) fn judge(metagraph: &Metagraph, secret: Option<&Secret>) -> Vec<Entry> {
+    let (addresses, known) = (address::Rules::default(), BTreeMap::new());
+    roster::roster(metagraph, &Rules { template: roster::TEMPLATE, secret, addresses: &addresses, known: &known })
+}
+
+/// The backend's private key, where one is named.
+pub(super) fn secret(key: &config::PrivateKey) -> Result<Option<Secret>> {
+    let Some(path) = &key.private_key_file else { return Ok(None) };
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::new(Exit::Usage, anyhow::anyhow!("cannot read the private key `{shown}`: {error}"))
+    })?;
+    Secret::from_hex(&text).map(Some).ok_or_else(|| {
+        Failure::new(Exit::Usage, anyhow::anyhow!("`{shown}` does not hold a private key: 64 hexadecimal digits"))
+            .hint("make one with: robo crypto generate-keypair --out FILE")
+    })
+}

@@ -1,0 +1,251 @@
+//! A node of the chain as tests need it: the real description of a real runtime and the real storage of a subnet, over the
+//! protocol that nodes speak. What it should do wrong can be told it.
+//!
+//! The runtime's description (spec 461) is in the source distribution of `bittensor` on PyPI; the storage is in
+//! `../shared/chain`, or where `ROBO_CHAIN_DATA` says.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    ops::Bound,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use flate2::read::GzDecoder;
+use jsonrpsee::{
+    RpcModule,
+    server::{Server, ServerConfig, ServerHandle},
+    types::{ErrorObjectOwned, Params},
+};
+use robo::host::{
+    Progress,
+    download::{WheelPin, wheel},
+};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+const SOURCES: WheelPin = WheelPin {
+    project: "bittensor",
+    file: "bittensor-11.3.0.tar.gz",
+    sha256: "8ce05029a712866048c6cf3e3d5df1592ac896175f5b4227f63044b7e7b7edb3",
+};
+const SPEC: u32 = 461;
+const FINALIZED: u64 = 100;
+
+/// What the node does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// It makes blocks and finalizes none.
+    Stalled,
+    /// It never answers this method.
+    Silent(&'static str),
+    /// It answers this method with an error, from its second call on.
+    Broken(&'static str),
+    /// Values are cut short.
+    Garbage,
+}
+
+/// How a method is answered.
+type Answer = fn(&State, Params<'_>) -> Result<Value, ErrorObjectOwned>;
+
+struct State {
+    metadata: Vec<u8>,
+    storage: BTreeMap<String, String>,
+    fault: Fault,
+    calls: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+/// A node that answers until it is dropped.
+pub(crate) struct ReplayNode {
+    /// `ws://127.0.0.1:PORT`.
+    pub(crate) url: String,
+    state: Arc<State>,
+    server: ServerHandle,
+}
+
+impl ReplayNode {
+    pub(crate) async fn start(fault: Fault) -> Self {
+        crate::install_tls();
+        let (metadata, storage) = recorded().await;
+        let state = Arc::new(State { metadata, storage, fault, calls: Mutex::default() });
+        let config = ServerConfig::builder().max_response_body_size(64 << 20).build();
+        let server = Server::builder().set_config(config).build("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("ws://{}", server.local_addr().expect("it is bound"));
+        let server = server.start(methods(state.clone()));
+        Self { url, state, server }
+    }
+
+    /// How often each method was called.
+    pub(crate) fn calls(&self, method: &str) -> usize {
+        self.state.calls.lock().unwrap().get(method).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for ReplayNode {
+    fn drop(&mut self) {
+        let _ = self.server.stop();
+    }
+}
+
+/// The runtime's description and the subnet's storage, read once for all tests.
+async fn recorded() -> (Vec<u8>, BTreeMap<String, String>) {
+    static READ: OnceCell<(Vec<u8>, BTreeMap<String, String>)> = OnceCell::const_new();
+    READ.get_or_init(|| async { (metadata(&golden().await), storage()) }).await.clone()
+}
+
+/// Calls, extrinsics and the runtime's description, made by the reference client against a real node.
+async fn golden() -> Value {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let path = wheel(&SOURCES, &directory, &Progress::silent()).await.expect("it is on PyPI");
+    let mut sources = tar::Archive::new(GzDecoder::new(File::open(path).unwrap()));
+    for entry in sources.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with("tests/fixtures/golden.json") {
+            let mut text = String::new();
+            entry.read_to_string(&mut text).unwrap();
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+    panic!("`{}` has no golden.json", SOURCES.file);
+}
+
+fn metadata(golden: &Value) -> Vec<u8> {
+    let hex = golden["metadata"]["v14_hex"].as_str().unwrap();
+    hex::decode(hex.trim_start_matches("0x")).unwrap()
+}
+
+fn storage() -> BTreeMap<String, String> {
+    let path = data("net7_pairs_v461.json.gz");
+    let file = File::open(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}; ROBO_CHAIN_DATA names the folder that has it", path.display());
+    });
+    let pairs: Vec<(String, String)> = serde_json::from_reader(GzDecoder::new(file)).unwrap();
+    pairs.into_iter().collect()
+}
+
+/// A file of the recorded chain.
+pub(crate) fn data(name: &str) -> PathBuf {
+    let folder = std::env::var_os("ROBO_CHAIN_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/chain"), PathBuf::from);
+    folder.join(name)
+}
+
+fn hash(block: u64) -> String {
+    format!("0x{:064x}", 0xabc0_0000 + block)
+}
+
+fn number(hash: &str) -> u64 {
+    u64::from_str_radix(&hash[hash.len() - 16..], 16).unwrap() - 0xabc0_0000
+}
+
+fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
+    let mut module = RpcModule::new(state);
+    let known: [(&'static str, Answer); 10] = [
+        ("rpc_methods", |_, _| Ok(json!({ "methods": [] }))),
+        ("system_chain", |_, _| Ok(json!("replay"))),
+        ("chain_getBlockHash", |_, parameters| {
+            let number: Option<u64> = parameters.sequence().optional_next()?;
+            Ok(json!(hash(number.unwrap_or(FINALIZED))))
+        }),
+        ("chain_getFinalizedHead", |_, _| Ok(json!(hash(FINALIZED)))),
+        ("chain_getHeader", header),
+        ("state_call", call),
+        ("state_getRuntimeVersion", |_, _| Ok(version())),
+        ("state_getMetadata", |state, _| Ok(json!(format!("0x{}", hex::encode(&state.metadata))))),
+        ("state_getKeysPaged", keys),
+        ("state_queryStorageAt", values),
+    ];
+    for (name, answer) in known {
+        module
+            .register_async_method(name, move |parameters, state, _| async move {
+                let state: &State = &state;
+                let call = {
+                    let mut calls = state.calls.lock().unwrap();
+                    *calls.entry(name).and_modify(|calls| *calls += 1).or_insert(1)
+                };
+                match state.fault {
+                    Fault::Silent(method) if method == name => std::future::pending().await,
+                    Fault::Broken(method) if method == name && call > 1 => {
+                        Err(ErrorObjectOwned::owned(-32000, "the state of that block is pruned", None::<()>))
+                    }
+                    _ => answer(state, parameters),
+                }
+            })
+            .unwrap();
+    }
+    module
+        .register_async_method("state_getStorage", |parameters, state, _| async move {
+            let key: String = parameters.sequence().next()?;
+            Ok::<_, ErrorObjectOwned>(state.value(&key))
+        })
+        .unwrap();
+    module
+}
+
+impl State {
+    fn value(&self, key: &str) -> Option<String> {
+        let value = self.storage.get(key)?;
+        let cut = if self.fault == Fault::Garbage { value.len().min(4) } else { value.len() };
+        Some(value[..cut].to_owned())
+    }
+}
+
+fn header(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
+    let asked: Option<String> = parameters.sequence().optional_next()?;
+    let best = if state.fault == Fault::Stalled { FINALIZED + 1000 } else { FINALIZED + 2 };
+    let block = asked.map_or(best, |asked| number(&asked));
+    Ok(json!({
+        "parentHash": hash(block.saturating_sub(1)), "number": format!("0x{block:x}"), "stateRoot": hash(0),
+        "extrinsicsRoot": hash(0), "digest": { "logs": [] },
+    }))
+}
+
+fn version() -> Value {
+    json!({
+        "specName": "node-subtensor", "implName": "node-subtensor", "authoringVersion": 1, "specVersion": SPEC,
+        "implVersion": 1, "apis": [], "transactionVersion": 1, "stateVersion": 1,
+    })
+}
+
+/// Calls into the runtime: which descriptions of itself there are, and this one. All in SCALE.
+fn call(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
+    let mut parameters = parameters.sequence();
+    let (name, input): (String, String) = (parameters.next()?, parameters.next()?);
+    let held = u32::from(state.metadata[4]);
+    let bytes = match name.as_str() {
+        "Core_version" => core_version(),
+        "Metadata_metadata_versions" => [&[4][..], &held.to_le_bytes()].concat(),
+        "Metadata_metadata_at_version" if input == format!("0x{}", hex::encode(held.to_le_bytes())) => {
+            let length = (state.metadata.len() as u32) << 2 | 2;
+            [&[1][..], &length.to_le_bytes(), &state.metadata].concat()
+        }
+        "Metadata_metadata_at_version" => vec![0],
+        _ => return Err(ErrorObjectOwned::owned(4003, format!("no call `{name}`"), None::<()>)),
+    };
+    Ok(json!(format!("0x{}", hex::encode(bytes))))
+}
+
+fn core_version() -> Vec<u8> {
+    let name = [&[14 << 2][..], b"node-subtensor"].concat();
+    let numbers = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    [name.clone(), name, numbers(&[1, SPEC, 1]), vec![0], numbers(&[1]), vec![1]].concat()
+}
+
+fn keys(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
+    let mut parameters = parameters.sequence();
+    let (prefix, count): (String, usize) = (parameters.next()?, parameters.next()?);
+    let after: Option<String> = parameters.optional_next()?;
+    let from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
+    let keys = state.storage.range((from, Bound::Unbounded)).map(|(key, _)| key);
+    Ok(json!(keys.take_while(|key| key.starts_with(&prefix)).take(count).collect::<Vec<_>>()))
+}
+
+fn values(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
+    let keys: Vec<String> = parameters.sequence().next()?;
+    let changes: Vec<(String, Option<String>)> = keys.into_iter().map(|key| (key.clone(), state.value(&key))).collect();
+    Ok(json!([{ "block": hash(FINALIZED), "changes": changes }]))
+}
