@@ -35,11 +35,12 @@ def test_the_ending_is_the_worker_s(worker: WorkerProcess, tmp_path: Path) -> No
     worker.call("reset", slot=0, environment="metaworld/reach-v3", seed=5)
     plan = actions(5, STEPS)
     end = [worker.call("step", slot=0, action=action) for action in plan][-1]["end"]
-    film = tmp_path / "film.gif"
-    for more in ((), ("--film", str(film))):
+    film, other = tmp_path / "film.gif", tmp_path / "film.mp4"
+    for more in ((), ("--film", str(film)), ("--film", str(other))):
         done = replay(simulation, plan, *more)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["end"] == end
+    assert other.read_bytes()[4:8] == b"ftyp"
     with Image.open(film) as frames:
         assert (frames.size, frames.n_frames) == ((320, 240), STEPS + 1)
         first = frames.convert("RGB").tobytes()

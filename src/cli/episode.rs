@@ -25,7 +25,7 @@ pub(super) struct Args {
 enum Verb {
     /// Play one episode with a miner, outside of any cycle
     #[command(
-        after_help = "Examples:\n  robo episode run --env metaworld/reach-v3 --seed 7 --miner http://127.0.0.1:9000\n  robo episode run --env metaworld/reach-v3 --seed 7 --miner demo:heuristic --video reach.gif\n\nVideos are GIFs. MP4 needs a codec that the simulators' locks do not have: `ffmpeg -i out.gif out.mp4` makes one.\nNothing is written to a database."
+        after_help = "Examples:\n  robo episode run --env metaworld/reach-v3 --seed 7 --miner http://127.0.0.1:9000\n  robo episode run --env metaworld/reach-v3 --seed 7 --miner demo:heuristic --video reach.gif\n\nA video is a GIF or, where the program `ffmpeg` is installed, an MP4.\nNothing is written to a database."
     )]
     Run(episode_run::Args),
     /// List the episodes of a cycle

@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long)]
     check: bool,
 
-    /// Film it: a file that ends in .gif
+    /// Film it: a file that ends in .gif or .mp4
     #[arg(long, value_name = "FILE", value_parser = film_path)]
     video: Option<PathBuf>,
 

@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL")]
     miner: String,
 
-    /// Film the episode: a file that ends in .gif. It is drawn afterwards, outside of the miner's clock
+    /// Film the episode: a file that ends in .gif or .mp4. It is drawn afterwards, outside of the miner's clock
     #[arg(long, value_name = "FILE", value_parser = film_path)]
     video: Option<PathBuf>,
 
@@ -64,13 +64,14 @@ pub(super) fn film_path(text: &str) -> std::result::Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("gif") => Ok(path),
-        Some("mp4") => {
-            Err("MP4 needs a codec that the simulators' locks do not have; write a .gif and make one of it \
-                            with `ffmpeg -i out.gif out.mp4`"
-                .to_owned())
-        }
-        _ => Err("a video is a file that ends in .gif".to_owned()),
+        Some("mp4") if has_ffmpeg() => Ok(path),
+        Some("mp4") => Err("MP4 needs the program `ffmpeg` (package ffmpeg): install it, or write a .gif".to_owned()),
+        _ => Err("a video is a file that ends in .gif or .mp4".to_owned()),
     }
+}
+
+fn has_ffmpeg() -> bool {
+    crate::config::search_path().iter().any(|directory| directory.join("ffmpeg").is_file())
 }
 
 pub(super) async fn run(args: Args) -> Result {

@@ -29,7 +29,7 @@ pub struct Script<'a> {
 /// A film of it.
 #[derive(Debug)]
 pub struct Film<'a> {
-    /// Where it goes: a GIF.
+    /// Where it goes: a GIF, or by its name an MP4, which needs `ffmpeg`.
     pub path: &'a Path,
     /// The simulator's name of a camera; none for the first one.
     pub camera: Option<&'a str>,

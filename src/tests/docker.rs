@@ -3,6 +3,7 @@
 pub(crate) mod cycles;
 mod foreign;
 mod programs;
+mod remote;
 
 use std::{sync::Arc, time::Duration};
 

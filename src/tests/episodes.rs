@@ -98,9 +98,14 @@ fn an_episode_is_played_and_filmed_by_hand() {
     let second: Value = serde_json::from_str(&run(&miner).stdout).unwrap();
     assert_eq!(first["report"]["trajectory_hash"], second["report"]["trajectory_hash"]);
 
-    let codec = run(&["--miner", "demo:noop", "--video", "reach.mp4"]);
-    assert_eq!(codec.code, 2);
-    assert!(codec.stderr.contains("ffmpeg -i out.gif out.mp4"), "{}", codec.stderr);
+    let film = folder.path().join("reach.mp4");
+    let filmed = run(&[&miner[..], &["--video", film.to_str().unwrap()]].concat());
+    assert_eq!(filmed.code, 0, "{}", filmed.stderr);
+    assert_eq!(fs::read(&film).unwrap()[4..8], *b"ftyp");
+    let mut without = place.robo(&["episode", "run", "--env", "metaworld/reach-v3", "--video", "reach.mp4"]);
+    let refused = without.env("PATH", "/nonexistent").output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(2) && said.contains("package ffmpeg"), "{said}");
     let unknown = run(&["--miner", "demo:nobody"]);
     assert_eq!(unknown.code, 1, "{}", unknown.stderr);
 }

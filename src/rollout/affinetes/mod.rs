@@ -1,7 +1,7 @@
 //! Episodes on a server that others have made for affinetes: one call of `evaluate` is one episode (docs/protocols.md).
 //!
 //! Talks HTTP to such a server and gives its answers the form in which our own servers report, so that nobody else has to
-//! know. The server calls the miners by itself; what it says of them is believed only as far as [`blame`] knows its words.
+//! know. The server calls the miners by itself; what it says of them is believed only as far as `blame` knows its words.
 
 mod blame;
 mod call;
