@@ -83,7 +83,8 @@ class Reel:
 
     def _write_mp4(self, path: str) -> None:
         """Has `ffmpeg` write it, with the codec that it takes for MP4 itself."""
-        frames = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{_WIDTH}x{_HEIGHT}", "-r", str(1000 // _FRAME_MILLISECONDS)]
+        size, rate = f"{_WIDTH}x{_HEIGHT}", str(1000 // _FRAME_MILLISECONDS)
+        frames = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate]
         # Players want colours at half the resolution, and to begin before all has come.
         film = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", "-y", path]
         command = ["ffmpeg", "-loglevel", "error", *frames, "-i", "-", *film]
