@@ -17,7 +17,7 @@ use chrono::Utc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-pub use blocks::{BlockSource, NoBlock, NoChain};
+pub use blocks::{BlockSource, FinalizedHead, NoBlock};
 pub use cycle::{Error, Steering, run_cycle};
 pub use cycles::Limits;
 pub use machine::Machine;
@@ -37,10 +37,15 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// A backend of these pipelines.
-    pub fn new(store: &Arc<Store>, machine: Machine, pipelines: Vec<Pipeline>, limits: Limits) -> Self {
+    /// A backend of these pipelines, whose schedules by block go by `blocks`.
+    pub fn new(
+        store: &Arc<Store>,
+        machine: Machine,
+        (pipelines, blocks): (Vec<Pipeline>, Arc<dyn BlockSource>),
+        limits: Limits,
+    ) -> Self {
         Self {
-            schedules: Schedules::new(Arc::clone(store), pipelines, Arc::new(NoChain)),
+            schedules: Schedules::new(Arc::clone(store), pipelines, blocks),
             cycles: Cycles::new(Arc::clone(store), machine, limits),
         }
     }

@@ -6,13 +6,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    db, drive,
+    chain, db, drive,
     exit::{Exit, Failure, Result},
     gc,
     inputs::{self, Inputs},
     render,
 };
-use crate::backend::{Backend, Limits, Machine, Pipeline};
+use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline};
 use crate::{api, config, runtime::docker::Containers, store::Store};
 
 /// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
@@ -52,6 +52,9 @@ pub(super) struct Args {
     parallel: u16,
 
     #[command(flatten)]
+    chain: config::Chain,
+
+    #[command(flatten)]
     place: config::Place,
 
     #[command(flatten)]
@@ -63,6 +66,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = read(&args)?;
+    let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| cannot_listen(&args, error))?;
     let address = listener.local_addr()?;
@@ -73,7 +77,7 @@ pub(super) async fn run(args: Args) -> Result {
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
-    let work = work(&store, machine, (pipelines, limits), stop.clone());
+    let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, Store::clone(&store), stop.clone().cancelled_owned()).await;
@@ -121,11 +125,11 @@ fn read(args: &Args) -> Result<Vec<Pipeline>> {
 async fn work(
     store: &Arc<Store>,
     machine: Machine,
-    (pipelines, limits): (Vec<Pipeline>, Limits),
+    (pipelines, blocks, limits): (Vec<Pipeline>, Arc<dyn BlockSource>, Limits),
     stop: CancellationToken,
 ) {
     if !pipelines.is_empty() {
-        Backend::new(store, machine, pipelines, limits).run(stop).await;
+        Backend::new(store, machine, (pipelines, blocks), limits).run(stop).await;
     }
 }
 

@@ -72,7 +72,7 @@ fn standing(
     let state = match (pause, row) {
         (Some(pause), _) => format!("paused: {}", pause.reason),
         (None, None) => "no backend has read it".to_owned(),
-        (None, Some(row)) if by_block && row.decided_until.is_none() => "waits: no chain configured".to_owned(),
+        (None, Some(row)) if by_block && row.decided_until.is_none() => "waits for the chain".to_owned(),
         (None, Some(_)) => "active".to_owned(),
     };
     let next = schedule.timing.next_time(now).filter(|_| pause.is_none());

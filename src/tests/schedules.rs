@@ -17,14 +17,17 @@ use chrono::{DateTime, Duration, Utc};
 use futures::future::BoxFuture;
 use rand::{RngExt, SeedableRng};
 use robo::{
-    backend::{BlockSource, NoBlock, NoChain, Pipeline, Schedules},
+    backend::{BlockSource, FinalizedHead, NoBlock, Pipeline, Schedules},
     cycle::{CycleId, CycleStatus, Journal},
     schedule::Due,
     store::{Fired, Outcome, Store},
 };
 use tempfile::TempDir;
 
-use crate::support::database::{TestDatabase, Version};
+use crate::support::{
+    database::{TestDatabase, Version},
+    replay_node::{Fault, ReplayNode},
+};
 
 /// A pipeline of one stage that needs nothing, in a root of its own.
 struct File(TempDir);
@@ -52,7 +55,7 @@ impl File {
     }
 
     fn schedules(&self, store: &Arc<Store>) -> Schedules {
-        Schedules::new(Arc::clone(store), vec![self.read()], Arc::new(NoChain))
+        Schedules::new(Arc::clone(store), vec![self.read()], Arc::new(Chain::default()))
     }
 }
 
@@ -282,6 +285,26 @@ async fn blocks_are_waited_for_and_none_is_left_out_without_a_word() {
     assert!(round(1899).await.is_empty());
     let row = &place.store.schedules().await.unwrap()[0];
     assert_eq!(row.decided_until, Some(Due::Block(1800)));
+}
+
+#[tokio::test]
+async fn blocks_come_from_the_finalized_head_of_a_real_node() {
+    let (place, node) = (Place::new().await, ReplayNode::start(Fault::None).await);
+    let file = File::new("{ every: { blocks: 360 }, catchup: latest }");
+    let head = FinalizedHead::of(node.url.parse().unwrap()).every(std::time::Duration::from_millis(10));
+    let mut backend = Schedules::new(Arc::clone(&place.store), vec![file.read()], Arc::new(head));
+    // Until the first answer nothing is known; from then on what lies behind was never due.
+    while place.store.schedules().await.unwrap().first().is_none_or(|row| row.decided_until.is_none()) {
+        assert!(backend.round(at("10:00")).await.is_empty());
+        tokio::task::yield_now().await;
+    }
+    node.finalize(725);
+    let mut fired = Vec::new();
+    while fired.is_empty() {
+        fired = backend.round(at("10:00")).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(words(&fired), ["360 superseded", "720 cycle"]);
 }
 
 #[tokio::test]

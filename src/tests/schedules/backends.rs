@@ -9,8 +9,9 @@ use super::File;
 use crate::support::program::{Place, Running, pipeline, repository, turn, workspace};
 
 fn backend(place: &Place, file: &str) -> Running {
-    let mut running =
-        place.start(&["backend", "--host", "127.0.0.1", "--port", "0", "--log-level", "DEBUG", "--pipeline", file]);
+    // Nobody answers as its chain.
+    let place_of = ["--host", "127.0.0.1", "--port", "0", "--network", "ws://127.0.0.1:9"];
+    let mut running = place.start(&[&["backend", "--log-level", "DEBUG", "--pipeline", file][..], &place_of].concat());
     running.until("listening on");
     running
 }
@@ -62,10 +63,10 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     let folder = workspace(|text| text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n"));
     let file = pipeline(&folder);
     let mut first = backend(&place, &file);
-    first.until("no chain is configured");
+    first.until("schedules by block wait");
     while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
     let listed = place.json(&["schedule", "ls", "--format", "json"]);
-    assert_eq!(listed["schedules"][0]["state"], "waits: no chain configured");
+    assert_eq!(listed["schedules"][0]["state"], "waits for the chain");
     trigger(&place, "quickstart");
     first.until("`episodes[");
     first.signal(Signal::SIGTERM);

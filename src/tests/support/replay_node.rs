@@ -10,7 +10,10 @@ use std::{
     io::Read,
     ops::Bound,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use flate2::read::GzDecoder;
@@ -57,6 +60,7 @@ struct State {
     storage: BTreeMap<String, String>,
     fault: Fault,
     calls: Mutex<BTreeMap<&'static str, usize>>,
+    finalized: AtomicU64,
 }
 
 /// A node that answers until it is dropped.
@@ -71,12 +75,18 @@ impl ReplayNode {
     pub(crate) async fn start(fault: Fault) -> Self {
         crate::install_tls();
         let (metadata, storage) = recorded().await;
-        let state = Arc::new(State { metadata, storage, fault, calls: Mutex::default() });
+        let state =
+            Arc::new(State { metadata, storage, fault, calls: Mutex::default(), finalized: AtomicU64::new(FINALIZED) });
         let config = ServerConfig::builder().max_response_body_size(64 << 20).build();
         let server = Server::builder().set_config(config).build("127.0.0.1:0").await.expect("a port is free");
         let url = format!("ws://{}", server.local_addr().expect("it is bound"));
         let server = server.start(methods(state.clone()));
         Self { url, state, server }
+    }
+
+    /// From now on its last finalized block is this one; what is stored stays the same.
+    pub(crate) fn finalize(&self, block: u64) {
+        self.state.finalized.store(block, Ordering::SeqCst);
     }
 
     /// How often each method was called.
@@ -147,11 +157,11 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
     let known: [(&'static str, Answer); 10] = [
         ("rpc_methods", |_, _| Ok(json!({ "methods": [] }))),
         ("system_chain", |_, _| Ok(json!("replay"))),
-        ("chain_getBlockHash", |_, parameters| {
+        ("chain_getBlockHash", |state, parameters| {
             let number: Option<u64> = parameters.sequence().optional_next()?;
-            Ok(json!(hash(number.unwrap_or(FINALIZED))))
+            Ok(json!(hash(number.unwrap_or(state.finalized()))))
         }),
-        ("chain_getFinalizedHead", |_, _| Ok(json!(hash(FINALIZED)))),
+        ("chain_getFinalizedHead", |state, _| Ok(json!(hash(state.finalized())))),
         ("chain_getHeader", header),
         ("state_call", call),
         ("state_getRuntimeVersion", |_, _| Ok(version())),
@@ -187,6 +197,10 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
 }
 
 impl State {
+    fn finalized(&self) -> u64 {
+        self.finalized.load(Ordering::SeqCst)
+    }
+
     fn value(&self, key: &str) -> Option<String> {
         let value = self.storage.get(key)?;
         let cut = if self.fault == Fault::Garbage { value.len().min(4) } else { value.len() };
@@ -196,7 +210,7 @@ impl State {
 
 fn header(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
     let asked: Option<String> = parameters.sequence().optional_next()?;
-    let best = if state.fault == Fault::Stalled { FINALIZED + 1000 } else { FINALIZED + 2 };
+    let best = state.finalized() + if state.fault == Fault::Stalled { 1000 } else { 2 };
     let block = asked.map_or(best, |asked| number(&asked));
     Ok(json!({
         "parentHash": hash(block.saturating_sub(1)), "number": format!("0x{block:x}"), "stateRoot": hash(0),
@@ -247,5 +261,5 @@ fn keys(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
 fn values(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
     let keys: Vec<String> = parameters.sequence().next()?;
     let changes: Vec<(String, Option<String>)> = keys.into_iter().map(|key| (key.clone(), state.value(&key))).collect();
-    Ok(json!([{ "block": hash(FINALIZED), "changes": changes }]))
+    Ok(json!([{ "block": hash(state.finalized()), "changes": changes }]))
 }
