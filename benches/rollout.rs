@@ -46,7 +46,7 @@ enum Steps {
     Rate(f64),
 }
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     Part {
         name: "shipped",
         load: Load { miner: Duration::from_millis(20), of_each: 8 },
@@ -76,6 +76,16 @@ const PARTS: [Part; 4] = [
         rounds: 9,
         slow_rounds: 3,
         steps: Steps::Times(110.0),
+    },
+    Part {
+        name: "busy",
+        load: Load { miner: Duration::from_millis(20), of_each: 18 },
+        served: Kind::Quick,
+        alone: &[Kind::Shipped, Kind::Quick],
+        cpu: 1.15,
+        rounds: 15,
+        slow_rounds: 5,
+        steps: Steps::Times(50.0),
     },
     Part {
         name: "cameras",
