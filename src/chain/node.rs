@@ -12,6 +12,7 @@ use subxt::{
 };
 
 use super::Network;
+use crate::cycle::with_causes;
 
 /// A client that reads at one block.
 pub(super) type AtBlock = ClientAtBlock<SubstrateConfig, OnlineClientAtBlockImpl<SubstrateConfig>>;
@@ -94,16 +95,7 @@ impl<E: Into<subxt::Error>> From<E> for Problem {
 
 /// An error with its causes in one line.
 fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
+    with_causes(error.to_string(), error)
 }
 
 /// No node of a network is any good.

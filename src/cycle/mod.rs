@@ -27,4 +27,4 @@ pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
-pub use text::plain_text;
+pub use text::{plain_text, with_causes};

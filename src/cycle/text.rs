@@ -1,4 +1,5 @@
-//! Texts that strangers had a hand in, made harmless before anybody reads or stores them.
+//! Texts for people: those that strangers had a hand in, made harmless before anybody reads or stores them, and errors
+//! with their causes.
 
 /// Longest detail, in characters.
 const DETAIL_LIMIT: usize = 500;
@@ -26,6 +27,20 @@ pub fn plain_text(text: &str) -> String {
         length += 1;
     }
     plain.trim().to_owned()
+}
+
+/// A text and the causes of its error, in one line; a cause that it tells already is not told again.
+pub fn with_causes(text: String, error: &dyn std::error::Error) -> String {
+    let mut text = text;
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 /// `ESC [ parameters letter` and `ESC ] ... BEL` in full; of any other sequence the character after `ESC`.

@@ -29,7 +29,7 @@ pub use servers::{Lent, Servers};
 pub use url::{Named, ServerSpec, Url};
 
 use crate::{
-    cycle::InfraFault,
+    cycle::{InfraFault, with_causes},
     host::{
         child::ChildError,
         ledger::{LedgerError, RecordError},
@@ -179,12 +179,7 @@ impl Error {
 
     /// The error with its causes and what to do about it, in one text.
     pub fn explain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            text = format!("{text}: {inner}");
-            cause = inner.source();
-        }
+        let text = with_causes(self.to_string(), self);
         match self.remedy() {
             Some(remedy) => format!("{text}; {remedy}"),
             None => text,

@@ -29,6 +29,7 @@ use serde_json::Value;
 
 use crate::cycle::{
     CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure, TaskKey,
+    with_causes,
 };
 use crate::host::ledger::Ledger;
 use crate::plan::{BuildError, Definition, Stage};
@@ -151,12 +152,5 @@ fn config(message: impl Into<String>) -> TaskFailure {
 
 /// An error with its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+    with_causes(error.to_string(), error)
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bollard::{Docker, errors::Error as Refusal};
 use tokio::{sync::OnceCell, time::timeout};
 
-use crate::cycle::InfraFault;
+use crate::cycle::{InfraFault, with_causes};
 use crate::host::Identity;
 use crate::runtime::{Error, Fault};
 
@@ -121,19 +121,11 @@ pub(super) fn is_not_found(refusal: &Refusal) -> bool {
 }
 
 fn chain(refusal: &Refusal) -> String {
-    let mut text = match refusal {
+    let text = match refusal {
         Refusal::DockerResponseServerError { message, .. } => message.clone(),
         other => other.to_string(),
     };
-    let mut cause = std::error::Error::source(refusal);
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
+    with_causes(text, refusal)
 }
 
 #[cfg(test)]
