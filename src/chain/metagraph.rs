@@ -232,7 +232,10 @@ impl Reading<'_> {
     async fn revealed(&self) -> Result<BTreeMap<String, OnChain>, Problem> {
         let address = dynamic::storage::<(u16, AccountId32), Vec<(Vec<u8>, u64)>>("Commitments", "RevealedCommitments");
         let mut found = BTreeMap::new();
-        let Ok(mut entries) = self.at.storage().iter(address, (self.netuid,)).await else { return Ok(found) };
+        // Only a runtime without the map has none: a node that fails in the middle must not make anybody look locked.
+        let storage = self.at.storage();
+        let Ok(entry) = storage.entry(address) else { return Ok(found) };
+        let mut entries = entry.iter((self.netuid,)).await?;
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             let (_, hotkey) = entry.key().map_err(Problem::unreadable)?.decode().map_err(Problem::unreadable)?;

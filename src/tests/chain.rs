@@ -56,13 +56,22 @@ async fn everybody_has_a_status_and_nobody_ends_the_reading() {
     );
 }
 
+/// How often a reading asks for keys, but for the last time.
+async fn good_calls(node: &ReplayNode) -> usize {
+    let before = node.calls("state_getKeysPaged");
+    Metagraph::read(&network(&[&node.url]), NETUID, patience()).await.unwrap();
+    node.calls("state_getKeysPaged") - before - 1
+}
+
 #[tokio::test]
 async fn a_bad_node_is_left_for_the_next_and_none_is_one_clear_error() {
     let good = ReplayNode::start(Fault::None).await;
     let nowhere = "ws://127.0.0.1:9";
     let found = Metagraph::read(&network(&[nowhere, &good.url]), NETUID, patience()).await.unwrap();
     assert_eq!(found.node, good.url);
-    for fault in [Fault::Stalled, Fault::Garbage, Fault::Broken("state_queryStorageAt")] {
+    // The last map that is read is that of revealed commitments: a node that fails there is no good either.
+    let last = Fault::BrokenAfter("state_getKeysPaged", good_calls(&good).await);
+    for fault in [Fault::Stalled, Fault::Garbage, Fault::Broken("state_queryStorageAt"), last] {
         let bad = ReplayNode::start(fault).await;
         let found = Metagraph::read(&network(&[&bad.url, &good.url]), NETUID, patience()).await.unwrap();
         assert_eq!((found.node, found.commitments.len()), (good.url.clone(), 230), "{fault:?}");
@@ -70,7 +79,7 @@ async fn a_bad_node_is_left_for_the_next_and_none_is_one_clear_error() {
         let is_right = match (&alone.problems[0].1, fault) {
             (Problem::Stalled { finalized: 100, best: 1100 }, Fault::Stalled) => true,
             (Problem::Unreadable(_), Fault::Garbage) => true,
-            (Problem::Rpc(text), Fault::Broken(_)) => text.contains("pruned"),
+            (Problem::Rpc(text), Fault::Broken(_) | Fault::BrokenAfter(..)) => text.contains("pruned"),
             _ => false,
         };
         assert!(is_right, "{fault:?}: {alone}");

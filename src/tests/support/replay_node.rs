@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     Silent(&'static str),
     /// It answers this method with an error, from its second call on.
     Broken(&'static str),
+    /// The same after so many calls that it has answered.
+    BrokenAfter(&'static str, usize),
     /// Values are cut short.
     Garbage,
 }
@@ -177,11 +179,11 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
                     let mut calls = state.calls.lock().unwrap();
                     *calls.entry(name).and_modify(|calls| *calls += 1).or_insert(1)
                 };
+                let pruned = || Err(ErrorObjectOwned::owned(-32000, "the state of that block is pruned", None::<()>));
                 match state.fault {
                     Fault::Silent(method) if method == name => std::future::pending().await,
-                    Fault::Broken(method) if method == name && call > 1 => {
-                        Err(ErrorObjectOwned::owned(-32000, "the state of that block is pruned", None::<()>))
-                    }
+                    Fault::Broken(method) if method == name && call > 1 => pruned(),
+                    Fault::BrokenAfter(method, good) if method == name && call > good => pruned(),
                     _ => answer(state, parameters),
                 }
             })
