@@ -8,8 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, Salt, Sighting, StageId, TaskEvent,
-    TaskKey, TaskStatus,
+    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, PublishGuard, Salt, Sighting, StageId,
+    TaskEvent, TaskKey, TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -206,6 +206,8 @@ pub struct Publication {
     pub weights: String,
     /// SHA-256 in hex of the weights text.
     pub digest: String,
+    /// Limits within which validators are given it.
+    pub guard: PublishGuard,
 }
 
 /// Whether a write changed anything.
