@@ -4,7 +4,7 @@
 //! kept as it is; names are only added. Pure functions.
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::standing::{Status, Validity};
@@ -19,7 +19,7 @@ use crate::{
 pub struct Unreadable {
     document: &'static str,
     cycle: CycleId,
-    source: serde_json::Error,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// A miner's weight.
@@ -88,8 +88,7 @@ pub fn weights(
 /// [`Unreadable`].
 pub fn scores(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unreadable> {
     let mut published: Map<String, Value> = read(&row.publication.scores, "scores", row.cycle)?;
-    let document: Scores = read(&row.publication.scores, "scores", row.cycle)?;
-    let size = Size::of(&document);
+    let document = Evaluated::of(row)?;
     if let Some(Value::Array(entries)) = published.get_mut("entries") {
         for (entry, score) in entries.iter_mut().zip(&document.entries) {
             if let Value::Object(entry) = entry {
@@ -106,20 +105,54 @@ pub fn scores(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unrea
     body.insert("scores".into(), by_miner.clone().into());
     body.insert("miner_summary".into(), by_miner.into());
     body.extend(published);
-    body.insert(
-        "cycle".into(),
-        json!({
-            "id": cycle.id,
-            "block_number": cycle.block,
-            "started_at": cycle.created_at,
-            "completed_at": cycle.finished_at,
-            "status": cycle.status,
-            "n_miners": size.miners,
-            "n_environments": size.environments,
-            "duration_seconds": duration(cycle, row.created_at),
-        }),
-    );
+    body.insert("cycle".into(), self::cycle(cycle, Some(&document)));
     Ok(body.into())
+}
+
+/// A cycle as older clients know it; what was evaluated in it is known once it has published.
+pub fn cycle(cycle: &CycleSummary, evaluated: Option<&Evaluated>) -> Value {
+    let size = evaluated.map(Size::of);
+    json!({
+        "id": cycle.id,
+        "block_number": cycle.block,
+        "started_at": cycle.created_at,
+        "completed_at": cycle.finished_at,
+        "status": cycle.status,
+        "n_miners": size.as_ref().map_or(0, |size| size.miners),
+        "n_environments": size.as_ref().map_or(0, |size| size.environments),
+        "duration_seconds": cycle.finished_at.map(|ended| duration(cycle, ended)),
+    })
+}
+
+/// The scores of a publication as a table: one line for each miner and environment.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn scores_csv(row: &PublicationRow) -> Result<String, Unreadable> {
+    let table = |error: csv::Error| Unreadable { document: "scores", cycle: row.cycle, source: error.into() };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for entry in Evaluated::of(row)?.entries {
+        let Score { uid, hotkey, environment, success_rate, interval: [lower, upper], .. } = entry;
+        let Score { mean_return, episodes, successes, .. } = entry;
+        let line = Line { uid, hotkey, environment, success_rate, lower, upper, mean_return, episodes, successes };
+        writer.serialize(line).map_err(table)?;
+    }
+    let bytes = writer.into_inner().map_err(|error| table(error.into_error().into()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A line of that table.
+#[derive(Serialize)]
+struct Line {
+    uid: u16,
+    hotkey: String,
+    environment: String,
+    success_rate: f64,
+    lower: f64,
+    upper: f64,
+    mean_return: f64,
+    episodes: u64,
+    successes: u64,
 }
 
 /// A vector that is looked at by itself.
@@ -142,24 +175,53 @@ fn duration(cycle: &CycleSummary, published: DateTime<Utc>) -> f64 {
 }
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str, document: &'static str, cycle: CycleId) -> Result<T, Unreadable> {
-    serde_json::from_str(text).map_err(|source| Unreadable { document, cycle, source })
+    serde_json::from_str(text).map_err(|error| Unreadable { document, cycle, source: error.into() })
 }
 
-/// What this file has to understand of the scores.
+/// What clients of the API are told of a scores document.
 #[derive(Debug, Deserialize)]
-struct Scores {
-    environments: Vec<String>,
-    entries: Vec<Score>,
+pub struct Evaluated {
+    /// In what.
+    pub environments: Vec<String>,
+    /// Who, and how it went.
+    pub entries: Vec<Score>,
 }
 
+/// How a miner did in an environment.
 #[derive(Debug, Deserialize)]
-struct Score {
-    uid: u16,
-    environment: String,
-    success_rate: f64,
-    mean_return: f64,
-    episodes: u64,
+pub struct Score {
+    /// Slot on the subnet at the pinned block.
+    pub uid: u16,
+    /// Who.
+    pub hotkey: String,
+    /// Where.
+    pub environment: String,
+    /// Share of episodes that succeeded.
+    pub success_rate: f64,
+    /// 95 % Wilson interval of that.
+    pub interval: [f64; 2],
+    /// Mean return of an episode.
+    pub mean_return: f64,
+    /// Scored episodes.
+    pub episodes: u64,
+    /// Those that succeeded.
+    pub successes: u64,
     outcomes: Map<String, Value>,
+}
+
+impl Evaluated {
+    /// What a publication rests on.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn of(row: &PublicationRow) -> Result<Self, Unreadable> {
+        read(&row.publication.scores, "scores", row.cycle)
+    }
+
+    /// How many miners.
+    pub fn miners(&self) -> usize {
+        Size::of(self).miners
+    }
 }
 
 impl Score {
@@ -181,7 +243,7 @@ struct Size {
 }
 
 impl Size {
-    fn of(scores: &Scores) -> Self {
+    fn of(scores: &Evaluated) -> Self {
         let uids: std::collections::BTreeSet<u16> = scores.entries.iter().map(|entry| entry.uid).collect();
         Self { miners: uids.len(), environments: scores.environments.len() }
     }

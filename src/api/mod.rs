@@ -4,12 +4,15 @@
 //! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
 mod answer;
+pub mod cycle_documents;
+mod cycles;
 pub mod documents;
 mod health;
 mod latest;
 mod problem;
 mod scores;
 pub mod standing;
+mod status;
 mod weights;
 
 use std::{future::Future, io, time::Duration};
@@ -57,6 +60,11 @@ fn router(api: Api) -> Router {
         .route("/health/ready", get(health::show))
         .route("/v1/weights/latest", get(weights::latest))
         .route("/v1/weights/{block}", get(weights::at_block))
+        .route("/v1/status", get(status::show))
+        .route("/v1/environments", get(status::environments))
+        .route("/v1/cycles", get(cycles::list))
+        .route("/v1/cycles/{cycle}", get(cycles::show))
+        .route("/v1/cycles/{cycle}/scores.csv", get(cycles::scores_csv))
         .route("/v1/scores/latest", get(scores::latest))
         .route("/v1/scores/{cycle}", get(scores::of_cycle))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))

@@ -10,6 +10,7 @@ use super::{
     render::{self, Format},
     report, weights,
 };
+use crate::api::cycle_documents::{self, state};
 use crate::cycle::{Episode, Journal, TaskStatus};
 use crate::scoring;
 use crate::stage::documents::{ScoresDocument, WeightsDocument};
@@ -162,33 +163,11 @@ fn provenance(lineage: &Lineage) -> Vec<String> {
     lines
 }
 
-/// An open cycle is running when somebody holds it, interrupted when nobody does any more, and waiting when nobody has yet.
-fn state(cycle: &CycleSummary) -> &'static str {
-    match (cycle.status, cycle.is_running) {
-        (crate::cycle::CycleStatus::Open, true) => "running",
-        (crate::cycle::CycleStatus::Open, false) if cycle.paused => "paused",
-        (crate::cycle::CycleStatus::Open, false) if !cycle.has_begun => "waiting",
-        (crate::cycle::CycleStatus::Open, false) => "interrupted",
-        (ended, _) => ended.word(),
-    }
-}
-
+/// A cycle with the words of its end.
 pub(super) fn summary(cycle: &CycleSummary) -> Value {
-    json!({
-        "id": cycle.id,
-        "pipeline": cycle.pipeline,
-        "status": state(cycle),
-        "reason": cycle.reason,
-        "definition_hash": cycle.definition_hash,
-        "block": cycle.block,
-        "salt": cycle.salt,
-        "created_at": cycle.created_at,
-        "finished_at": cycle.finished_at,
-        "tasks_ended": cycle.tasks.0,
-        "tasks_planned": cycle.tasks.1,
-        "episodes_scored": cycle.episodes.0,
-        "episodes_planned": cycle.episodes.1,
-    })
+    let mut document = cycle_documents::summary(cycle);
+    document["reason"] = json!(cycle.reason);
+    document
 }
 
 fn task(row: &TaskRow) -> Value {

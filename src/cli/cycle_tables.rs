@@ -6,6 +6,7 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::{cycle_show::took, db, exit::Result, report};
+use crate::api::cycle_documents;
 use crate::cycle::{CycleId, StageId, TaskStatus};
 use crate::store::{EpisodeCount, StageRow, Store, TaskRow};
 
@@ -58,17 +59,11 @@ fn narrow_one(task: &TaskRow) -> [String; 5] {
     ]
 }
 
-/// A stage for programs.
+/// A stage for programs, with the words of its failures.
 pub(super) fn stage(row: &StageRow) -> Value {
-    json!({
-        "stage": row.stage,
-        "tasks": row.tasks(),
-        "statuses": row.statuses,
-        "attempts": row.attempts,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "why": row.why,
-    })
+    let mut document = cycle_documents::stage(row);
+    document["why"] = json!(row.why);
+    document
 }
 
 /// Episodes by miner and outcome, or of very many miners by environment and outcome.

@@ -61,7 +61,8 @@ impl Store {
         }
     }
 
-    async fn contents(&self) -> Result<Contents, Error> {
+    /// What is in a database of the schema that this program knows.
+    pub async fn contents(&self) -> Result<Contents, Error> {
         let (cycles, miners): (i64, i64) =
             sqlx::query_as("select (select count(*) from cycle), (select count(distinct hotkey) from episode)")
                 .fetch_one(&self.pool)

@@ -79,7 +79,11 @@ async fn publish(store: &Store, who: Option<&str>, course: Course, guard: Publis
         "weights": { "1": 1.0 }, "weights_u16": { "uids": [1], "values": [65535] },
     });
     let publication = Publication {
-        scores: json!({ "environments": ["m/a"], "entries": [] }).to_string(),
+        scores: json!({ "environments": ["m/a"], "entries": [{
+            "uid": 1, "hotkey": "ann", "environment": "m/a", "success_rate": 0.8, "interval": [0.5, 0.9], "mean_return": 2.5,
+            "episodes": 10, "successes": 8, "outcomes": { "success": 8, "failure": 2 },
+        }] })
+        .to_string(),
         weights: weights.to_string(),
         digest: cycle.to_string(),
         guard,
@@ -265,4 +269,68 @@ async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
         let (found, _, body) = served.get(&path, None).await;
         assert_eq!((found, body["status"].as_u64()), (status, Some(status.as_u16().into())), "{path}");
     }
+}
+
+#[tokio::test]
+async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let served = Served::from(&store).await;
+    let (_, _, empty) = served.get("/v1/status", None).await;
+    assert_eq!((empty["total_cycles"].as_u64(), empty["last_completed_cycle"].clone()), (Some(0), Value::Null));
+    assert_eq!(served.get("/v1/environments", None).await.2, json!({ "environments": [] }));
+
+    let mut cycles = Vec::new();
+    for _ in 0..5 {
+        cycles.push(publish(&store, Some("ann"), WHOLE, PublishGuard::default()).await.to_string());
+    }
+    let (_, _, status) = served.get("/v1/status", None).await;
+    assert_eq!((status["status"].as_str(), status["is_evaluating"].as_bool()), (Some("idle"), Some(false)));
+    let last = &status["last_completed_cycle"];
+    assert_eq!(
+        (last["id"].as_str(), last["n_miners"].as_u64(), last["status"].as_str()),
+        (Some(&*cycles[4]), Some(1), Some("completed"))
+    );
+    for (field, value) in [
+        ("current_block", json!(7)),
+        ("last_eval_block", json!(7)),
+        ("next_eval_in_seconds", Value::Null),
+        ("miners_registered", json!(1)),
+        ("environments_enabled", json!(["m/a"])),
+        ("environments", json!(["m/a"])),
+        ("current_cycle", Value::Null),
+        ("total_cycles", json!(5)),
+        ("total_miners_evaluated", json!(1)),
+    ] {
+        assert_eq!(status.get(field), Some(&value), "{field}");
+    }
+    let (_, _, environments) = served.get("/v1/environments", None).await;
+    let one =
+        json!({ "env_id": "m/a", "env_name": "m", "task_name": "a", "n_evaluations": 10, "avg_success_rate": 0.8 });
+    assert_eq!(environments, json!({ "environments": [one] }));
+
+    // Two pages and a last one, which is not full.
+    let (mut seen, mut path) = (Vec::new(), "/v1/cycles?limit=2".to_owned());
+    loop {
+        let (status, _, page) = served.get(&path, None).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        let ids = page["cycles"].as_array().unwrap().iter().map(|cycle| cycle["id"].as_str().unwrap().to_owned());
+        seen.extend(ids);
+        let Some(next) = page["next_before"].as_str() else { break };
+        path = format!("/v1/cycles?limit=2&before={next}");
+    }
+    cycles.reverse();
+    assert_eq!(seen, cycles, "newest first, each once");
+    for bad in ["limit=0", "limit=101", "limit=x", "before=x", "befor=x"] {
+        assert_eq!(served.get(&format!("/v1/cycles?{bad}"), None).await.0, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let (_, _, shown) = served.get(&format!("/v1/cycles/{}", cycles[0]), None).await;
+    assert_eq!((shown["status"].as_str(), shown["episodes_scored"].as_u64()), (Some("completed"), Some(10)));
+    assert_eq!(shown["stages"][1]["statuses"], json!({ "succeeded": 1 }));
+    assert_eq!(served.get("/v1/cycles/nothing", None).await.0, StatusCode::NOT_FOUND);
+
+    let url = format!("{}/v1/cycles/{}/scores.csv", served.url, cycles[0]);
+    let table = served.client.get(url).send().await.unwrap().text().await.unwrap();
+    let header = "uid,hotkey,environment,success_rate,lower,upper,mean_return,episodes,successes";
+    assert_eq!(table, format!("{header}\n1,ann,m/a,0.8,0.5,0.9,2.5,10,8\n"));
 }
