@@ -94,7 +94,7 @@ impl<E: Into<subxt::Error>> From<E> for Problem {
 }
 
 /// An error with its causes in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
+pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
     with_causes(error.to_string(), error)
 }
 
@@ -196,6 +196,18 @@ impl Node {
         Err(Unreachable { network: network.to_string(), problems })
     }
 
+    /// The first good node, to submit calls to: connected, on the right chain and up to date.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when none was good.
+    pub async fn reach(network: &Network, patience: Patience) -> Result<Arc<Self>, Unreachable> {
+        Self::with(network, patience, |node| async move {
+            node.finalized(network).await?;
+            Ok(node)
+        })
+        .await
+    }
+
     async fn attempt<T, F>(
         network: &Network,
         url: &str,
@@ -257,6 +269,9 @@ impl Node {
     }
 }
 
-async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     tokio::time::timeout(patience, work).await.unwrap_or(Err(Problem::Silent(patience)))
 }

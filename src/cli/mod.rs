@@ -9,6 +9,7 @@ mod build_eval_env;
 mod chain;
 mod chaos;
 mod commitment;
+mod commitment_set;
 mod completions;
 mod crypto;
 mod cycle;
@@ -106,7 +107,7 @@ enum Verb {
     Miners(miners::Args),
     /// Show whether a chain can be read, and where it stands
     Chain(chain::Args),
-    /// Read what a miner has committed, or would commit
+    /// Write what a miner commits, and read what it has committed, or would
     Commitment(commitment::Args),
     /// Make a key pair, and encrypt and decrypt the deployments of miners
     Crypto(crypto::Args),
