@@ -5,3 +5,6 @@ pub(crate) mod engine;
 pub(crate) mod own_server;
 pub(crate) mod program;
 pub(crate) mod replay_node;
+pub(crate) mod replay_pool;
+pub(crate) mod subnet;
+pub(crate) mod weights_server;
