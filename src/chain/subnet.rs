@@ -177,7 +177,7 @@ impl Reading {
             min_allowed: self.of_subnet("MinAllowedWeights").await?.unwrap_or_default(),
             max_limit: self.of_subnet("MaxWeightsLimit").await?.unwrap_or(u16::MAX),
             tempo,
-            stake_threshold: self.item("StakeThreshold", ()).await?.unwrap_or_default(),
+            stake_threshold: self.of_all("StakeThreshold").await?.unwrap_or_default(),
             reveal: if is_hidden { Some(self.reveal().await?) } else { None },
         })
     }
@@ -193,7 +193,7 @@ impl Reading {
             },
         };
         Ok(Reveal {
-            version: self.item("CommitRevealWeightsVersion", ()).await?.unwrap_or(4),
+            version: self.of_all("CommitRevealWeightsVersion").await?.unwrap_or(4),
             period: self.of_subnet("RevealPeriodEpochs").await?.unwrap_or(1),
             epochs,
         })
@@ -221,7 +221,7 @@ impl Reading {
             here += share * self.staked(parent, self.netuid).await?.unwrap_or_default();
             tao += share * self.staked(parent, ROOT).await?.unwrap_or_default();
         }
-        let weight: u64 = self.item("TaoWeight", ()).await?.unwrap_or_default();
+        let weight: u64 = self.of_all("TaoWeight").await?.unwrap_or_default();
         Ok(Some(here + tao * (weight as f64 / u64::MAX as f64)))
     }
 
@@ -245,6 +245,13 @@ impl Reading {
     /// What stands under the subnet's number.
     async fn of_subnet<T: DecodeAsType>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.item(name, (self.netuid,)).await
+    }
+
+    /// What holds for all subnets; some of it older runtimes have for each subnet.
+    async fn of_all<T: DecodeAsType>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let storage = self.at.storage();
+        let is_map = storage.entry(dynamic::storage::<(), T>(PALLET, name)).is_ok_and(|entry| entry.is_map());
+        if is_map { self.of_subnet(name).await } else { self.item(name, ()).await }
     }
 
     /// What stands under some keys, or the chain's default for it; nothing where the runtime knows of no such entry.

@@ -144,8 +144,9 @@ enum Verb {
 pub fn main() -> ExitCode {
     let command = crate::config::without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    start_logging(cli.log_level.unwrap_or(match cli.verb {
-        Verb::Backend(_) | Verb::Validate(_) => LogLevel::Info,
+    start_logging(cli.log_level.unwrap_or(match &cli.verb {
+        Verb::Backend(_) => LogLevel::Info,
+        Verb::Validate(args) if args.serves() => LogLevel::Info,
         _ => LogLevel::Warning,
     }));
     // One TLS provider for everything; a second call would only find it installed.

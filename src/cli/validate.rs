@@ -92,6 +92,13 @@ pub(super) struct Args {
     format: Format,
 }
 
+impl Args {
+    /// Whether it runs until it is told to stop, and tells in its log how it goes.
+    pub(super) fn serves(&self) -> bool {
+        !self.once && !self.dry_run
+    }
+}
+
 fn hotkey(text: &str) -> std::result::Result<String, &'static str> {
     if is_hotkey(text) { Ok(text.to_owned()) } else { Err("it is not the address of a hotkey (SS58)") }
 }
@@ -119,9 +126,9 @@ fn url(args: &Args) -> Result<BackendUrl> {
 }
 
 fn settings(args: &Args) -> Result<Settings> {
-    let is_short = args.once || args.dry_run;
     // A validator that runs has pauses of its own.
-    let patience = if is_short { Patience::default() } else { Patience { rounds: 1, ..Patience::default() } };
+    let rounds = if args.serves() { 1 } else { Patience::default().rounds };
+    let patience = Patience { rounds, ..Patience::default() };
     let demands =
         Demands { netuid: args.subnet.netuid, signers: args.backend_hotkey.clone(), max_age: args.max_age_blocks };
     Ok(Settings {

@@ -248,13 +248,15 @@ mod tests {
         assert!(Vector::resolve(&entries(&[(Some(1), Some("ann"), 1.0)]), &subnet, None).is_ok());
     }
 
-    /// Miners `m0` to `m19` of a document at block 500, and where each is now.
-    fn anybody() -> impl Strategy<Value = (Vec<(u16, f64)>, Vec<(u16, u64)>)> {
+    /// What each miner is paid, and who has come to the slots in which block.
+    type World = (Vec<(u16, f64)>, Vec<(u16, u64)>);
+
+    /// Miners `m1` to `m19` of a document at block 500, and where each is now.
+    fn anybody() -> impl Strategy<Value = World> {
         let weights =
             prop::collection::btree_map(1..20u16, 0.0..1.0f64, 1..15).prop_map(|map| map.into_iter().collect());
         let now = prop::collection::vec((1..20u16, 0..1000u64), 0..25);
-        (weights, now)
-            .prop_filter("somebody is paid", |(weights, _): &(Vec<(u16, f64)>, _)| weights.iter().any(|it| it.1 > 0.0))
+        (weights, now).prop_filter("somebody is paid", |(weights, _): &World| weights.iter().any(|it| it.1 > 0.0))
     }
 
     proptest! {
