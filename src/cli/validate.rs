@@ -155,7 +155,12 @@ async fn serve(args: &Args, settings: Settings, (wallet, backend, url): (Wallet,
     let health = listener.map(|listener| {
         let address = listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
         render::note(format!("health and metrics on http://{address}"));
-        tokio::spawn(validator::serve(listener, validator.report(), stop.clone()))
+        let served = validator::serve(listener, validator.report(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!("/health and /metrics are not answered any more: {error}");
+            }
+        })
     });
     render::note(format!("{who}, weights from {url}; Ctrl-C stops"));
     let stopping = stop.clone();

@@ -146,7 +146,7 @@ impl fmt::Display for Refusal {
             }
             Self::TooSoon { blocks, seconds, last, limit } => write!(
                 f,
-                "weights were last set in block {last}, and {limit} blocks have to pass: {blocks} more, about {seconds} s"
+                "weights were last set in block {last}, and the subnet's rate limit is {limit} blocks: {blocks} more, about {seconds} s"
             ),
             Self::VersionKey { ours, wanted } => {
                 write!(f, "the subnet takes weights from version {wanted} on, and this validator states {ours}")
