@@ -256,6 +256,12 @@ impl Node {
         Ok(at)
     }
 
+    /// The best block, finalized or not, if the node keeps up with the chain.
+    pub(super) async fn latest(&self, network: &Network) -> Result<AtBlock, Problem> {
+        self.finalized(network).await?;
+        self.at_best().await
+    }
+
     /// The number of the best block, finalized or not.
     async fn best(&self) -> Result<u64, Problem> {
         #[derive(serde::Deserialize)]

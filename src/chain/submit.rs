@@ -203,7 +203,7 @@ impl Node {
     }
 
     /// A client at the best head: a call is signed for it, and rate limits are counted from it.
-    async fn at_best(&self) -> Result<AtBlock, Problem> {
+    pub(super) async fn at_best(&self) -> Result<AtBlock, Problem> {
         let hash: H256 = self
             .rpc
             .request("chain_getBlockHash", rpc_params![])

@@ -53,6 +53,7 @@ mod schedule;
 mod schedule_show;
 mod schema;
 mod score;
+mod validate;
 mod weights;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -64,7 +65,7 @@ use exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "robo", version, about, long_about = None, propagate_version = true)]
 struct Cli {
-    /// How much to log [default: INFO for `backend`, WARNING for all others]
+    /// How much to log [default: INFO for `backend` and `validate`, WARNING for all others]
     #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", global = true, ignore_case = true)]
     log_level: Option<LogLevel>,
 
@@ -121,6 +122,8 @@ enum Verb {
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
     Backend(backend::Args),
+    /// Put a backend's weights on chain, every tempo (for validators)
+    Validate(validate::Args),
     /// Build the images that environment servers run from
     BuildEvalEnv(build_eval_env::Args),
     /// Run an environment server (started by robo itself)
@@ -142,7 +145,7 @@ pub fn main() -> ExitCode {
     let command = crate::config::without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     start_logging(cli.log_level.unwrap_or(match cli.verb {
-        Verb::Backend(_) => LogLevel::Info,
+        Verb::Backend(_) | Verb::Validate(_) => LogLevel::Info,
         _ => LogLevel::Warning,
     }));
     // One TLS provider for everything; a second call would only find it installed.
@@ -194,6 +197,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Db(args) => db::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
+        Verb::Validate(args) => validate::run(args).await,
         Verb::BuildEvalEnv(args) => build_eval_env::run(args).await,
         Verb::EnvServer(args) => env_server::run(args).await,
         Verb::EnvServerConnect(args) => env_server_connect::run(&args),

@@ -44,6 +44,7 @@ mod swarm;
 mod turns;
 mod two_backends;
 mod urls;
+mod validate;
 mod webhooks;
 
 /// The TLS provider that `main` installs.

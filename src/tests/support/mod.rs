@@ -7,3 +7,6 @@ pub(crate) mod meddler;
 pub(crate) mod own_server;
 pub(crate) mod program;
 pub(crate) mod replay_node;
+pub(crate) mod replay_pool;
+pub(crate) mod subnet;
+pub(crate) mod weights_server;
