@@ -59,6 +59,16 @@ impl Call {
         }
     }
 
+    /// The error for a commitment that needs the newer, longer form, where the runtime has only the older one.
+    pub(super) fn too_long(&self) -> Option<SubmitError> {
+        match self {
+            Self::SetCommitment { text, .. } if text.len() > LONGEST_RAW => {
+                Some(SubmitError::TooLong { length: text.len(), most: LONGEST_RAW })
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn payload(&self) -> Result<Payload, SubmitError> {
         // By name and not by position: a runtime that orders or names them otherwise must refuse, not misunderstand.
         let arguments = match self {

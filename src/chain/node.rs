@@ -12,7 +12,7 @@ use subxt::{
 };
 
 use super::Network;
-use crate::cycle::with_causes;
+use crate::cycle::{plain_text, with_causes};
 
 /// A client that reads at one block.
 pub(super) type AtBlock = ClientAtBlock<SubstrateConfig, OnlineClientAtBlockImpl<SubstrateConfig>>;
@@ -93,9 +93,9 @@ impl<E: Into<subxt::Error>> From<E> for Problem {
     }
 }
 
-/// An error with its causes in one line.
+/// An error with its causes in one line, which is safe to print: nodes have a say in it.
 pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
-    with_causes(error.to_string(), error)
+    plain_text(&with_causes(error.to_string(), error))
 }
 
 /// No node of a network is any good.

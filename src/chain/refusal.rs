@@ -81,7 +81,7 @@ const TABLE: [Row; 20] = [
         &["SettingWeightsTooFast", "CommittingWeightsTooFast", "CommitmentSetRateLimitExceeded"],
         Reason::TooSoon,
         "too soon after the last time: the chain's rate limit",
-        "wait; for weights it is `WeightsSetRateLimit` blocks (100 by default, about 20 minutes) after they were last set",
+        "wait: as a rule 100 blocks, 20 minutes, after the last time; for weights the subnet's `WeightsSetRateLimit` says it",
     ),
     (
         &[10, 19, 20],

@@ -72,7 +72,7 @@ impl Default for Waits {
 /// Why a call is not in, or not known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// A commitment that no runtime holds.
+    /// A commitment that the runtime does not hold.
     #[error("the commitment has {length} bytes, and the chain holds {most} at most")]
     TooLong {
         /// Its bytes.
@@ -189,8 +189,12 @@ impl Node {
         let at = within(waits.answer, self.at_best()).await.map_err(SubmitError::NotSent)?;
         at.transactions().call_data(&payload).map_err(|error| {
             let (pallet, name) = call.name();
-            let (call, spec_version) = (format!("{pallet}.{name}"), at.spec_version());
-            SubmitError::NoSuchCall { call, spec_version, reason: chain_of(&error) }
+            let other = SubmitError::NoSuchCall {
+                call: format!("{pallet}.{name}"),
+                spec_version: at.spec_version(),
+                reason: chain_of(&error),
+            };
+            call.too_long().unwrap_or(other)
         })?;
         let parameters = DefaultExtrinsicParamsBuilder::new().mortal(ERA).build();
         let signing = async { Ok(at.transactions().create_signed(&payload, wallet.pair(), parameters).await?) };

@@ -69,7 +69,7 @@ pub(super) async fn run(args: &Args) -> Result {
         let rehearsed = node.rehearse(&call, &wallet).await.map_err(not_submitted)?;
         shown.rest = json!({ "dry_run": true, "asked_at_block": rehearsed.block, "extrinsic_bytes": rehearsed.length });
         shown.lines.push(format!(
-            "block       none: nothing was submitted. The runtime would take it ({} bytes)",
+            "block       none: nothing was submitted. A block would take it ({} bytes)",
             rehearsed.length
         ));
     } else {

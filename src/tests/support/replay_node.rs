@@ -132,7 +132,7 @@ async fn recorded() -> (Vec<u8>, BTreeMap<String, String>) {
 }
 
 /// Calls, extrinsics and the runtime's description, made by the reference client against a real node.
-async fn golden() -> Value {
+pub(crate) async fn golden() -> Value {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = wheel(&SOURCES, &directory, &Progress::silent()).await.expect("it is on PyPI");
     let mut sources = tar::Archive::new(GzDecoder::new(File::open(path).unwrap()));
