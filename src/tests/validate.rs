@@ -11,7 +11,7 @@ use robo::{
     },
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -416,6 +416,9 @@ async fn the_program_starts_while_everything_is_down_and_ends_when_it_is_told_to
         running.until("validating subnet 7");
         running.until("the backend cannot be read");
         running.until("no node of the network");
+        let backend = Handle::current().block_on(WeightsServer::start_at(nobody, Some(document(90))));
+        running.until("the backend works again");
+        drop(backend);
         running.signal(nix::sys::signal::Signal::SIGTERM);
         let ran = running.wait();
         assert_eq!((ran.code, ran.stderr.ends_with("stopped\n")), (0, true), "{}", ran.stderr);

@@ -11,6 +11,9 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// By how much a pause may be longer or shorter.
 const JITTER: f64 = 0.2;
 
+/// An epoch as most subnets have it, for as long as the chain has not been read.
+const USUAL: Duration = Duration::from_secs(360 * 12);
+
 /// How often weights are set anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cadence {
@@ -53,7 +56,7 @@ pub struct Watchdog {
     /// When it was last known that all was well, by the clock and on the chain.
     well_at: (Instant, Option<u64>),
     /// How long one submission is from the next.
-    period: Option<(u64, Duration)>,
+    period: Option<Duration>,
     overdue: bool,
 }
 
@@ -66,7 +69,7 @@ impl Watchdog {
     /// The chain was read: what it says of the last weights is what counts, whoever set them.
     pub fn saw(&mut self, subnet: &Subnet, cadence: Cadence, now: Instant) {
         let blocks = cadence.blocks(subnet);
-        self.period = Some((blocks, subnet.block_time * u32::try_from(blocks).unwrap_or(u32::MAX)));
+        self.period = Some(subnet.block_time * u32::try_from(blocks).unwrap_or(u32::MAX));
         let last = subnet.seat.as_ref().map_or(0, |seat| seat.last_update);
         let since = match self.well_at.1 {
             Some(before) => before.max(last),
@@ -88,10 +91,8 @@ impl Watchdog {
 
     /// Whether all is well; without the chain, by the clock.
     pub fn is_well(&self, now: Instant) -> bool {
-        let too_long = |(_, span): (u64, Duration)| {
-            now.saturating_duration_since(self.well_at.0) > span.saturating_mul(self.missed)
-        };
-        !self.overdue && !self.period.is_some_and(too_long)
+        let span = self.period.unwrap_or(USUAL);
+        !self.overdue && now.saturating_duration_since(self.well_at.0) <= span.saturating_mul(self.missed)
     }
 }
 
@@ -134,7 +135,8 @@ mod tests {
     fn the_watchdog_counts_blocks_and_without_a_chain_seconds() {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(3, start);
-        assert!(watchdog.is_well(start + Duration::from_secs(1 << 20)), "nothing is known of the chain yet");
+        // Nothing is known of the chain yet.
+        assert!(watchdog.is_well(start + 3 * USUAL) && !watchdog.is_well(start + 3 * USUAL + Duration::from_secs(1)));
         watchdog.saw(&subnet(1000, 10), Cadence::EachTempo, start);
         watchdog.saw(&subnet(1000 + 3 * 360, 10), Cadence::EachTempo, start);
         assert!(watchdog.is_well(start));
