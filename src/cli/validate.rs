@@ -149,7 +149,7 @@ async fn serve(args: &Args, settings: Settings, (wallet, backend, url): (Wallet,
         None => None,
         Some(address) => Some(TcpListener::bind(address).await.map_err(|error| cannot_listen(address, error))?),
     };
-    let (netuid, network) = (args.subnet.netuid, &args.subnet.chain.network);
+    let (netuid, network) = (args.subnet.netuid, settings.network.to_string());
     let who = format!("validating subnet {netuid} of `{network}` with hotkey {}", wallet.hotkey());
     let validator = Validator::new(settings, wallet, backend);
     let health = listener.map(|listener| {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{
     program::Place,
     replay_pool::{Deed, Taken},
-    subnet::{ALICE, Chain, NETUID, SECRET, patience, stranger, wallet},
+    validated::{ALICE, Chain, NETUID, SECRET, patience, stranger, wallet},
     weights_server::{WeightsServer, published, published_bare},
 };
 
@@ -27,7 +27,7 @@ const BEST: u64 = 102;
 /// Slot 0 is the validator's and the owner's; 1 and 2 are ann's and bob's.
 async fn chain() -> Chain {
     let chain = Chain::start().await;
-    chain.set("SubnetOwnerHotkey", (NETUID,), crate::support::subnet::account(ALICE));
+    chain.set("SubnetOwnerHotkey", (NETUID,), crate::support::validated::account(ALICE));
     chain.seat(1, &ann(), 0);
     chain.seat(2, &bob(), 0);
     chain
@@ -288,7 +288,7 @@ async fn every_rule_of_the_chain_is_read_from_it() {
 #[tokio::test]
 async fn stake_is_counted_as_the_chain_counts_it() {
     let (chain, backend) = (chain().await, WeightsServer::start(Some(document(90))).await);
-    let (own, parent) = (crate::support::subnet::account(ALICE), [77_u8; 32]);
+    let (own, parent) = (crate::support::validated::account(ALICE), [77_u8; 32]);
     let half = u64::MAX / 2;
     let set = |key: [u8; 32], netuid: u16, stake: u64| {
         chain.set("TotalHotkeyAlpha", (subxt::utils::AccountId32(key), netuid), stake);
