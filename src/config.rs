@@ -58,6 +58,30 @@ pub struct Subnet {
     pub netuid: u16,
 }
 
+/// The hotkey that calls are signed with.
+#[derive(Debug, Clone, Args)]
+pub struct Wallet {
+    /// Name of the wallet
+    #[arg(long, env = "ROBO_WALLET_NAME", value_name = "NAME", default_value = "default")]
+    pub wallet_name: String,
+
+    /// Name of the wallet's hotkey; only its file is read, which must not be encrypted
+    #[arg(long, env = "ROBO_HOTKEY_NAME", value_name = "NAME", default_value = "default")]
+    pub hotkey_name: String,
+
+    /// Directory with the wallets [default: `~/.bittensor/wallets`]
+    #[arg(long, env = "ROBO_WALLETS_DIR", value_name = "DIR")]
+    pub wallets_dir: Option<PathBuf>,
+}
+
+impl Wallet {
+    /// Where wallets are; none when nobody says and there is no home directory.
+    pub fn directory(&self) -> Option<PathBuf> {
+        let home = || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        self.wallets_dir.clone().or_else(|| Some(home()?.join(".bittensor/wallets")))
+    }
+}
+
 /// The key that miners encrypt their deployments to.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PrivateKey {

@@ -22,6 +22,7 @@
 //! | L1 | [`runtime`] | where environment servers run |
 //! | L2 | [`envserver`] | `robo env-server`: workers, slots, episodes in flight |
 //! | L2 | [`stage`] | one file per stage kind |
+//! | L2 | [`validator`] | puts a backend's weights on chain |
 //! | L3 | [`engine`] | decides what runs next, runs it, survives crashes |
 //! | L4 | [`api`] | HTTP reads for validators |
 //! | L4 | [`backend`] | starts cycles by the clock and runs what nobody runs |
@@ -50,3 +51,4 @@ pub mod schedule;
 pub mod scoring;
 pub mod stage;
 pub mod store;
+pub mod validator;

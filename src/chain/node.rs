@@ -12,7 +12,7 @@ use subxt::{
 };
 
 use super::Network;
-use crate::cycle::with_causes;
+use crate::cycle::{plain_text, with_causes};
 
 /// A client that reads at one block.
 pub(super) type AtBlock = ClientAtBlock<SubstrateConfig, OnlineClientAtBlockImpl<SubstrateConfig>>;
@@ -93,9 +93,9 @@ impl<E: Into<subxt::Error>> From<E> for Problem {
     }
 }
 
-/// An error with its causes in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    with_causes(error.to_string(), error)
+/// An error with its causes in one line, which is safe to print: nodes have a say in it.
+pub(super) fn chain_of(error: &dyn std::error::Error) -> String {
+    plain_text(&with_causes(error.to_string(), error))
 }
 
 /// No node of a network is any good.
@@ -196,6 +196,18 @@ impl Node {
         Err(Unreachable { network: network.to_string(), problems })
     }
 
+    /// The first good node, to submit calls to: connected, on the right chain and up to date.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when none was good.
+    pub async fn reach(network: &Network, patience: Patience) -> Result<Arc<Self>, Unreachable> {
+        Self::with(network, patience, |node| async move {
+            node.finalized(network).await?;
+            Ok(node)
+        })
+        .await
+    }
+
     async fn attempt<T, F>(
         network: &Network,
         url: &str,
@@ -244,6 +256,12 @@ impl Node {
         Ok(at)
     }
 
+    /// The best block, finalized or not, if the node keeps up with the chain.
+    pub(super) async fn latest(&self, network: &Network) -> Result<AtBlock, Problem> {
+        self.finalized(network).await?;
+        self.at_best().await
+    }
+
     /// The number of the best block, finalized or not.
     async fn best(&self) -> Result<u64, Problem> {
         #[derive(serde::Deserialize)]
@@ -257,6 +275,9 @@ impl Node {
     }
 }
 
-async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+pub(super) async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
     tokio::time::timeout(patience, work).await.unwrap_or(Err(Problem::Silent(patience)))
 }

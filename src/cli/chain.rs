@@ -7,7 +7,7 @@ use super::{
     render::{self, Format},
 };
 use crate::{
-    chain::{Head, Network, Patience, Unreachable},
+    chain::{Head, Network, Patience, Unreachable, Wallet},
     config,
 };
 
@@ -64,4 +64,16 @@ pub(super) fn network(chain: &config::Chain) -> Result<Network> {
 pub(super) fn unreachable(error: Unreachable) -> Failure {
     Failure::new(Exit::Failed, error)
         .hint("name other nodes with --network ws://...,wss://... (or ROBO_BACKEND_NETWORK), tried in that order")
+}
+
+/// The hotkey that signs.
+pub(super) fn wallet(args: &config::Wallet) -> Result<Wallet> {
+    let Some(directory) = args.directory() else {
+        return Err(Failure::new(Exit::Usage, anyhow::anyhow!("there is no home directory with wallets"))
+            .hint("name their directory with --wallets-dir"));
+    };
+    Wallet::at(&directory, &args.wallet_name, &args.hotkey_name).map_err(|error| {
+        let remedy = error.remedy();
+        Failure::new(Exit::Usage, error).hint(remedy)
+    })
 }

@@ -1,9 +1,10 @@
-//! `robo commitment`: what a miner has committed, or would commit, and what is made of it.
+//! `robo commitment`: what a miner has committed, or would commit, and what is made of it. To commit has a file of its own.
 
 use serde_json::{Value, json};
 
 use super::{
     chain::{network, unreachable},
+    commitment_set,
     exit::{Exit, Failure, Result},
     miners,
     render::{self, Format},
@@ -12,6 +13,10 @@ use crate::{
     chain::{Commitment, Metagraph, Patience, Place},
     config,
 };
+
+/// What to do about a text that is no commitment.
+pub(super) const NOT_A_COMMITMENT: &str =
+    "write it as `model:revision:deployment`, for example `user/policy:01234567:https://my.example.org`";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -29,6 +34,8 @@ enum Verb {
     Parse(Parse),
     /// Show what a hotkey has committed, and what is made of it
     Show(Show),
+    /// Commit it: check it, sign it with the wallet's hotkey, submit it and read it back
+    Set(commitment_set::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,6 +68,7 @@ pub(super) async fn run(args: Args) -> Result {
     match args.verb {
         Verb::Parse(args) => parse(&args),
         Verb::Show(args) => show(&args).await,
+        Verb::Set(args) => commitment_set::run(&args).await,
     }
 }
 
@@ -69,15 +77,13 @@ fn parse(args: &Parse) -> Result {
         (Ok(commitment), Format::Json) => render::json(&json!(commitment)),
         (Ok(commitment), Format::Table) => render::line(words(&commitment)),
         (Err(reason), _) => {
-            return Err(Failure::new(Exit::Failed, reason).hint(
-                "write it as `model:revision:deployment`, for example `user/policy:01234567:https://my.example.org`",
-            ));
+            return Err(Failure::new(Exit::Failed, reason).hint(NOT_A_COMMITMENT));
         }
     }
     Ok(Exit::Ok)
 }
 
-fn words(commitment: &Commitment) -> String {
+pub(super) fn words(commitment: &Commitment) -> String {
     let Commitment { model, revision, place, docker_image } = commitment;
     let place = match place {
         Place::Url(url) => format!("endpoint    {url}"),

@@ -14,17 +14,27 @@ impl Lifetime {
     /// Start to watch for SIGINT, SIGTERM and, where asked for, the end of standard input; the future is the wait for it.
     /// Called before the process says that it serves, so that whoever read that can rely on it.
     pub(super) fn watch(&self) -> std::io::Result<impl Future<Output = ()> + use<>> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let signals = signals()?;
         let until_eof = self.until_eof;
         Ok(async move {
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+                () = signals => {}
                 () = end_of_input(), if until_eof => {}
             }
         })
     }
+}
+
+/// Start to watch for SIGINT and SIGTERM; the future is the wait for one.
+pub(super) fn signals() -> std::io::Result<impl Future<Output = ()> + use<>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// A thread of its own, not one of tokio's: the read cannot be cancelled, and nothing should wait for it.

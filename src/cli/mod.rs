@@ -9,6 +9,7 @@ mod build_eval_env;
 mod chain;
 mod chaos;
 mod commitment;
+mod commitment_set;
 mod completions;
 mod crypto;
 mod cycle;
@@ -52,6 +53,7 @@ mod schedule;
 mod schedule_show;
 mod schema;
 mod score;
+mod validate;
 mod weights;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -63,7 +65,7 @@ use exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "robo", version, about, long_about = None, propagate_version = true)]
 struct Cli {
-    /// How much to log [default: INFO for `backend`, WARNING for all others]
+    /// How much to log [default: INFO for `backend` and `validate`, WARNING for all others]
     #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", global = true, ignore_case = true)]
     log_level: Option<LogLevel>,
 
@@ -106,7 +108,7 @@ enum Verb {
     Miners(miners::Args),
     /// Show whether a chain can be read, and where it stands
     Chain(chain::Args),
-    /// Read what a miner has committed, or would commit
+    /// Write what a miner commits, and read what it has committed, or would
     Commitment(commitment::Args),
     /// Make a key pair, and encrypt and decrypt the deployments of miners
     Crypto(crypto::Args),
@@ -120,6 +122,8 @@ enum Verb {
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
     Backend(backend::Args),
+    /// Put a backend's weights on chain, every tempo (for validators)
+    Validate(validate::Args),
     /// Build the images that environment servers run from
     BuildEvalEnv(build_eval_env::Args),
     /// Run an environment server (started by robo itself)
@@ -140,8 +144,9 @@ enum Verb {
 pub fn main() -> ExitCode {
     let command = crate::config::without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    start_logging(cli.log_level.unwrap_or(match cli.verb {
+    start_logging(cli.log_level.unwrap_or(match &cli.verb {
         Verb::Backend(_) => LogLevel::Info,
+        Verb::Validate(args) if args.serves() => LogLevel::Info,
         _ => LogLevel::Warning,
     }));
     // One TLS provider for everything; a second call would only find it installed.
@@ -193,6 +198,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Db(args) => db::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
+        Verb::Validate(args) => validate::run(args).await,
         Verb::BuildEvalEnv(args) => build_eval_env::run(args).await,
         Verb::EnvServer(args) => env_server::run(args).await,
         Verb::EnvServerConnect(args) => env_server_connect::run(&args),

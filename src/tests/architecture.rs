@@ -11,7 +11,7 @@ use std::{
 const LEVELS: [&[&str]; 6] = [
     &["address", "cycle", "manifest", "plan", "schedule", "scoring", "evidence", "config", "host"],
     &["chain", "store", "miner", "rollout", "runtime"],
-    &["envserver", "stage"],
+    &["envserver", "stage", "validator"],
     &["engine"],
     &["api", "backend"],
     &["cli", "main"],

@@ -75,6 +75,7 @@ fn every_verb_explains_itself() {
         "miners",
         "chain",
         "commitment",
+        "validate",
         "crypto",
         "score",
         "db",

@@ -6,6 +6,9 @@ mod api;
 mod architecture;
 mod bad_input;
 mod chain;
+mod chain_faults;
+mod chain_runtime;
+mod chain_submit;
 mod chaos;
 mod children;
 mod command_line;
@@ -41,6 +44,7 @@ mod swarm;
 mod turns;
 mod two_backends;
 mod urls;
+mod validate;
 mod webhooks;
 mod weights;
 

@@ -29,6 +29,8 @@ use robo::host::{
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use super::replay_pool::{self as pool, Pool};
+
 const SOURCES: WheelPin = WheelPin {
     project: "bittensor",
     file: "bittensor-11.3.0.tar.gz",
@@ -36,6 +38,8 @@ const SOURCES: WheelPin = WheelPin {
 };
 const SPEC: u32 = 461;
 const FINALIZED: u64 = 100;
+/// Blocks from the last finalized to the best one.
+const BEST_AHEAD: u64 = 2;
 
 /// What the node does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +61,14 @@ pub(crate) enum Fault {
 /// How a method is answered.
 type Answer = fn(&State, Params<'_>) -> Result<Value, ErrorObjectOwned>;
 
-struct State {
+pub(super) struct State {
     metadata: Vec<u8>,
-    storage: BTreeMap<String, String>,
+    storage: Mutex<BTreeMap<String, String>>,
     fault: Fault,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     finalized: AtomicU64,
+    /// What was submitted, if the node takes it.
+    pub(super) pool: Pool,
 }
 
 /// A node that answers until it is dropped.
@@ -77,8 +83,14 @@ impl ReplayNode {
     pub(crate) async fn start(fault: Fault) -> Self {
         crate::install_tls();
         let (metadata, storage) = recorded().await;
-        let state =
-            Arc::new(State { metadata, storage, fault, calls: Mutex::default(), finalized: AtomicU64::new(FINALIZED) });
+        let state = Arc::new(State {
+            metadata,
+            storage: Mutex::new(storage),
+            fault,
+            calls: Mutex::default(),
+            finalized: AtomicU64::new(FINALIZED),
+            pool: Pool::default(),
+        });
         let config = ServerConfig::builder().max_response_body_size(64 << 20).build();
         let server = Server::builder().set_config(config).build("127.0.0.1:0").await.expect("a port is free");
         let url = format!("ws://{}", server.local_addr().expect("it is bound"));
@@ -89,6 +101,16 @@ impl ReplayNode {
     /// From now on its last finalized block is this one; what is stored stays the same.
     pub(crate) fn finalize(&self, block: u64) {
         self.state.finalized.store(block, Ordering::SeqCst);
+    }
+
+    /// From now on this stands in its storage; nothing takes the entry away.
+    pub(crate) fn put(&self, key: &str, value: Option<&[u8]>) {
+        self.state.put(key, value);
+    }
+
+    /// What was submitted to it.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.state.pool
     }
 
     /// How often each method was called.
@@ -110,7 +132,7 @@ async fn recorded() -> (Vec<u8>, BTreeMap<String, String>) {
 }
 
 /// Calls, extrinsics and the runtime's description, made by the reference client against a real node.
-async fn golden() -> Value {
+pub(crate) async fn golden() -> Value {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = wheel(&SOURCES, &directory, &Progress::silent()).await.expect("it is on PyPI");
     let mut sources = tar::Archive::new(GzDecoder::new(File::open(path).unwrap()));
@@ -146,11 +168,11 @@ pub(crate) fn data(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-fn hash(block: u64) -> String {
+pub(super) fn hash(block: u64) -> String {
     format!("0x{:064x}", 0xabc0_0000 + block)
 }
 
-fn number(hash: &str) -> u64 {
+pub(super) fn number(hash: &str) -> u64 {
     u64::from_str_radix(&hash[hash.len() - 16..], 16).unwrap() - 0xabc0_0000
 }
 
@@ -161,7 +183,7 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
         ("system_chain", |_, _| Ok(json!("replay"))),
         ("chain_getBlockHash", |state, parameters| {
             let number: Option<u64> = parameters.sequence().optional_next()?;
-            Ok(json!(hash(number.unwrap_or(state.finalized()))))
+            Ok(json!(hash(number.unwrap_or(state.best()))))
         }),
         ("chain_getFinalizedHead", |state, _| Ok(json!(hash(state.finalized())))),
         ("chain_getHeader", header),
@@ -189,6 +211,7 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
             })
             .unwrap();
     }
+    pool::register(&mut module);
     module
         .register_async_method("state_getStorage", |parameters, state, _| async move {
             let key: String = parameters.sequence().next()?;
@@ -199,12 +222,29 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
 }
 
 impl State {
-    fn finalized(&self) -> u64 {
+    pub(super) fn finalized(&self) -> u64 {
         self.finalized.load(Ordering::SeqCst)
     }
 
-    fn value(&self, key: &str) -> Option<String> {
-        let value = self.storage.get(key)?;
+    fn best(&self) -> u64 {
+        self.finalized() + if self.fault == Fault::Stalled { 1000 } else { BEST_AHEAD }
+    }
+
+    /// Make and finalize the next block.
+    pub(super) fn next_block(&self) -> u64 {
+        self.finalized.fetch_add(BEST_AHEAD + 1, Ordering::SeqCst) + BEST_AHEAD + 1
+    }
+
+    pub(super) fn put(&self, key: &str, value: Option<&[u8]>) {
+        let mut storage = self.storage.lock().unwrap();
+        match value {
+            Some(value) => storage.insert(key.to_owned(), format!("0x{}", hex::encode(value))),
+            None => storage.remove(key),
+        };
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<String> {
+        let value = self.storage.lock().unwrap().get(key)?.clone();
         let cut = if self.fault == Fault::Garbage { value.len().min(4) } else { value.len() };
         Some(value[..cut].to_owned())
     }
@@ -212,8 +252,7 @@ impl State {
 
 fn header(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
     let asked: Option<String> = parameters.sequence().optional_next()?;
-    let best = state.finalized() + if state.fault == Fault::Stalled { 1000 } else { 2 };
-    let block = asked.map_or(best, |asked| number(&asked));
+    let block = asked.map_or(state.best(), |asked| number(&asked));
     Ok(json!({
         "parentHash": hash(block.saturating_sub(1)), "number": format!("0x{block:x}"), "stateRoot": hash(0),
         "extrinsicsRoot": hash(0), "digest": { "logs": [] },
@@ -234,6 +273,7 @@ fn call(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
     let held = u32::from(state.metadata[4]);
     let bytes = match name.as_str() {
         "Core_version" => core_version(),
+        "AccountNonceApi_account_nonce" => vec![0; 4],
         "Metadata_metadata_versions" => [&[4][..], &held.to_le_bytes()].concat(),
         "Metadata_metadata_at_version" if input == format!("0x{}", hex::encode(held.to_le_bytes())) => {
             let length = (state.metadata.len() as u32) << 2 | 2;
@@ -256,7 +296,8 @@ fn keys(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
     let (prefix, count): (String, usize) = (parameters.next()?, parameters.next()?);
     let after: Option<String> = parameters.optional_next()?;
     let from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
-    let keys = state.storage.range((from, Bound::Unbounded)).map(|(key, _)| key);
+    let storage = state.storage.lock().unwrap();
+    let keys = storage.range((from, Bound::Unbounded)).map(|(key, _)| key);
     Ok(json!(keys.take_while(|key| key.starts_with(&prefix)).take(count).collect::<Vec<_>>()))
 }
 
