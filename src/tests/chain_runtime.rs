@@ -4,12 +4,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use robo::chain::{Call, Metagraph, Network, Node, Patience, Reason, SubmitError, Wallet};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use crate::support::{
     chain_node::{ALICE, BOB, ChainNode, write_hotkey},
     program::{Place, Ran},
+    weights_server::{WeightsServer, published},
 };
 
 const NETUID: u16 = 7;
@@ -83,14 +85,15 @@ impl Machine {
 #[test]
 fn a_real_runtime_is_read_committed_to_and_given_weights() {
     let machine = Machine::new();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     runtime.block_on(a_subnet_is_read(&machine));
     everybody_is_listed(&machine);
     nothing_wrong_is_submitted(&machine);
     machine.refused(&machine.set(TEXT, "bob"), 1, "too soon after the last time: the chain's rate limit");
     runtime.block_on(machine.node.remove(LAST_COMMITMENT));
     a_miner_commits(&machine);
-    runtime.block_on(weights_are_set_and_the_next_are_too_soon(&machine));
+    a_validator_sets_weights_and_meets_the_rate_limit(&machine, &runtime);
+    runtime.block_on(the_chain_refuses_in_words(&machine));
 }
 
 async fn a_subnet_is_read(machine: &Machine) {
@@ -139,12 +142,34 @@ fn a_miner_commits(machine: &Machine) {
     assert_eq!((&again["already_in_block"], &again["extrinsic"]), (&done["block"], &Value::Null), "{again}");
 }
 
-async fn weights_are_set_and_the_next_are_too_soon(machine: &Machine) {
-    let weights = Call::SetWeights { netuid: NETUID, uids: vec![1, 2], values: vec![65535, 30000], version_key: 0 };
+/// `robo validate --once` of Alice, with a backend that has this to say.
+fn validate(machine: &Machine, backend: &WeightsServer) -> Ran {
+    let (url, wallets) = (backend.url(), machine.wallets.path().to_str().unwrap());
+    let wallet = ["--wallet-name", "alice", "--wallets-dir", wallets];
+    machine.run(&[&["validate", "--once", "--format", "json", "--backend-url", &url], &wallet[..]].concat())
+}
+
+fn a_validator_sets_weights_and_meets_the_rate_limit(machine: &Machine, runtime: &Runtime) {
+    let read = || runtime.block_on(Metagraph::read(&machine.network(), NETUID, patience())).unwrap();
+    let metagraph = read();
+    let entry =
+        |uid: usize, weight: f64| json!({ "uid": uid, "hotkey": metagraph.neurons[uid].hotkey, "weight": weight });
+    let document = published(metagraph.block, json!([entry(1, 0.75), entry(2, 0.25)]));
+    let backend = runtime.block_on(WeightsServer::start(Some(document)));
+    let done = validate(machine, &backend);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let done: Value = serde_json::from_str(&done.stdout).unwrap();
+    // It has read the weights back itself; that they are the last is what the chain says to others.
+    assert_eq!((&done["paid"], &done["block"]), (&json!(2), &json!(read().neurons[0].last_update)), "{done}");
+    let again = validate(machine, &backend);
+    assert_eq!((again.code, again.stderr.contains("rate limit")), (1, true), "{}", again.stderr);
+    assert!(again.stderr.contains("hint: wait "), "{}", again.stderr);
+}
+
+/// What the chain itself says when nobody has looked beforehand.
+async fn the_chain_refuses_in_words(machine: &Machine) {
     let node = Node::reach(&machine.network(), patience()).await.unwrap();
-    let included = node.submit(&weights, &machine.wallet("alice")).await.unwrap();
-    let metagraph = Metagraph::read(&machine.network(), NETUID, patience()).await.unwrap();
-    assert_eq!((included.is_final, metagraph.neurons[0].last_update), (true, included.block));
+    let weights = Call::SetWeights { netuid: NETUID, uids: vec![1, 2], values: vec![65535, 30000], version_key: 0 };
     let error = node.submit(&weights, &machine.wallet("alice")).await.unwrap_err();
     let refusal = match &error {
         SubmitError::Refused(refusal) | SubmitError::Failed { refusal, .. } => refusal,
