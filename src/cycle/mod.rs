@@ -11,6 +11,7 @@ mod memory;
 mod rows;
 mod seed;
 mod sighting;
+mod standing;
 mod task;
 mod text;
 
@@ -26,5 +27,6 @@ pub use memory::MemoryJournal;
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
+pub use standing::{Discovery, Pin, Standing};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
 pub use text::{plain_text, with_causes};

@@ -93,7 +93,7 @@ impl Hands {
                 weights: "{}".into(),
                 digest: "0".repeat(64),
             });
-            Ok(Output { value: json!({ "name": task, "settings": settings }), publication })
+            Ok(Output { publication, ..json!({ "name": task, "settings": settings }).into() })
         })
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::manifest::Diagnostics;
 
 use super::codeless;
+use super::discovery;
 use super::draft::Draft;
 use super::expression;
 use super::graph_of_drafts::Ancestry;
@@ -17,6 +18,7 @@ pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnost
     environments_run_once(scope, found);
     late_environments_run_once(scope, found);
     one_publication(scope, found);
+    discovery::happens_once(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
     codeless::check(scope, found);
 }

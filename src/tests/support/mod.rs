@@ -5,3 +5,4 @@ pub(crate) mod engine;
 pub(crate) mod own_server;
 pub(crate) mod program;
 pub(crate) mod replay_node;
+pub(crate) mod subnet;

@@ -59,7 +59,7 @@ type Answer = fn(&State, Params<'_>) -> Result<Value, ErrorObjectOwned>;
 
 struct State {
     metadata: Vec<u8>,
-    storage: BTreeMap<String, String>,
+    storage: Mutex<BTreeMap<String, String>>,
     fault: Fault,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     finalized: AtomicU64,
@@ -77,6 +77,7 @@ impl ReplayNode {
     pub(crate) async fn start(fault: Fault) -> Self {
         crate::install_tls();
         let (metadata, storage) = recorded().await;
+        let storage = Mutex::new(storage);
         let state =
             Arc::new(State { metadata, storage, fault, calls: Mutex::default(), finalized: AtomicU64::new(FINALIZED) });
         let config = ServerConfig::builder().max_response_body_size(64 << 20).build();
@@ -89,6 +90,11 @@ impl ReplayNode {
     /// From now on its last finalized block is this one; what is stored stays the same.
     pub(crate) fn finalize(&self, block: u64) {
         self.state.finalized.store(block, Ordering::SeqCst);
+    }
+
+    /// Change what is stored, from now on and for every block.
+    pub(crate) fn store(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        change(&mut self.state.storage.lock().unwrap());
     }
 
     /// How often each method was called.
@@ -204,9 +210,11 @@ impl State {
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        let value = self.storage.get(key)?;
-        let cut = if self.fault == Fault::Garbage { value.len().min(4) } else { value.len() };
-        Some(value[..cut].to_owned())
+        let mut value = self.storage.lock().unwrap().get(key)?.clone();
+        if self.fault == Fault::Garbage {
+            value.truncate(4);
+        }
+        Some(value)
     }
 }
 
@@ -256,7 +264,8 @@ fn keys(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
     let (prefix, count): (String, usize) = (parameters.next()?, parameters.next()?);
     let after: Option<String> = parameters.optional_next()?;
     let from = after.map_or(Bound::Included(prefix.clone()), Bound::Excluded);
-    let keys = state.storage.range((from, Bound::Unbounded)).map(|(key, _)| key);
+    let storage = state.storage.lock().unwrap();
+    let keys = storage.range((from, Bound::Unbounded)).map(|(key, _)| key);
     Ok(json!(keys.take_while(|key| key.starts_with(&prefix)).take(count).collect::<Vec<_>>()))
 }
 
