@@ -37,7 +37,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 /// How long a miner rests that has broken an episode, for each that it broke in a row, and up to how many count. One that
 /// breaks all of them at once takes less of the simulator than one that plays.
 const REST: Duration = Duration::from_millis(100);
-const RESTS: u32 = 5;
+const RESTS: u32 = 10;
 
 /// Faults in a row, with no good episode between them, after which no suspect is played alone any more.
 const HOPELESS: u32 = 2;

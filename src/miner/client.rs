@@ -41,7 +41,7 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Most chunks that an answer may come in: each costs us as much as a whole answer, however small it is.
-const MOST_CHUNKS: usize = 1024;
+const MOST_CHUNKS: usize = 256;
 
 /// How much of an error answer is kept for the fault's text.
 const EXCERPT: usize = 2048;

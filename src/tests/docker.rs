@@ -2,6 +2,7 @@
 
 pub(crate) mod cycles;
 mod foreign;
+mod given_up;
 mod programs;
 mod remote;
 

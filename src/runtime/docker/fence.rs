@@ -14,7 +14,7 @@ use bollard::{
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use super::engine::Engine;
+use super::made::Made;
 use crate::address;
 use crate::cycle::InfraFault;
 use crate::runtime::{Error, Fault};
@@ -66,16 +66,12 @@ impl Openings {
 }
 
 /// Put the rules up around a running container. `image` has the program `nft`.
-pub(super) async fn put_up(
-    engine: &Engine,
-    (container, image): (&str, &str),
-    openings: &Openings,
-) -> Result<(), Error> {
-    let name = helper(container);
-    let result = timeout(PATIENCE, run(engine, (&name, container, image), openings)).await;
+pub(super) async fn put_up(made: &Made, image: &str, openings: &Openings) -> Result<(), Error> {
+    let name = helper(&made.name);
+    let result = timeout(PATIENCE, run(made, (&name, image), openings)).await;
     let remove = RemoveContainerOptionsBuilder::new().force(true).build();
     // One that stays is removed with the container it belongs to.
-    let _ = engine.client().await?.remove_container(&name, Some(remove)).await;
+    let _ = made.engine.client().await?.remove_container(&name, Some(remove)).await;
     result.unwrap_or_else(|_| Err(fault(format!("the rules took longer than {} seconds", PATIENCE.as_secs())).into()))
 }
 
@@ -84,14 +80,17 @@ pub(super) fn helper(container: &str) -> String {
     format!("{container}-fence")
 }
 
-async fn run(engine: &Engine, (name, container, image): (&str, &str, &str), openings: &Openings) -> Result<(), Error> {
-    let client = engine.client().await?;
-    let refused = |error| match engine.fault("putting up the network rules of a container", &error) {
+async fn run(made: &Made, (name, image): (&str, &str), openings: &Openings) -> Result<(), Error> {
+    let client = made.engine.client().await?.clone();
+    let doing = "putting up the network rules of a container";
+    let ours = |error| match error {
         Error::Fault(lost) if lost.reason == InfraFault::ServerLost => Error::from(fault(lost.problem)),
         other => other,
     };
+    let refused = |error| ours(made.engine.fault(doing, &error));
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    client.create_container(Some(options), body(container, image, openings)).await.map_err(refused)?;
+    let (creator, body) = (client.clone(), body(&made.name, image, openings));
+    made.make(doing, async move { creator.create_container(Some(options), body).await }).await.map_err(ours)?;
     client.start_container(name, None).await.map_err(refused)?;
     match client.wait_container(name, None).next().await {
         Some(Ok(_)) => Ok(()),

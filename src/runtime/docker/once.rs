@@ -119,8 +119,9 @@ impl Once {
 
 async fn converse(made: &Made, image: &str, command: &Command, resources: Resources) -> Result<Said, OnceError> {
     let (engine, name) = (&made.engine, made.name.as_str());
-    let client = engine.client().await?;
-    let refused = |error| engine.fault("running a container", &error);
+    let client = engine.client().await?.clone();
+    let doing = "running a container";
+    let refused = |error| engine.fault(doing, &error);
     let mut body = Spec {
         image,
         labels: made.labels(),
@@ -134,7 +135,8 @@ async fn converse(made: &Made, image: &str, command: &Command, resources: Resour
         (body.entrypoint, body.cmd) = (None, None);
     }
     let options = CreateContainerOptionsBuilder::new().name(name).build();
-    client.create_container(Some(options), body).await.map_err(refused)?;
+    let creator = client.clone();
+    made.make(doing, async move { creator.create_container(Some(options), body).await }).await?;
     let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
     let mut attached = client.attach_container(name, Some(options)).await.map_err(refused)?;
     client.start_container(name, None).await.map_err(refused)?;

@@ -105,8 +105,9 @@ type Reached = (Address, Tunnel, Input);
 
 async fn run(made: &Made, (image, wall): (&str, &str), order: &Order, patience: Duration) -> Result<Reached, Error> {
     let (engine, name) = (&made.engine, made.name.as_str());
-    let client = engine.client().await?;
-    let refused = |error| engine.fault("starting a container", &error);
+    let client = engine.client().await?.clone();
+    let doing = "starting a container";
+    let refused = |error| engine.fault(doing, &error);
     let token = hex::encode(rand::rng().random::<[u8; 32]>());
     let network = make_network(made, order.server.resources.network).await?;
     let options = CreateContainerOptionsBuilder::new().name(name).build();
@@ -116,14 +117,15 @@ async fn run(made: &Made, (image, wall): (&str, &str), order: &Order, patience: 
         // What the image starts by itself, where it starts it.
         (body.entrypoint, body.cmd, body.working_dir) = (None, None, None);
     }
-    client.create_container(Some(options), body).await.map_err(refused)?;
+    let creator = client.clone();
+    made.make(doing, async move { creator.create_container(Some(options), body).await }).await?;
     // Attached before it starts: from its first moment on somebody holds its input.
     let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).build();
     let input = client.attach_container(name, Some(options)).await.map_err(refused)?.input;
     client.start_container(name, None).await.map_err(refused)?;
     if order.server.resources.network == Network::MinersOnly {
         // Before it is told anything: up to now it has run no code but ours, or what an image of others starts with.
-        fence::put_up(engine, (name, wall), &Openings::default()).await?;
+        fence::put_up(made, wall, &Openings::default()).await?;
     }
     let command = match order.server.is_foreign() {
         false => [&image::program(), "env-server-connect", INSIDE].map(str::to_owned).to_vec(),
@@ -191,8 +193,8 @@ async fn make_network(made: &Made, network: Network) -> Result<String, Error> {
         labels: Some(made.labels()),
         ..NetworkCreateRequest::default()
     };
-    let created = made.engine.client().await?.create_network(request).await;
-    created.map_err(|error| made.engine.fault("making a network", &error))?;
+    let client = made.engine.client().await?.clone();
+    made.make("making a network", async move { client.create_network(request).await }).await?;
     Ok(made.name.clone())
 }
 
@@ -274,7 +276,7 @@ impl Server {
         let mut openings = self.openings.clone();
         translated.iter().for_each(|miner| openings.add(miner));
         if self.network == Network::MinersOnly && openings != self.openings {
-            fence::put_up(&self.made.engine, (&self.made.name, &self.wall), &openings).await?;
+            fence::put_up(&self.made, &self.wall, &openings).await?;
             self.openings = openings;
         }
         Ok(translated)

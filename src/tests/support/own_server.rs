@@ -76,6 +76,12 @@ impl OwnServer {
         }
     }
 
+    /// Since when it runs.
+    pub(crate) async fn started(&self) -> String {
+        let asked = sqlx::query_scalar("select pg_postmaster_start_time()::text");
+        asked.fetch_one(&mut self.connection().await).await.unwrap()
+    }
+
     /// Stop it in its fast way, which cuts every connection, and start it again.
     pub(crate) async fn restart(&self) {
         kill(self.processes()[0], Signal::SIGINT).unwrap();

@@ -65,8 +65,9 @@ pub(super) struct Wire {
 impl Wire {
     /// Start the container that leads to `server`, a name and a port in the network of what is `made`.
     pub(super) async fn lay(made: &Made, image: &str, (server, patience): (&str, Duration)) -> Result<Self, Error> {
-        let client = made.engine.client().await?;
-        let refused = |error| made.engine.fault("making the way to a service", &error);
+        let client = made.engine.client().await?.clone();
+        let doing = "making the way to a service";
+        let refused = |error| made.engine.fault(doing, &error);
         let name = gate(&made.name);
         let patience = format!("{}s", patience.as_secs().max(1));
         let command = [&image::program(), "env-server-connect", server, "--patience", &patience];
@@ -85,7 +86,8 @@ impl Wire {
             host.dns_options = Some(vec!["timeout:1".into(), "attempts:1".into()]);
         }
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        client.create_container(Some(options), body).await.map_err(refused)?;
+        let creator = client.clone();
+        made.make(doing, async move { creator.create_container(Some(options), body).await }).await?;
         let options = AttachContainerOptionsBuilder::new().stream(true).stdin(true).stdout(true).stderr(true).build();
         let attached = client.attach_container(&name, Some(options)).await.map_err(refused)?;
         client.start_container(&name, None).await.map_err(refused)?;

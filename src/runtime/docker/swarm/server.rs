@@ -110,8 +110,8 @@ async fn run(
     let reference = image::reference(engine, image).await?;
     let spec = server_spec(made, &reference, order, (&token, name.to_owned(), INSIDE));
     let service = service::service(spec, name, &seat.node.id);
-    let created = engine.client().await?.create_service(service, None).await;
-    created.map_err(|error| engine.fault("making a service", &error))?;
+    let client = engine.client().await?.clone();
+    made.make("making a service", async move { client.create_service(service, None).await }).await?;
     let node = seat.node.clone();
     // It can be counted now.
     drop(seat);
@@ -147,8 +147,8 @@ async fn make_network(made: &Made, network: Network, overlay: Overlay) -> Result
         labels: Some(made.labels()),
         ..NetworkCreateRequest::default()
     };
-    let created = made.engine.client().await?.create_network(request).await;
-    created.map(drop).map_err(|error| made.engine.fault("making a network", &error))
+    let client = made.engine.client().await?.clone();
+    made.make("making a network", async move { client.create_network(request).await }).await.map(drop)
 }
 
 /// Take hold of what runs the server, which then starts it: with its network closed where it is to be.
