@@ -43,7 +43,7 @@ pub(super) fn resolve(
             None if bindings.missing == Missing::Tolerate => {}
             None => {
                 let help = format!(
-                    "say it with --netuid, with the environment variable {NETUID}, or with `with: {{ netuid: UID }}`"
+                    "set the environment variable {NETUID} or write `with: {{ netuid: UID }}`; who runs cycles may say --netuid"
                 );
                 found.push(problem(format!("stage `{}` does not know which subnet it is about", draft.id)).help(help));
             }

@@ -100,38 +100,69 @@ stages:
 
 const ID: &str = "95edf2b6-e18b-400a-8398-5573df10e5e4";
 
-#[test]
-fn a_cycle_of_a_subnet_pays_hotkeys_at_its_block_and_tells_everybody_else_why() {
-    let _turn = turn();
-    let bench = Bench::new(Fault::None);
-    let swing_up = Miner::start("swing-up");
-    let still = bench.runtime.block_on(endpoints::miner(|path, _| {
-        let is_known = path.starts_with(&format!("/{ID}/"));
+/// A miner whose address is a secret: it answers below a path that nobody finds who does not know it.
+async fn hidden_miner() -> String {
+    endpoints::miner(|path, _| {
         let answer = if path.ends_with("/act") { r#"{"action": [0.0]}"# } else { "{}" };
-        // Whoever calls another address than the hidden one is not served.
+        let is_known = path.starts_with(&format!("/{ID}/"));
         if is_known { whole(answer) } else { b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec() }
-    }));
-    let secret = Secret::generate();
-    let subnet = Subnet::empty(&bench.node);
-    for (uid, account) in [(0, 0), (3, 1), (5, 2), (6, 3), (7, 4), (8, 5)] {
-        subnet.register(uid, account, 10 + u64::from(uid));
-    }
-    subnet.commit(1, 50, &format!("u/swing-up:1:{}", swing_up.url));
-    subnet.commit(2, 51, &format!("u/still:1:e:{}", secret.public().seal(ID.parse().unwrap()).unwrap()));
-    subnet.commit(3, 52, "hello");
-    subnet.commit(4, 53, "u/swing-up:1:http://127.0.0.1:9999");
-    subnet.commit(5, 54, "u/far:1:http://169.254.169.254/latest");
-    subnet.commit(6, 55, "u/gone:1:gone");
+    })
+    .await
+}
 
+/// The pendulum's pipeline for miners of the chain, whose deployments are at `template`.
+fn pendulum(template: &str) -> TempDir {
     let example = |name: &str| fs::read_to_string(repository().join("examples").join(name)).unwrap();
     let folder = workspace(|_| {
         let text = example("pipelines/pendulum.yaml").replace("classic-control/*", "classic-control/pendulum");
         let (head, rest) = text.split_once("    uses: file/miners").unwrap();
         let (_, rest) = rest.split_once("  provision:").unwrap();
-        format!("{head}    uses: chain/miners\n    with: {{ template: \"{still}/{{id}}\" }}\n  provision:{rest}")
+        format!("{head}    uses: chain/miners\n    with: {{ template: \"{template}\" }}\n  provision:{rest}")
     });
     let family = example("environments/classic-control.yaml").replace("action_timeout: 100ms", "action_timeout: 20s");
     fs::write(folder.path().join("environments/classic-control.yaml"), family).unwrap();
+    folder
+}
+
+/// Nobody reads anywhere where the hidden miner is: neither in what is kept nor in what was said.
+fn assert_hidden(bench: &Bench, said: &[&str]) {
+    let kept = bench.asked::<String>(
+        "select concat((select string_agg(t::text, ' ') from task t), (select string_agg(t::text, ' ') from task_event t),
+                (select string_agg(t::text, ' ') from episode t), (select string_agg(t::text, ' ') from standing t),
+                (select string_agg(t::text, ' ') from miner_sighting t))",
+    );
+    assert!(kept[0].contains("sealed:") && kept[0].contains("u/still@1"), "it is there, encrypted");
+    let texts = said.iter().copied().chain([kept[0].as_str()]);
+    texts.for_each(|text| assert!(!text.contains(ID), "the deployment's id is in {text}"));
+    let addresses = bench.asked::<String>(
+        "select address || certificate from miner_sighting join standing using (hotkey) where standing.model = 'u/still@1'",
+    );
+    assert!(!addresses.is_empty() && addresses.iter().all(String::is_empty), "nor its address: {addresses:?}");
+}
+
+/// One hotkey of each status; the second and the third take part.
+fn crowd(subnet: &Subnet<'_>, swing_up: &str, hidden: &str) {
+    for (uid, account) in [(0, 0), (3, 1), (5, 2), (6, 3), (7, 4), (8, 5)] {
+        subnet.register(uid, account, 10 + u64::from(uid));
+    }
+    subnet.commit(1, 50, &format!("u/swing-up:1:{swing_up}"));
+    subnet.commit(2, 51, &format!("u/still:1:e:{hidden}"));
+    subnet.commit(3, 52, "hello");
+    subnet.commit(4, 53, "u/swing-up:1:http://127.0.0.1:9999");
+    subnet.commit(5, 54, "u/far:1:http://169.254.169.254/latest");
+    subnet.commit(6, 55, "u/gone:1:gone");
+}
+
+#[test]
+fn a_cycle_of_a_subnet_pays_hotkeys_at_its_block_and_tells_everybody_else_why() {
+    let _turn = turn();
+    let bench = Bench::new(Fault::None);
+    let swing_up = Miner::start("swing-up");
+    let still = bench.runtime.block_on(hidden_miner());
+    let secret = Secret::generate();
+    let subnet = Subnet::empty(&bench.node);
+    crowd(&subnet, &swing_up.url, &secret.public().seal(ID.parse().unwrap()).unwrap());
+    let folder = pendulum(&format!("{still}/{{id}}"));
     let key = folder.path().join("backend.key");
     fs::write(&key, secret.to_hex()).unwrap();
     let mut command = bench.robo(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=2"]);
@@ -182,19 +213,7 @@ fn a_cycle_of_a_subnet_pays_hotkeys_at_its_block_and_tells_everybody_else_why() 
     assert!(one.contains(&hotkeys[1]), "whose the model is: {one}");
     assert_eq!(bench.place.run(&["cycle", "miners", "--hotkey", "5nobody"]).code, 1);
 
-    // Nobody reads anywhere where the hidden miner is.
-    let kept = bench.asked::<String>(
-        "select concat((select string_agg(t::text, ' ') from task t), (select string_agg(t::text, ' ') from task_event t),
-                (select string_agg(t::text, ' ') from episode t), (select string_agg(t::text, ' ') from standing t),
-                (select string_agg(t::text, ' ') from miner_sighting t))",
-    );
-    assert!(kept[0].contains("sealed:") && kept[0].contains("u/still@1"), "it is there, encrypted");
-    let said = [&kept[0], &ran.stdout, &ran.stderr, &table, &listed.to_string(), &shown.to_string()];
-    assert!(!said.iter().any(|text| text.contains(ID)), "the deployment's id is somewhere in {said:?}");
-    let addresses = bench.asked::<String>(
-        "select address || certificate from miner_sighting join standing using (hotkey) where standing.model = 'u/still@1'",
-    );
-    assert!(!addresses.is_empty() && addresses.iter().all(String::is_empty), "nor its address: {addresses:?}");
+    assert_hidden(&bench, &[&ran.stdout, &ran.stderr, &table, &listed.to_string(), &shown.to_string()]);
 }
 
 /// The number of writes that a run says it has made.
