@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::standing::{Status, Validity};
 use crate::{
     cycle::CycleId,
     store::{CycleSummary, PublicationRow},
@@ -47,11 +48,15 @@ pub fn weight_entries(row: &PublicationRow) -> Result<Vec<Weight>, Unreadable> {
     Ok(weights.entries)
 }
 
-/// The body of `/v1/weights/...`.
+/// The body of `/v1/weights/...`. Only the vector that counts has a status.
 ///
 /// # Errors
 /// [`Unreadable`].
-pub fn weights(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unreadable> {
+pub fn weights(
+    (row, cycle): (&PublicationRow, &CycleSummary),
+    validity: Validity,
+    status: Option<&Status>,
+) -> Result<Value, Unreadable> {
     let published: Map<String, Value> = read(&row.publication.weights, "weights", row.cycle)?;
     let size = Size::of(&read(&row.publication.scores, "scores", row.cycle)?);
     let mut body = head(row);
@@ -61,6 +66,11 @@ pub fn weights(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unre
     body.insert("digest".into(), json!(row.publication.digest));
     body.insert("previous_digest".into(), json!(row.previous_digest));
     body.insert("sequence".into(), json!(row.sequence));
+    body.insert("valid_until_block".into(), json!(row.block.map(|block| validity.until(block))));
+    body.insert("status".into(), json!(status.map_or(given_out(row), Status::word)));
+    body.insert("reason".into(), json!(status.map_or(row.held.as_deref(), Status::reason)));
+    let release = row.release.as_ref();
+    body.insert("released".into(), json!(release.map(|it| json!({ "reason": it.reason, "at": it.at }))));
     body.insert(
         "metadata".into(),
         json!({
@@ -110,6 +120,11 @@ pub fn scores(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unrea
         }),
     );
     Ok(body.into())
+}
+
+/// A vector that is looked at by itself.
+fn given_out(row: &PublicationRow) -> &'static str {
+    if row.is_given_out() { "published" } else { "held" }
 }
 
 fn head(row: &PublicationRow) -> Map<String, Value> {
@@ -175,7 +190,7 @@ impl Size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cycle::{CycleStatus, Publication};
+    use crate::cycle::{CycleStatus, Publication, PublishGuard};
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
@@ -202,10 +217,17 @@ mod tests {
         let row = PublicationRow {
             cycle: id,
             sequence: 3,
-            publication: Publication { scores: scores.to_string(), weights: weights.to_string(), digest: "d3".into() },
+            publication: Publication {
+                scores: scores.to_string(),
+                weights: weights.to_string(),
+                digest: "d3".into(),
+                guard: PublishGuard::default(),
+            },
             previous_digest: Some("d2".into()),
             block: Some(77),
             created_at: at(60),
+            held: None,
+            release: None,
         };
         let cycle = CycleSummary {
             id,
@@ -232,7 +254,7 @@ mod tests {
     #[test]
     fn weights_have_the_names_of_both_generations() {
         let (row, cycle) = published();
-        insta::assert_json_snapshot!(weights(&row, &cycle).unwrap());
+        insta::assert_json_snapshot!(weights((&row, &cycle), Validity::default(), Some(&Status::Fresh)).unwrap());
         assert_eq!(weight_entries(&row).unwrap()[1].weight_u16, 16383);
     }
 

@@ -3,22 +3,38 @@
 //! Reads the store and never writes to it, never runs a stage, and never shows a database error to a client: those go to
 //! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
+mod answer;
 pub mod documents;
 mod health;
+mod latest;
 mod problem;
 mod scores;
+pub mod standing;
 mod weights;
 
 use std::{future::Future, io, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{
+        HeaderValue, Method, StatusCode,
+        header::{ETAG, X_CONTENT_TYPE_OPTIONS},
+    },
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::trace::TraceLayer;
+use tower_http::{
+    cors::{Any, CorsLayer},
+    set_header::SetResponseHeaderLayer,
+    trace::TraceLayer,
+};
 
 use crate::store::Store;
 
+use latest::{Keeper, Latest};
 use problem::Problem;
+use standing::Validity;
 
 /// How long answers that are on their way are waited for when we stop.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -26,31 +42,52 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the database may take to answer before a client is told that it does not.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// All routes over one store.
-pub fn router(store: Store) -> Router {
+/// What handlers answer from.
+#[derive(Clone)]
+struct Api {
+    store: Store,
+    latest: Latest,
+    validity: Validity,
+}
+
+fn router(api: Api) -> Router {
     Router::new()
         .route("/health", get(health::show))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::show))
         .route("/v1/weights/latest", get(weights::latest))
+        .route("/v1/weights/{block}", get(weights::at_block))
         .route("/v1/scores/latest", get(scores::latest))
+        .route("/v1/scores/{cycle}", get(scores::of_cycle))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
         })
         .layer(TraceLayer::new_for_http())
-        .with_state(store)
+        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        // Everything here is public, and is asked for without anybody's credentials.
+        .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET, Method::HEAD]).expose_headers([ETAG]))
+        .with_state(api)
 }
 
 /// Serve until `stop` is over, then let answers that are on their way arrive.
 ///
 /// # Errors
 /// What the system says when the listener fails.
-pub async fn serve(listener: TcpListener, store: Store, stop: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    (store, validity): (Store, Validity),
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
+    keeper.look().await;
     let stopping = CancellationToken::new();
-    let server =
-        axum::serve(listener, router(store)).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
+    let router = router(Api { store, latest, validity });
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result,
+        () = keeper.keep() => {}
         () = stop => stopping.cancel(),
     }
     // A client that never reads its answer does not keep us.

@@ -1,16 +1,39 @@
-//! `GET /v1/scores/latest`: what the weights were made from.
+//! `GET /v1/scores/...`: what the weights were made from.
 
-use axum::{Json, extract::State};
-use serde_json::Value;
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 
 use super::{
-    documents,
+    Api,
+    answer::{Answer, Cache},
+    ask, documents,
     problem::Problem,
     weights::{latest_publication, unreadable},
 };
-use crate::store::Store;
+use crate::cycle::CycleId;
 
-pub(super) async fn latest(State(store): State<Store>) -> Result<Json<Value>, Problem> {
-    let (row, cycle) = latest_publication(&store).await?;
-    documents::scores(&row, &cycle).map(Json).map_err(unreadable)
+/// Those of the vector that counts.
+pub(super) async fn latest(State(api): State<Api>, request: HeaderMap) -> Result<Response, Problem> {
+    let (row, cycle) = latest_publication(&api.store).await?;
+    let body = documents::scores(&row, &cycle).map_err(unreadable)?;
+    Ok(Answer::new(&body, Cache::Moments).to(&request))
+}
+
+/// Those of a cycle, which never change.
+pub(super) async fn of_cycle(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let id: CycleId = id
+        .parse()
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the address ends with the id of a cycle, or `latest`"))?;
+    let none = Problem::new(StatusCode::NOT_FOUND, "no such cycle has published scores");
+    let row = ask(api.store.publication(id)).await?.ok_or(none)?;
+    let cycle = ask(api.store.cycle_summary(row.cycle)).await?;
+    let body = documents::scores(&row, &cycle).map_err(unreadable)?;
+    Ok(Answer::new(&body, Cache::Forever).to(&request))
 }

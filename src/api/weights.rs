@@ -1,17 +1,44 @@
-//! `GET /v1/weights/latest`: the vector that validators put on chain.
+//! `GET /v1/weights/...`: the vectors that validators put on chain.
 
-use axum::{Json, extract::State, http::StatusCode};
-use serde_json::Value;
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 
-use super::{ask, documents, problem::Problem};
+use super::{
+    Api,
+    answer::{Answer, Cache},
+    ask, documents, latest,
+    problem::Problem,
+};
 use crate::store::{CycleSummary, PublicationRow, Store};
 
-pub(super) async fn latest(State(store): State<Store>) -> Result<Json<Value>, Problem> {
-    let (row, cycle) = latest_publication(&store).await?;
-    documents::weights(&row, &cycle).map(Json).map_err(unreadable)
+/// The vector that counts, from memory.
+pub(super) async fn latest(State(api): State<Api>, request: HeaderMap) -> Result<Response, Problem> {
+    match api.latest.answer() {
+        Some(answer) => Ok(answer.to(&request)),
+        None => Err(latest::nothing(&api.store).await),
+    }
 }
 
-/// The last publication and the cycle it is from.
+/// The vector of the last cycle that was pinned to a block.
+pub(super) async fn at_block(
+    State(api): State<Api>,
+    Path(block): Path<String>,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let block: u64 = block.parse().map_err(|_| {
+        Problem::new(StatusCode::BAD_REQUEST, "the address ends with the number of a block, or `latest`")
+    })?;
+    let none = Problem::new(StatusCode::NOT_FOUND, "no weights have been published for this block");
+    let row = ask(api.store.publication_at(block)).await?.ok_or(none)?;
+    let cycle = ask(api.store.cycle_summary(row.cycle)).await?;
+    let body = documents::weights((&row, &cycle), api.validity, None).map_err(unreadable)?;
+    Ok(Answer::new(&body, Cache::Moments).to(&request))
+}
+
+/// The vector that counts and the cycle it is from.
 pub(super) async fn latest_publication(store: &Store) -> Result<(PublicationRow, CycleSummary), Problem> {
     let none = Problem::new(StatusCode::NOT_FOUND, "no weights have been published yet");
     let row = ask(store.latest_publication()).await?.ok_or(none)?;

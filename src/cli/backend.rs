@@ -13,7 +13,12 @@ use super::{
     render,
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline};
-use crate::{api, config, runtime::docker::Containers, store::Store};
+use crate::{
+    api::{self, standing::Validity},
+    config,
+    runtime::docker::Containers,
+    store::Store,
+};
 
 /// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
 ///
@@ -51,6 +56,11 @@ pub(super) struct Args {
     #[arg(long, default_value_t = drive::PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 
+    /// Blocks for which a vector counts after the one its cycle was pinned to; an older one is marked as stale
+    #[arg(long, env = "ROBO_BACKEND_VALID_BLOCKS", value_name = "N", default_value_t = 720,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    valid_blocks: u32,
+
     #[command(flatten)]
     discovery: config::Discovery,
 
@@ -80,7 +90,9 @@ pub(super) async fn run(args: Args) -> Result {
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
-        let served = api::serve(listener, Store::clone(&store), stop.clone().cancelled_owned()).await;
+        let served =
+            api::serve(listener, (Store::clone(&store), Validity(args.valid_blocks)), stop.clone().cancelled_owned())
+                .await;
         // Without the one there is nothing to look at the other by.
         stop.cancel();
         served

@@ -8,7 +8,7 @@ use super::{
     drive::journal_failure,
     exit::{Exit, Result},
     render::{self, Format},
-    report,
+    report, weights,
 };
 use crate::cycle::{Episode, Journal, TaskStatus};
 use crate::scoring;
@@ -80,6 +80,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     };
     let episodes = if parts.episodes { store.scored_episodes(id).await.map_err(journal_failure)? } else { Vec::new() };
     let miners = cycle_miners::find(store, id).await?;
+    let held = store.publication(id).await.map_err(db::failure)?.filter(|row| !row.is_given_out());
     let bias = scoring::bias(store.retried_episodes(id).await.map_err(db::failure)?);
     if format == Format::Json {
         let mut document = summary(&cycle);
@@ -95,6 +96,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         document["weights_document"] = json!(documents.as_ref().map(|(_, weights)| weights));
         document["weights_digest"] = json!(result.map(|result| result.digest));
         document["published"] = json!(cycle.weights_digest.is_some());
+        document["held"] = json!(held.as_ref().map(weights::why));
         document["lineage"] = origin(&lineage);
         if parts.episodes {
             document["episodes"] = episodes.iter().map(episode).collect();
@@ -127,8 +129,11 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     if parts.episodes {
         render::line(format!("\nScored episodes\n{}", episode_table(&episodes)));
     }
-    if let Some((scores, weights)) = &documents {
-        render::line(format!("\n{}", report::results(scores, weights)));
+    if let Some((scores, vector)) = &documents {
+        render::line(format!("\n{}", report::results(scores, vector)));
+        if let Some(held) = &held {
+            render::line(format!("HELD BACK: {}; {}", weights::why(held), weights::how_to_release(held)));
+        }
     } else if state(&cycle) == "interrupted" {
         render::line(format!("\nGo on with: robo cycle resume {}", cycle.id));
     }

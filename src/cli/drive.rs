@@ -15,7 +15,7 @@ use super::{
     mortal::{DieAt, Mortal},
     progress::Board,
     render::{self, Format},
-    report,
+    report, weights,
 };
 use crate::backend::{self, Error, Machine, Steering};
 use crate::config::{Discovery, Place};
@@ -236,10 +236,15 @@ pub(super) async fn show_result(desk: &Desk, cycle: CycleId, format: Format) -> 
         return Ok(());
     };
     let scores: documents::ScoresDocument = serde_json::from_str(&result.scores)?;
-    let weights: documents::WeightsDocument = serde_json::from_str(&result.weights)?;
-    render::line(format!("\n{}", report::results(&scores, &weights)));
-    if desk.store.publication(cycle).await.map_err(db::failure)?.is_none() {
+    let vector: documents::WeightsDocument = serde_json::from_str(&result.weights)?;
+    render::line(format!("\n{}", report::results(&scores, &vector)));
+    let Some(row) = desk.store.publication(cycle).await.map_err(db::failure)? else {
         render::line(format!("Cycle {cycle} completed; weights sha256:{}, not published", result.digest));
+        return Ok(());
+    };
+    if !row.is_given_out() {
+        render::line(format!("Cycle {cycle} completed; its weights are HELD BACK: {}", weights::why(&row)));
+        render::note(weights::how_to_release(&row));
         return Ok(());
     }
     render::line(format!("Cycle {cycle} completed; weights sha256:{}\n\nRead the results:", result.digest));

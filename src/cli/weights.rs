@@ -1,6 +1,8 @@
-//! `robo weights`: show published weights.
+//! `robo weights`: show published weights, and give out a vector that the publish guard holds.
 
+use chrono::Utc;
 use comfy_table::{CellAlignment, Table};
+use serde_json::json;
 
 use super::{
     db,
@@ -9,16 +11,24 @@ use super::{
     report,
 };
 use crate::{
-    api::documents::{self, Weight},
+    api::{
+        documents::{self, Weight},
+        standing::{self, Validity},
+    },
     config,
-    store::{PublicationRow, Store},
+    store::{PublicationRow, ReleaseAnswer, Standing, Store},
 };
 
 /// The cycle that is meant when none is named.
 const LATEST: &str = "@latest";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  robo weights show\n  robo weights show 0190c5a2 --format json")]
+#[command(after_help = "\
+Examples:
+  robo weights show
+  robo weights show 0190c5a2 --format json
+  robo weights ls
+  robo weights release 0190c5a2 --reason 'the new frontier is right: checked with robo cycle diff'")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -28,11 +38,15 @@ pub(super) struct Args {
 enum Verb {
     /// Show the weights that count, or those of a cycle
     Show(Show),
+    /// List what was published, and what is held back
+    Ls(Ls),
+    /// Give validators a vector that the publish guard holds; it becomes the latest
+    Release(Release),
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// Id of a cycle, or the start of one; @latest means whatever was published last
+    /// Id of a cycle, or the start of one; @latest means what validators are given
     #[arg(default_value = LATEST)]
     cycle: String,
 
@@ -44,26 +58,157 @@ struct Show {
     database: config::Database,
 }
 
+#[derive(Debug, clap::Args)]
+struct Ls {
+    /// How many, newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    #[command(flatten)]
+    database: config::Database,
+}
+
+#[derive(Debug, clap::Args)]
+struct Release {
+    /// Id of the cycle whose weights are held, or the start of one
+    cycle: String,
+
+    /// Why it is right to give it out; kept beside the vector for everybody to read
+    #[arg(long)]
+    reason: String,
+
+    /// How to print what came of it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    #[command(flatten)]
+    database: config::Database,
+}
+
 pub(super) async fn run(args: Args) -> Result {
-    let Verb::Show(show) = args.verb;
-    let store = Store::open_as_is(&show.database, &db::progress()).await.map_err(db::failure)?;
-    let shown = self::show(&store, &show).await;
+    let database = match &args.verb {
+        Verb::Show(show) => &show.database,
+        Verb::Ls(ls) => &ls.database,
+        Verb::Release(release) => &release.database,
+    };
+    let store = Store::open_as_is(database, &db::progress()).await.map_err(db::failure)?;
+    let done = obey(&store, &args.verb).await;
     store.close().await;
-    shown
+    done
+}
+
+async fn obey(store: &Store, verb: &Verb) -> Result {
+    store.require_schema().await.map_err(db::failure)?;
+    match verb {
+        Verb::Show(args) => show(store, args).await,
+        Verb::Ls(args) => ls(store, args).await,
+        Verb::Release(args) => release(store, args).await,
+    }
 }
 
 async fn show(store: &Store, show: &Show) -> Result {
-    store.require_schema().await.map_err(db::failure)?;
     let row = find(store, &show.cycle).await?;
     match show.format {
         Format::Json => {
             let cycle = store.cycle_summary(row.cycle).await.map_err(db::failure)?;
-            render::json(&documents::weights(&row, &cycle)?);
+            let standing = store.standing().await.map_err(db::failure)?;
+            let counts = standing.latest.as_ref().is_some_and(|latest| latest.cycle == row.cycle);
+            let validity = Validity::default();
+            let status = standing::of(&standing, Utc::now(), validity)?.filter(|_| counts);
+            render::json(&documents::weights((&row, &cycle), validity, status.as_ref())?);
         }
         Format::Table => {
             render::line(heading(&row));
             render::line(table(&documents::weight_entries(&row)?).to_string());
+            let Standing { latest, held } = store.standing().await.map_err(db::failure)?;
+            if let Some(held) = held.filter(|_| latest.is_some_and(|latest| latest.cycle == row.cycle)) {
+                render::note(format!("a newer vector is held back, that of cycle {}: {}", held.cycle, why(&held)));
+                render::note(how_to_release(&held));
+            }
         }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Why a vector is held.
+pub(super) fn why(row: &PublicationRow) -> &str {
+    row.held.as_deref().unwrap_or_default()
+}
+
+/// What a person does about it.
+pub(super) fn how_to_release(row: &PublicationRow) -> String {
+    format!(
+        "look at it with `robo weights show {0}`; give it out with `robo weights release {0} --reason ...`",
+        row.cycle
+    )
+}
+
+async fn ls(store: &Store, args: &Ls) -> Result {
+    let rows = store.publications(args.limit).await.map_err(db::failure)?;
+    let counts = store.latest_publication().await.map_err(db::failure)?.map(|row| row.sequence);
+    if args.format == Format::Json {
+        let of_row = |row: &PublicationRow| {
+            json!({
+                "sequence": row.sequence, "cycle": row.cycle, "block": row.block, "created_at": row.created_at,
+                "digest": row.publication.digest, "status": status(row, counts), "held": row.held,
+                "released": row.release.as_ref().map(|it| json!({ "reason": it.reason, "at": it.at })),
+            })
+        };
+        render::json(&json!({ "publications": rows.iter().map(of_row).collect::<Vec<_>>() }));
+        return Ok(Exit::Ok);
+    }
+    let mut table = report::plain(["no", "cycle", "published", "status", "why"].map(str::to_owned));
+    for row in &rows {
+        let released = row.release.as_ref().map(|it| format!("; released: {}", it.reason)).unwrap_or_default();
+        table.add_row([
+            row.sequence.to_string(),
+            row.cycle.to_string(),
+            row.created_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            status(row, counts).to_owned(),
+            format!("{}{released}", why(row)),
+        ]);
+    }
+    render::line(table.to_string());
+    Ok(Exit::Ok)
+}
+
+/// A word for where a publication stands; `counts` is the sequence of the one that validators are given.
+fn status(row: &PublicationRow, counts: Option<i64>) -> &'static str {
+    match row.is_given_out() {
+        false => "held",
+        true if Some(row.sequence) == counts => "latest",
+        true => "past",
+    }
+}
+
+async fn release(store: &Store, args: &Release) -> Result {
+    let cycle = store.resolve(&args.cycle).await.map_err(db::failure)?;
+    let answer = store.release_publication(cycle, &args.reason).await.map_err(db::failure)?;
+    let refused = |problem: String, hint: &str| Err(Failure::new(Exit::Failed, anyhow::anyhow!(problem)).hint(hint));
+    let said = match answer {
+        ReleaseAnswer::Released => format!("the weights of cycle {cycle} are the latest now"),
+        ReleaseAnswer::AlreadyReleased => format!("the weights of cycle {cycle} were released before"),
+        ReleaseAnswer::NotHeld => {
+            return refused(format!("the weights of cycle {cycle} are not held"), "`robo weights ls` shows which are");
+        }
+        ReleaseAnswer::Outdated(by) => {
+            return refused(
+                format!("the weights of cycle {by} are newer than those of cycle {cycle}, and count"),
+                "an older vector is not put in the place of a newer one; `robo cycle fork` evaluates again",
+            );
+        }
+        ReleaseAnswer::Unpublished => {
+            let problem = format!("cycle {cycle} has published no weights");
+            return refused(problem, "one publishes when it completes; `robo weights ls` lists them");
+        }
+    };
+    match args.format {
+        Format::Json => render::json(&json!({ "cycle": cycle, "released": true, "message": said })),
+        Format::Table => render::line(said),
     }
     Ok(Exit::Ok)
 }
@@ -84,7 +229,12 @@ async fn find(store: &Store, cycle: &str) -> Result<PublicationRow> {
 fn heading(row: &PublicationRow) -> String {
     let block = row.block.map(|block| format!(" at block {block}")).unwrap_or_default();
     let when = row.created_at.format("%Y-%m-%d %H:%M:%S UTC");
-    format!("cycle {}{block}, published {when}\nsha256 {}", row.cycle, row.publication.digest)
+    let held = match (&row.held, &row.release) {
+        (None, _) => String::new(),
+        (Some(held), None) => format!("\nHELD BACK: {held}"),
+        (Some(held), Some(release)) => format!("\nheld ({held}) and released: {}", release.reason),
+    };
+    format!("cycle {}{block}, published {when}\nsha256 {}{held}", row.cycle, row.publication.digest)
 }
 
 fn table(weights: &[Weight]) -> Table {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, Discovery, EnvironmentId, Episode, EpisodeKey, Hotkey, IllegalTransition, Outcome, Pin, Salt, Sighting,
-    StageId, Standing, TaskEvent, TaskKey, TaskStatus,
+    CycleId, Discovery, EnvironmentId, Episode, EpisodeKey, Hotkey, IllegalTransition, Outcome, Pin, PublishGuard,
+    Salt, Sighting, StageId, Standing, TaskEvent, TaskKey, TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -208,6 +208,8 @@ pub struct Publication {
     pub weights: String,
     /// SHA-256 in hex of the weights text.
     pub digest: String,
+    /// Limits within which validators are given it.
+    pub guard: PublishGuard,
 }
 
 /// Whether a write changed anything.

@@ -8,6 +8,7 @@ mod guarded;
 mod id;
 mod journal;
 mod memory;
+mod publish_guard;
 mod rows;
 mod seed;
 mod sighting;
@@ -24,6 +25,7 @@ pub use journal::{
     PoolClaim, Publication, Role, TaskState,
 };
 pub use memory::MemoryJournal;
+pub use publish_guard::{Course, PublishGuard, Shares, distance, shares};
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Attempt, Control, Ending, Error, run};
 use crate::cycle::{
     CycleId, CycleRecord, CycleStatus, FailureClass, Guard, Guarded, Journal, JournalError, MemoryJournal, Publication,
-    TaskFailure, TaskKey, TaskStatus,
+    PublishGuard, TaskFailure, TaskKey, TaskStatus,
 };
 use crate::plan::{Definition, Phase, Retry, Stage, Task};
 use crate::stage::{self, Output};
@@ -92,6 +92,7 @@ impl Hands {
                 scores: settings.to_string(),
                 weights: "{}".into(),
                 digest: "0".repeat(64),
+                guard: PublishGuard::default(),
             });
             Ok(Output { publication, ..json!({ "name": task, "settings": settings }).into() })
         })

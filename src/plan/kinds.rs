@@ -391,7 +391,18 @@ pub static KINDS: &[Kind] = &[
     Kind {
         name: "weights/publish",
         doc: "makes the vector the latest one, in one transaction with the end of the cycle",
-        settings: &[SCORES, PARETO, setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector")],
+        settings: &[
+            SCORES,
+            PARETO,
+            setting("weights", Type::Weights, Rule::Free, Absent::Required, "the vector"),
+            setting(
+                "guard",
+                Type::Object,
+                Rule::Free,
+                Absent::Optional,
+                "limits outside of which the vector is held: least `coverage`, most `infra_faults`, largest `jump`",
+            ),
+        ],
         outputs: &[output("digest", Type::String, "SHA-256 of the published document")],
         declares_outputs: false,
         purity: Purity::Effects,

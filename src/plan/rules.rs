@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::cycle::PublishGuard;
 use crate::manifest::Diagnostics;
 
 use super::codeless;
@@ -18,6 +19,7 @@ pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnost
     environments_run_once(scope, found);
     late_environments_run_once(scope, found);
     one_publication(scope, found);
+    guards_can_be_kept(scope, found);
     discovery::happens_once(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
     codeless::check(scope, found);
@@ -73,6 +75,26 @@ fn one_publication(scope: &Scope<'_>, found: &mut Diagnostics) {
             found.push(scope.document.error(draft.at, "weights are published once: the stage cannot have a matrix"));
         }
         first.get_or_insert(draft.id.as_str());
+    }
+}
+
+/// Limits of a publish guard that are written down and not computed are checked before anything starts.
+fn guards_can_be_kept(scope: &Scope<'_>, found: &mut Diagnostics) {
+    for draft in scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "weights/publish")) {
+        let at = draft.setting_at("guard");
+        let Some(Ok(value)) = draft.with.get("guard").map(|guard| scope.evaluate(at, guard, &serde_json::Map::new()))
+        else {
+            continue;
+        };
+        // What is no mapping has been reported when the setting was checked.
+        if !value.is_object() {
+            continue;
+        }
+        let checked = serde_json::from_value::<PublishGuard>(value).map_err(|error| error.to_string());
+        if let Err(problem) = checked.and_then(|guard| guard.check()) {
+            let help = "it takes `coverage` and `infra_faults` from 0 to 1, and `jump` from 0 to 2, none of which must be given";
+            found.push(scope.document.error(at, format!("the publish guard cannot be kept: {problem}")).help(help));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::documents::{Frontier, Scores, ScoresDocument};
 use super::{Context, Invocation, Output, config, scores, vector};
-use crate::cycle::{Publication, TaskFailure};
+use crate::cycle::{Publication, PublishGuard, TaskFailure};
 use crate::evidence;
 
 #[derive(Debug, Deserialize)]
@@ -18,10 +18,14 @@ struct Settings {
     pareto: Frontier,
     /// The document, or what [`vector`] makes it of.
     weights: Value,
+    #[serde(default)]
+    guard: Option<PublishGuard>,
 }
 
 pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
-    let Settings { scores, pareto: frontier, weights } = invocation.settings()?;
+    let Settings { scores, pareto: frontier, weights, guard } = invocation.settings()?;
+    let guard = guard.unwrap_or_default();
+    guard.check().map_err(|problem| config(format!("`with.guard`: {problem}")))?;
     let scores = scores::in_order(scores).map_err(|problem| config(format!("`with.scores`: {problem}")))?;
     let mut miners = frontier.miners.clone();
     miners.extend(scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())));
@@ -48,6 +52,7 @@ pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result
         scores: evidence::canonical(&scores),
         weights: evidence::canonical(&weights),
         digest: digest.clone(),
+        guard,
     };
     Ok(Output { publication: Some(publication), ..json!({ "digest": digest }).into() })
 }

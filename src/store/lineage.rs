@@ -2,10 +2,10 @@
 //! parent is changed, and nothing is shared with it that could change later.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use crate::cycle::{CycleId, Publication, StageId};
+use crate::cycle::{CycleId, Publication, PublishGuard, StageId};
 
 use super::{
     Error, NewCycle, Store,
@@ -149,14 +149,14 @@ impl Store {
     /// The documents a cycle has come to, published or not.
     pub async fn result(&self, cycle: CycleId) -> Result<Option<Publication>, Error> {
         self.ask(|| async {
-            let row: Option<(String, String, String)> = sqlx::query_as(
-                "select scores, weights, digest from publication where cycle_id = $1
-                 union all select scores, weights, digest from draft where cycle_id = $1",
+            let row: Option<(String, String, String, Json<PublishGuard>)> = sqlx::query_as(
+                "select scores, weights, digest, guard from publication where cycle_id = $1
+                 union all select scores, weights, digest, guard from draft where cycle_id = $1",
             )
             .bind(cycle.as_uuid())
             .fetch_optional(&self.pool)
             .await?;
-            Ok(row.map(|(scores, weights, digest)| Publication { scores, weights, digest }))
+            Ok(row.map(|(scores, weights, digest, Json(guard))| Publication { scores, weights, digest, guard }))
         })
         .await
     }

@@ -75,7 +75,7 @@ pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
 pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
-pub use publication::PublicationRow;
+pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
 pub use stage::StageRow;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use robo::{
     cycle::{
         CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, FailureClass, InfraFault, Journal, Outcome,
-        Publication, TaskEvent, TaskFailure, TaskKey,
+        Publication, PublishGuard, TaskEvent, TaskFailure, TaskKey,
     },
     store::{NewCycle, Store},
 };
@@ -381,6 +381,7 @@ async fn old_cycle(store: &Store, base: &Value) -> String {
         scores: base["scores_document"].to_string(),
         weights: base["weights_document"].to_string(),
         digest: "d".into(),
+        guard: PublishGuard::default(),
     };
     let done = Entry::new(publish.clone(), 1, TaskEvent::Succeeded { output: json!({ "digest": "d" }) });
     let _ = store.append(&lease, &Entry { publication: Some(publication), ..done }).await.unwrap();

@@ -43,6 +43,7 @@ mod turns;
 mod two_backends;
 mod urls;
 mod webhooks;
+mod weights;
 
 /// The TLS provider that `main` installs.
 fn install_tls() {

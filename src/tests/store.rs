@@ -4,7 +4,7 @@ use robo::{
     cycle::{
         Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, FailureClass,
         InfraFault, Journal, JournalError, LatencySummary, Lease, MemoryJournal, MinerFault, Outcome, Publication,
-        Salt, Sighting, TaskEvent, TaskFailure, TaskKey, TaskStatus,
+        PublishGuard, Salt, Sighting, TaskEvent, TaskFailure, TaskKey, TaskStatus,
     },
     store::{NewCycle, Store},
 };
@@ -226,7 +226,12 @@ fn episode(key: &EpisodeKey, attempt: u32, outcome: Outcome) -> Episode {
 }
 
 fn publication(weights: &str) -> Publication {
-    Publication { scores: "{}".into(), weights: weights.into(), digest: format!("digest of {weights}") }
+    Publication {
+        scores: "{}".into(),
+        weights: weights.into(),
+        digest: format!("digest of {weights}"),
+        guard: PublishGuard::default(),
+    }
 }
 
 fn failure() -> TaskFailure {

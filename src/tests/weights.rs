@@ -1,0 +1,268 @@
+//! What validators are given: vectors that the publish guard lets pass, from memory, with a word for how they stand.
+
+use nix::sys::signal::Signal;
+use reqwest::{Client, StatusCode, header};
+use robo::{
+    api::{self, standing::Validity},
+    cycle::{
+        Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, InfraFault, Journal, Outcome, Pin,
+        Publication, PublishGuard, Salt, TaskEvent, TaskKey,
+    },
+    host::Progress,
+    store::{NewCycle, ReleaseAnswer, Store},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::support::{
+    database::{TestDatabase, Version},
+    own_server::OwnServer,
+    program::Place,
+};
+
+const WHOLE: Course = Course { planned: 10, scored: 10, lost: 0 };
+
+fn task(stage: &str) -> TaskKey {
+    TaskKey { stage: stage.parse().unwrap(), cell: String::new() }
+}
+
+fn key(seed_index: u64) -> EpisodeKey {
+    EpisodeKey {
+        environment: "m/a".parse().unwrap(),
+        seed_index: u32::try_from(seed_index).unwrap(),
+        hotkey: "ann".parse().unwrap(),
+    }
+}
+
+fn episode(seed_index: u64, attempt: u32, outcome: Outcome) -> Episode {
+    let report = EpisodeReport {
+        outcome,
+        detail: None,
+        steps: 1,
+        total_reward: 0.0,
+        score: None,
+        actions: None,
+        trajectory_hash: None,
+        latency: None,
+        wall_ms: 1.0,
+    };
+    Episode { key: key(seed_index), attempt, report }
+}
+
+/// A cycle that went like this and pays one miner.
+async fn publish(store: &Store, who: Option<&str>, course: Course, guard: PublishGuard) -> CycleId {
+    let new = NewCycle {
+        pipeline: "test".into(),
+        definition: json!({}),
+        definition_hash: "00".repeat(32),
+        root: "/".into(),
+        salt: Salt::random(),
+        pin: Some(Pin { genesis: "0x00".into(), netuid: 1, block: 7, hash: "0x07".into() }),
+        tasks: vec![task("episodes"), task("publish")],
+    };
+    let cycle = store.create_cycle(&new).await.unwrap();
+    let lease = store.acquire(cycle).await.unwrap();
+    let keys: Vec<EpisodeKey> = (0..course.planned).map(key).collect();
+    store.plan_episodes(&lease, &task("episodes"), &keys).await.unwrap();
+    // What was lost is lost with the last episodes, and played again where it is scored.
+    for lost in 0..course.lost {
+        let index = course.planned - 1 - lost;
+        let fault = episode(index, 1, Outcome::InfraFault(InfraFault::ServerLost));
+        let _ = store.record_episode(&lease, &fault).await.unwrap();
+    }
+    for index in 0..course.scored {
+        let attempt = if index >= course.planned - course.lost { 2 } else { 1 };
+        let _ = store.record_episode(&lease, &episode(index, attempt, Outcome::Success)).await.unwrap();
+    }
+    let weights = json!({
+        "entries": [{ "uid": 1, "hotkey": who, "weight": 1.0, "weight_u16": 65535 }],
+        "weights": { "1": 1.0 }, "weights_u16": { "uids": [1], "values": [65535] },
+    });
+    let publication = Publication {
+        scores: json!({ "environments": ["m/a"], "entries": [] }).to_string(),
+        weights: weights.to_string(),
+        digest: cycle.to_string(),
+        guard,
+    };
+    let _ = store.append(&lease, &Entry::new(task("publish"), 1, TaskEvent::Started)).await.unwrap();
+    let done = Entry::new(task("publish"), 1, TaskEvent::Succeeded { output: json!({}) });
+    let _ = store.append(&lease, &Entry { publication: Some(publication), ..done }).await.unwrap();
+    store.finish(&lease, CycleStatus::Completed, None).await.unwrap();
+    cycle
+}
+
+async fn latest(store: &Store) -> CycleId {
+    store.latest_publication().await.unwrap().unwrap().cycle
+}
+
+async fn held(store: &Store) -> Option<(CycleId, String)> {
+    let held = store.standing().await.unwrap().held?;
+    Some((held.cycle, held.held.unwrap()))
+}
+
+#[tokio::test]
+async fn a_vector_outside_of_its_limits_is_held_and_the_last_good_one_stays() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let guard = PublishGuard { coverage: Some(0.9), infra_faults: Some(0.25), jump: Some(1.0) };
+    let good = publish(&store, Some("ann"), WHOLE, guard).await;
+    assert_eq!((latest(&store).await, held(&store).await), (good, None), "the first is compared with none");
+    for (who, course, reason) in [
+        ("ann", Course { scored: 8, ..WHOLE }, "only 8 of 10 episodes are scored"),
+        ("ann", Course { lost: 4, ..WHOLE }, "4 of 14 attempts were lost to faults of ours"),
+        ("bob", WHOLE, "it is 2.000 away from the last vector"),
+    ] {
+        let cycle = publish(&store, Some(who), course, guard).await;
+        assert_eq!(latest(&store).await, good, "{reason}");
+        let (newest, because) = held(&store).await.unwrap();
+        assert!(newest == cycle && because.starts_with(reason), "{because}");
+    }
+    // What is held is no measure for what follows.
+    let next = publish(&store, Some("ann"), WHOLE, guard).await;
+    assert_eq!((latest(&store).await, held(&store).await), (next, None));
+    let jump = publish(&store, Some("bob"), WHOLE, PublishGuard::default()).await;
+    assert_eq!(latest(&store).await, jump, "nothing is held without limits");
+}
+
+#[tokio::test]
+async fn a_held_vector_is_given_out_when_a_person_says_so_and_never_in_place_of_a_newer_one() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
+    let thin = Course { scored: 5, ..WHOLE };
+    let release = async |cycle| store.release_publication(cycle, "looked at").await.unwrap();
+    let first = publish(&store, Some("ann"), thin, guard).await;
+    assert_eq!(store.latest_publication().await.unwrap(), None, "held, though there is no other");
+    let second = publish(&store, Some("ann"), thin, guard).await;
+    assert_eq!(release(first).await, ReleaseAnswer::Released);
+    assert_eq!((latest(&store).await, held(&store).await.unwrap().0), (first, second));
+    assert_eq!(release(first).await, ReleaseAnswer::AlreadyReleased);
+    assert_eq!(release(second).await, ReleaseAnswer::Released);
+    let row = store.latest_publication().await.unwrap().unwrap();
+    assert_eq!((row.cycle, row.release.unwrap().reason.as_str()), (second, "looked at"));
+    let third = publish(&store, Some("ann"), thin, guard).await;
+    let good = publish(&store, Some("ann"), WHOLE, guard).await;
+    assert_eq!(release(third).await, ReleaseAnswer::Outdated(good));
+    assert_eq!((release(good).await, latest(&store).await), (ReleaseAnswer::NotHeld, good));
+    assert_eq!(release(CycleId::generate()).await, ReleaseAnswer::Unpublished);
+    let chain: Vec<i64> = store.publications(10).await.unwrap().iter().map(|row| row.sequence).collect();
+    assert_eq!(chain, [4, 3, 2, 1], "what is held is part of the chain");
+}
+
+/// The API over a store, in this process.
+struct Served {
+    url: String,
+    client: Client,
+    _serving: tokio::task::JoinSet<()>,
+}
+
+impl Served {
+    async fn from(store: &Store) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
+        serving.spawn(async move {
+            api::serve(listener, (store, Validity::default()), std::future::pending()).await.unwrap();
+        });
+        crate::install_tls();
+        Self { url, client: Client::builder().no_proxy().build().unwrap(), _serving: serving }
+    }
+
+    async fn get(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
+        let mut request = self.client.get(format!("{}{path}", self.url));
+        if let Some(known) = known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        let answer = request.send().await.unwrap();
+        let tag = answer.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap().to_owned());
+        let status = answer.status();
+        (status, tag, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    /// Ask until the vector that counts has this word.
+    async fn until(&self, word: &str) -> (String, Value) {
+        loop {
+            let (status, tag, body) = self.get("/v1/weights/latest", None).await;
+            if status == StatusCode::OK && body["status"] == word {
+                return (tag.unwrap(), body);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands() {
+    let server = OwnServer::start().await;
+    let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();
+    let served = Served::from(&store).await;
+    assert_eq!(served.get("/v1/weights/latest", None).await.0, StatusCode::NOT_FOUND);
+    let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
+    let good = publish(&store, Some("ann"), WHOLE, guard).await;
+    let (fresh, body) = served.until("fresh").await;
+    assert_eq!((body["cycle_id"].as_str(), body["valid_until_block"].as_u64()), (Some(&*good.to_string()), Some(727)));
+    assert!(fresh.starts_with('"'), "a strong tag: {fresh}");
+    for known in [fresh.clone(), format!("\"else\", {fresh}"), format!("W/{fresh}"), "*".into()] {
+        let (status, tag, body) = served.get("/v1/weights/latest", Some(&known)).await;
+        assert_eq!((status, tag.as_deref(), body), (StatusCode::NOT_MODIFIED, Some(&*fresh), Value::Null), "{known}");
+    }
+    assert_eq!(served.get("/v1/weights/latest", Some("\"else\"")).await.0, StatusCode::OK);
+
+    let thin = publish(&store, Some("bob"), Course { scored: 5, ..WHOLE }, guard).await;
+    let (held, body) = served.until("held").await;
+    assert_ne!(held, fresh, "another answer has another tag");
+    assert_eq!(body["cycle_id"], json!(good), "the last good one stays");
+    assert!(body["reason"].as_str().unwrap().contains("only 5 of 10 episodes"), "{body}");
+
+    server.signal_all(Signal::SIGSTOP);
+    let (stale, body) = served.until("stale").await;
+    assert_eq!((body["cycle_id"].clone(), body["weights"].clone()), (json!(good), json!({ "1": 1.0 })));
+    assert_eq!(served.get("/v1/weights/latest", Some(&stale)).await.0, StatusCode::NOT_MODIFIED);
+    assert_eq!(served.get("/health/live", None).await.0, StatusCode::OK, "it is the database that is away");
+    server.signal_all(Signal::SIGCONT);
+    assert_eq!(served.until("held").await.0, held, "the same answer has the same tag");
+
+    let (place, url, thin) = (Place::new(), server.url(), thin.to_string());
+    let listed = place.json(&["weights", "ls", "--format", "json", "--database-url", &url]);
+    let words: Vec<&str> =
+        listed["publications"].as_array().unwrap().iter().map(|row| row["status"].as_str().unwrap()).collect();
+    assert_eq!(words, ["held", "latest"]);
+    let said = place.run(&["weights", "release", &thin, "--reason", "looked at", "--database-url", &url]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let (_, body) = served.until("fresh").await;
+    assert_eq!((body["cycle_id"].as_str(), body["released"]["reason"].as_str()), (Some(&*thin), Some("looked at")));
+    let again = place.run(&["weights", "release", &good.to_string(), "--reason", "no", "--database-url", &url]);
+    assert!(again.code == 1 && again.stderr.contains("are not held"), "{}", again.stderr);
+
+    let nobody = publish(&store, None, WHOLE, guard).await;
+    let (_, body) = served.until("burn").await;
+    assert_eq!((body["cycle_id"].clone(), body["entries"][0]["hotkey"].clone()), (json!(nobody), Value::Null));
+}
+
+#[tokio::test]
+async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
+    let good = publish(&store, Some("ann"), WHOLE, guard).await;
+    let thin = publish(&store, Some("bob"), Course { scored: 5, ..WHOLE }, guard).await;
+    let served = Served::from(&store).await;
+    let (status, tag, body) = served.get("/v1/weights/7", None).await;
+    assert_eq!(
+        (status, body["cycle_id"].clone(), body["status"].as_str()),
+        (StatusCode::OK, json!(good), Some("published"))
+    );
+    assert_eq!(served.get("/v1/weights/7", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
+    let (status, _, body) = served.get(&format!("/v1/scores/{thin}"), None).await;
+    assert_eq!((status, body["cycle_id"].clone()), (StatusCode::OK, json!(thin)), "how it was measured is no secret");
+    for (path, status) in [
+        ("/v1/weights/8".into(), StatusCode::NOT_FOUND),
+        (format!("/v1/weights/{}", u64::MAX), StatusCode::NOT_FOUND),
+        ("/v1/weights/-1".into(), StatusCode::BAD_REQUEST),
+        (format!("/v1/scores/{}", CycleId::generate()), StatusCode::NOT_FOUND),
+        ("/v1/scores/7".into(), StatusCode::BAD_REQUEST),
+    ] {
+        let (found, _, body) = served.get(&path, None).await;
+        assert_eq!((found, body["status"].as_u64()), (status, Some(status.as_u16().into())), "{path}");
+    }
+}
