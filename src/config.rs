@@ -82,6 +82,37 @@ impl Wallet {
     }
 }
 
+impl Default for Chain {
+    fn default() -> Self {
+        Self { network: "finney".into() }
+    }
+}
+
+/// What discoveries read where their pipeline does not say, and what they read it with.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Discovery {
+    #[command(flatten)]
+    pub chain: Chain,
+
+    /// Uid of the subnet whose miners `chain/miners` discovers, when the pipeline names none
+    #[arg(long, env = "ROBO_BACKEND_NETUID")]
+    pub netuid: Option<u16>,
+
+    #[command(flatten)]
+    pub key: PrivateKey,
+}
+
+impl Discovery {
+    /// A variable that a pipeline is compiled with: what the command line says stands for its own.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "ROBO_BACKEND_NETWORK" => Some(self.chain.network.clone()),
+            "ROBO_BACKEND_NETUID" => self.netuid.map(|netuid| netuid.to_string()),
+            name => input_variable(name),
+        }
+    }
+}
+
 /// The key that miners encrypt their deployments to.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PrivateKey {
@@ -321,7 +352,8 @@ pub fn has_secret(name: &str) -> bool {
     matches!(secret(name), Ok(Some(_)))
 }
 
-/// An environment variable that sets an input of a pipeline (`ROBO_INPUT_<NAME>`), if it is set.
+/// An environment variable that a pipeline is compiled with, if it is set: that of an input (`ROBO_INPUT_<NAME>`), or of the
+/// subnet that it discovers miners on.
 pub fn input_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

@@ -54,7 +54,7 @@ pub(crate) fn new_cycle(definition: &Definition) -> NewCycle {
         definition_hash: definition.hash(),
         root: "/".into(),
         salt: "5a".repeat(32).parse().expect("it is a salt"),
-        block: None,
+        pin: None,
         tasks: definition.stages.iter().flat_map(|stage| &stage.tasks).map(|task| task.key.clone()).collect(),
     }
 }

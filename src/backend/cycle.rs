@@ -68,6 +68,7 @@ pub async fn run_cycle<J: Journal + Rows>(
             servers: Arc::clone(&servers),
             ledger: ledger.clone(),
             programs: Arc::clone(&programs),
+            subnet: machine.subnet(),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

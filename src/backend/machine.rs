@@ -9,6 +9,7 @@ use crate::runtime::{
     Error, Named, Process, Runtime, ServerSpec, Url,
     docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
+use crate::stage::Subnet;
 
 /// What cycles are run with on this machine.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub struct Machine {
     servers: Arc<Named>,
     defaults: Defaults,
     overlay: Overlay,
+    subnet: Arc<Subnet>,
 }
 
 /// What an operator has described wrongly.
@@ -64,7 +66,18 @@ impl Machine {
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
         let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
         let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
-        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults, overlay })
+        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults, overlay, subnet: Arc::default() })
+    }
+
+    /// The same, with the chain as it is read here.
+    #[must_use]
+    pub fn with_subnet(self, subnet: Subnet) -> Self {
+        Self { subnet: Arc::new(subnet), ..self }
+    }
+
+    /// How the chain is read here.
+    pub(super) fn subnet(&self) -> Arc<Subnet> {
+        Arc::clone(&self.subnet)
     }
 
     /// Where a cycle's environment servers run.

@@ -18,6 +18,7 @@ use crate::store::NewCycle;
 pub struct Pipeline {
     file: PathBuf,
     inputs: Vec<(String, String)>,
+    discovery: Option<config::Discovery>,
     seen: Option<(SystemTime, u64)>,
     compiled: Compiled,
 }
@@ -28,10 +29,30 @@ impl Pipeline {
     /// # Errors
     /// Every mistake in it.
     pub fn read(file: &Path, inputs: &[(String, String)]) -> Result<Self, Diagnostics> {
+        Self::read_as(file, inputs, None)
+    }
+
+    /// Read a pipeline whose miners are discovered as the command line says, where it does not say itself.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read_for(
+        file: &Path,
+        inputs: &[(String, String)],
+        discovery: config::Discovery,
+    ) -> Result<Self, Diagnostics> {
+        Self::read_as(file, inputs, Some(discovery))
+    }
+
+    fn read_as(
+        file: &Path,
+        inputs: &[(String, String)],
+        discovery: Option<config::Discovery>,
+    ) -> Result<Self, Diagnostics> {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let seen = stamp(&file);
-        let compiled = compile(&file, inputs)?;
-        Ok(Self { file, inputs: inputs.to_vec(), seen, compiled })
+        let compiled = compile(&file, inputs, discovery.as_ref())?;
+        Ok(Self { file, inputs: inputs.to_vec(), discovery, seen, compiled })
     }
 
     /// The file.
@@ -55,8 +76,8 @@ impl Pipeline {
     /// Every mistake in it; then it stays as it was until it changes again.
     pub(super) async fn reread(&mut self) -> Result<(), Diagnostics> {
         self.seen = stamp(&self.file);
-        let (file, inputs) = (self.file.clone(), self.inputs.clone());
-        let compiled = tokio::task::spawn_blocking(move || compile(&file, &inputs)).await;
+        let (file, inputs, discovery) = (self.file.clone(), self.inputs.clone(), self.discovery.clone());
+        let compiled = tokio::task::spawn_blocking(move || compile(&file, &inputs, discovery.as_ref())).await;
         // A compiler that panicked has left nothing behind; what we have stays good.
         if let Ok(compiled) = compiled {
             self.compiled = compiled?;
@@ -74,13 +95,21 @@ pub fn new_cycle(compiled: &Compiled) -> NewCycle {
         definition_hash: definition.hash(),
         root: compiled.root.display().to_string(),
         salt: Salt::random(),
-        block: None,
+        pin: None,
         tasks: definition.stages.iter().flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect(),
     }
 }
 
-fn compile(file: &Path, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
-    plan::compile(file, &Bindings { flags: inputs, variable: &config::input_variable, missing: Missing::Refuse })
+fn compile(
+    file: &Path,
+    inputs: &[(String, String)],
+    discovery: Option<&config::Discovery>,
+) -> Result<Compiled, Diagnostics> {
+    let variable = |name: &str| match discovery {
+        Some(discovery) => discovery.variable(name),
+        None => config::input_variable(name),
+    };
+    plan::compile(file, &Bindings { flags: inputs, variable: &variable, missing: Missing::Refuse })
 }
 
 fn stamp(file: &Path) -> Option<(SystemTime, u64)> {

@@ -18,6 +18,8 @@ use super::{
 /// Everything that a discovery reads, at one finalized block.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Metagraph {
+    /// Hash of the chain's block 0, as `0x` and digits.
+    pub genesis: String,
     /// The subnet.
     pub netuid: u16,
     /// Number of the block.
@@ -139,6 +141,7 @@ impl Reading<'_> {
             })
             .collect();
         Ok(Metagraph {
+            genesis: format!("{:?}", self.node.api.genesis_hash()),
             netuid: self.netuid,
             block: self.at.block_number(),
             hash: format!("{:?}", self.at.block_hash()),

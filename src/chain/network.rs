@@ -45,13 +45,23 @@ impl Network {
     }
 }
 
+impl Default for Network {
+    fn default() -> Self {
+        let urls = FINNEY.map(str::to_owned).to_vec();
+        Self { name: "finney".into(), urls, is_public: true, genesis: Some(FINNEY_GENESIS) }
+    }
+}
+
 impl FromStr for Network {
     type Err = Unknown;
 
     fn from_str(text: &str) -> Result<Self, Unknown> {
         let known = |urls: &[&str], is_public, genesis| {
+            let is_list = text.contains("://");
+            let list = || urls.iter().map(|url| shown(url)).collect::<Vec<_>>().join(",");
+            let name = if is_list { list() } else { text.to_owned() };
             let urls = urls.iter().map(|url| (*url).to_owned()).collect();
-            Ok(Self { name: text.to_owned(), urls, is_public, genesis })
+            Ok(Self { name, urls, is_public, genesis })
         };
         match text {
             "finney" => known(&FINNEY, true, Some(FINNEY_GENESIS)),
@@ -66,6 +76,14 @@ impl FromStr for Network {
             }
         }
     }
+}
+
+/// A node's URL as far as anybody may see it: what comes after the host may be a key.
+pub(super) fn shown(url: &str) -> &str {
+    let Some(start) = url.find("://").map(|at| at + 3) else { return url };
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    // Nor who it is said to be.
+    if url[start..end].contains('@') { "(a node)" } else { &url[..end] }
 }
 
 impl fmt::Display for Network {
@@ -84,6 +102,9 @@ mod tests {
         assert!(finney.genesis().is_some() && finney.is_public() && finney.urls().len() == 3);
         let two: Network = "ws://a:1, wss://b".parse().unwrap();
         assert_eq!((two.urls(), two.genesis()), (&["ws://a:1".to_owned(), "wss://b".to_owned()][..], None));
+        let keyed: Network = "wss://node.example/v1/secret-key,wss://me:secret@other".parse().unwrap();
+        assert_eq!(keyed.to_string(), "wss://node.example,(a node)");
+        assert!(keyed.urls()[0].ends_with("/secret-key"), "what is shown is not what is called");
         for wrong in ["", "mainnet", "http://a", "ws://", "ws://a,,"] {
             assert_eq!(wrong.parse::<Network>(), Err(Unknown(wrong.into())));
         }

@@ -11,7 +11,7 @@ use subxt::{
     rpcs::{RpcClient, client::rpc_params},
 };
 
-use super::Network;
+use super::{Network, network::shown};
 use crate::cycle::{plain_text, with_causes};
 
 /// A client that reads at one block.
@@ -110,7 +110,7 @@ impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "no node of the network `{}` can be read", self.network)?;
         for (url, problem) in &self.problems {
-            write!(f, "; {url}: {problem}")?;
+            write!(f, "; {}: {problem}", shown(url))?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Node {
                 match Self::attempt(network, url, patience, &work).await {
                     Ok(done) => return Ok(done),
                     Err(problem) => {
-                        tracing::warn!(node = url, %problem, "a node of the chain is left for the next one");
+                        tracing::warn!(node = shown(url), %problem, "a node of the chain is left for the next one");
                         problems.push((url.clone(), problem));
                     }
                 }

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     Commitment, Content, Malformed, Metagraph, Neuron, OnChain, Place, deployed_at,
     seal::{Secret, Unreadable},
 };
-use crate::address;
+use crate::{address, cycle::Standing};
 
 /// Where deployments answer that are named by their id alone.
 pub const TEMPLATE: &str = "https://{id}.chutes.ai";
@@ -77,25 +78,12 @@ pub struct Entry {
     /// What it committed, where that can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commitment: Option<Commitment>,
-    /// Where it answers, normalised.
+    /// Where it answers, normalised; none for one that is encrypted, which nobody is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// What its seniority rests on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub standing: Option<Standing>,
-}
-
-/// Since when a hotkey has served what it serves. It is kept from one discovery to the next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
-    /// Block of the commitment that named this model and this endpoint first.
-    pub first_block: u64,
-    /// Block of its registration: whoever gets the slot later has another one, and nothing of its predecessor.
-    pub registered_at: Option<u64>,
-    /// The model, with its revision.
-    pub model: String,
-    /// The endpoint.
-    pub endpoint: String,
 }
 
 /// What a discovery needs next to the chain.
@@ -164,7 +152,8 @@ fn entry(neuron: &Neuron, on_chain: Option<&OnChain>, rules: &Rules<'_>) -> Entr
     match endpoint(&commitment.place, rules) {
         Ok(endpoint) => {
             entry.standing = Some(standing(neuron, on_chain.block, (&commitment, &endpoint), rules.known));
-            entry.endpoint = Some(endpoint);
+            let is_hidden = matches!(commitment.place, Place::Sealed(_));
+            entry.endpoint = (!is_hidden).then_some(endpoint);
             entry.status = Status::Ok;
         }
         Err(status) => entry.status = status,
@@ -176,21 +165,37 @@ fn entry(neuron: &Neuron, on_chain: Option<&OnChain>, rules: &Rules<'_>) -> Entr
 /// The address in one notation, so that two that lead to one place are equal.
 fn endpoint(place: &Place, rules: &Rules<'_>) -> Result<String, Status> {
     let malformed = |reason: Malformed| Status::Malformed(reason.to_string());
-    let address = match place {
-        Place::Url(url) => url.clone(),
-        Place::Deployment(id) => deployed_at(rules.template, id).map_err(malformed)?,
+    let forbidden = |refusal: address::Refusal| Status::EndpointForbidden(refusal.to_string());
+    match place {
+        Place::Url(url) => normalised(url, rules.addresses).map_err(forbidden),
+        Place::Deployment(id) => {
+            normalised(&deployed_at(rules.template, id).map_err(malformed)?, rules.addresses).map_err(forbidden)
+        }
         Place::Sealed(package) => {
             let Some(secret) = rules.secret else {
                 return Err(Status::NotDecryptable("this backend has no private key".into()));
             };
-            let id = secret.open(package).map_err(|reason: Unreadable| Status::NotDecryptable(reason.to_string()))?;
-            deployed_at(rules.template, &id.to_string()).map_err(malformed)?
+            // What is wrong with the address would tell where it leads.
+            let hidden =
+                |_| Status::EndpointForbidden("the encrypted deployment is at an address that is not called".into());
+            let address = unsealed(package, rules.template, secret);
+            let address = address.map_err(|reason| Status::NotDecryptable(reason.to_string()))?;
+            normalised(&address, rules.addresses).map_err(hidden)
         }
-    };
-    match rules.addresses.check(&address) {
-        Ok(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
-        Err(refusal) => Err(Status::EndpointForbidden(refusal.to_string())),
     }
+}
+
+/// The address in an encrypted deployment. For whoever calls it, and nobody else.
+///
+/// # Errors
+/// [`Unreadable`], with the reason.
+pub fn unsealed(package: &str, template: &str, secret: &Secret) -> Result<String, Unreadable> {
+    // The id is a UUID, which is always a label of a host name.
+    secret.open(package).map(|id| template.replace("{id}", &id.to_string()))
+}
+
+fn normalised(address: &str, rules: &address::Rules) -> Result<String, address::Refusal> {
+    rules.check(address).map(|url| url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// Seniority goes on while hotkey, registration, model and endpoint stay: a commitment that is sent again changes nothing.
@@ -204,7 +209,7 @@ fn standing(
         first_block: block,
         registered_at: neuron.registered_at,
         model: format!("{}@{}", commitment.model, commitment.revision),
-        endpoint: endpoint.to_owned(),
+        endpoint: hex::encode(Sha256::digest(endpoint)),
     };
     match known.get(&neuron.hotkey) {
         Some(before) if (Standing { first_block: block, ..before.clone() }) == now => {
@@ -258,6 +263,7 @@ mod tests {
     fn metagraph(commitments: &[(&str, u64, &str)]) -> Metagraph {
         let text = |block, text: &str| OnChain { block, content: Content::Text(text.into()) };
         Metagraph {
+            genesis: String::new(),
             netuid: 7,
             block: 100,
             hash: String::new(),
@@ -330,6 +336,27 @@ mod tests {
         let mut later = metagraph(&[("hot-0", 50, "u/a:1:here")]);
         later.neurons[0].registered_at = Some(40);
         assert_eq!(since(&later), 50, "registered anew");
+    }
+
+    #[test]
+    fn an_encrypted_endpoint_is_known_and_never_said() {
+        let id = "95edf2b6-e18b-400a-8398-5573df10e5e4";
+        let secret = Secret::generate();
+        let sealed = format!("u/a:1:e:{}", secret.public().seal(id.parse().unwrap()).unwrap());
+        let metagraph = metagraph(&[("hot-0", 6, &sealed), ("hot-1", 5, &format!("u/b:1:{id}"))]);
+        let addresses = address::Rules::default();
+        let known = NOTHING;
+        let rules = |template| Rules { template, secret: Some(&secret), addresses: &addresses, known: &known };
+        let entries = roster(&metagraph, &rules(TEMPLATE));
+        // The same endpoint, whether it is hidden or not.
+        assert_eq!(words(&entries[..2]), [("duplicate_of", Some("hot-1")), ("ok", None)]);
+        assert_eq!(entries[0].standing.as_ref().unwrap().endpoint, entries[1].standing.as_ref().unwrap().endpoint);
+        let private = roster(&metagraph, &rules("http://127.0.0.1:9000/{id}"));
+        assert_eq!(private[0].status.word(), "endpoint_forbidden");
+        for entry in [&entries[0], &private[0]] {
+            let shown = format!("{entry:?} {}", serde_json::to_string(entry).unwrap());
+            assert!(!shown.contains(id) && !shown.contains("127.0.0.1"), "{shown}");
+        }
     }
 
     #[test]

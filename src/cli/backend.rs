@@ -62,7 +62,7 @@ pub(super) struct Args {
     valid_blocks: u32,
 
     #[command(flatten)]
-    chain: config::Chain,
+    discovery: config::Discovery,
 
     #[command(flatten)]
     place: config::Place,
@@ -76,11 +76,11 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = read(&args)?;
-    let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.chain)?));
+    let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| cannot_listen(&args, error))?;
     let address = listener.local_addr()?;
-    let machine = drive::machine(db::data_dir(&args.database.data)?, &args.place)?;
+    let machine = drive::machine(db::data_dir(&args.database.data)?, (&args.place, &args.discovery))?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
@@ -112,7 +112,8 @@ pub(super) async fn run(args: Args) -> Result {
 fn read(args: &Args) -> Result<Vec<Pipeline>> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for file in &args.pipelines {
-        let pipeline = Pipeline::read(file, &args.inputs.inputs).map_err(|problems| inputs::refused(&problems))?;
+        let pipeline = Pipeline::read_for(file, &args.inputs.inputs, args.discovery.clone());
+        let pipeline = pipeline.map_err(|problems| inputs::refused(&problems))?;
         let compiled = pipeline.compiled();
         if !compiled.warnings.is_empty() {
             render::note(compiled.warnings.to_string());

@@ -208,7 +208,7 @@ impl Trial {
             definition_hash: self.definition.hash(),
             root: self.root.clone(),
             salt: self.salt.clone(),
-            block: None,
+            pin: None,
             tasks: stages.flat_map(|stage| stage.tasks.iter().map(|task| task.key.clone())).collect(),
         };
         self.store.create_cycle(&new).await.map_err(db::failure)

@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{
-    cycle_cancel, cycle_diff, cycle_explain, cycle_fork, cycle_graph, cycle_logs, cycle_read, cycle_retry, cycle_show,
-    cycle_watch, db,
+    cycle_cancel, cycle_diff, cycle_explain, cycle_fork, cycle_graph, cycle_logs, cycle_read, cycle_retry,
+    cycle_roster, cycle_show, cycle_watch, db,
     desk::Desk,
     drive::{self, drive},
     exit::{Exit, Failure, Result},
@@ -25,6 +25,7 @@ Examples:
   robo cycle show @latest --episodes     # every episode with its outcome and reason
   robo cycle resume                      # the latest one, after Ctrl-C or a crash
   robo cycle fork 01a20489 --from weights --with pipelines/stricter.yaml
+  robo cycle miners                      # who took part, and why somebody did not
   robo cycle cancel 01a20489")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -85,6 +86,8 @@ enum Verb {
     Graph(cycle_graph::Args),
     /// Print what has happened to a cycle's tasks
     Logs(cycle_logs::Args),
+    /// List the miners of a cycle: who took part, and why somebody did not
+    Miners(cycle_roster::Args),
 }
 
 pub(super) async fn run(args: Args) -> Result {
@@ -105,6 +108,7 @@ pub(super) async fn run(args: Args) -> Result {
         Verb::Watch(args) => cycle_watch::run(&desk, &args).await,
         Verb::Graph(args) => cycle_graph::run(&desk.store, &args).await,
         Verb::Logs(args) => cycle_logs::run(&desk.store, &args).await,
+        Verb::Miners(args) => cycle_roster::run(&desk.store, &args).await,
     };
     desk.close().await;
     result

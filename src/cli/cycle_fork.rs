@@ -19,8 +19,11 @@ use super::{
     render,
 };
 use crate::config;
-use crate::cycle::{CycleId, StageId};
-use crate::plan::{self, Again, Bindings, Definition, Graph, Missing, Phase, Reuse, Stage, Verdict, kinds::Kind};
+use crate::cycle::{CycleId, CycleRecord, Pin, StageId};
+use crate::plan::{
+    self, Again, Bindings, Definition, Graph, Missing, Phase, Reuse, Stage, Verdict,
+    kinds::{DISCOVERY, Kind},
+};
 use crate::store::{NewCycle, NewFork, Origin, Publishing};
 
 #[derive(Debug, clap::Args)]
@@ -141,7 +144,8 @@ impl Change {
 fn recompile(file: &Path, inputs: &Inputs, parent: &Definition) -> Result<(Definition, String)> {
     let variable = |name: &str| {
         let known = parent.inputs.iter().find(|(input, _)| plan::variable_of(input) == name);
-        known.map(|(_, value)| text(value)).or_else(|| config::input_variable(name))
+        let known = known.map(|(_, value)| text(value)).or_else(|| plan::subnet_variable(parent, name));
+        known.or_else(|| config::input_variable(name))
     };
     let bindings = Bindings { flags: &inputs.inputs, variable: &variable, missing: Missing::Refuse };
     let compiled = plan::compile(file, &bindings).map_err(|problems| inputs::refused(&problems))?;
@@ -216,7 +220,7 @@ impl Plan<'_> {
                 definition_hash: self.definition.hash(),
                 root: self.root,
                 salt: self.parent.record.salt.clone(),
-                block: self.parent.record.block,
+                pin: pin(&self.parent.record, &self.definition, &kept),
                 tasks: tasks.collect(),
             },
             parent: self.parent.id,
@@ -243,6 +247,12 @@ impl Plan<'_> {
             );
         }
     }
+}
+
+/// The block that a fork is pinned to from its start: that of its parent, unless it discovers miners anew.
+fn pin(parent: &CycleRecord, definition: &Definition, kept: &[StageId]) -> Option<Pin> {
+    let discovers = definition.stages.iter().any(|stage| stage.uses == DISCOVERY && !kept.contains(&stage.id));
+    parent.pin.clone().filter(|_| !discovers)
 }
 
 /// The documents that have to come out again.

@@ -15,7 +15,7 @@ const READABLE: usize = 40;
 
 /// A miner of a cycle.
 pub(super) struct Found {
-    hotkey: Hotkey,
+    pub(super) hotkey: Hotkey,
     /// How it was seen last, by environment.
     seen: BTreeMap<EnvironmentId, Seen>,
     changes: Vec<Change>,
@@ -45,7 +45,7 @@ pub(super) async fn find(store: &Store, cycle: CycleId) -> Result<Vec<Found>> {
 
 impl Found {
     /// The worst status of any environment; none when nobody looked for it.
-    fn status(&self) -> Option<MinerStatus> {
+    pub(super) fn status(&self) -> Option<MinerStatus> {
         let rank = |status: MinerStatus| match status {
             MinerStatus::Active => 0,
             MinerStatus::Cold => 1,
@@ -71,7 +71,7 @@ impl Found {
     }
 
     /// What there is to say of it, a line each.
-    fn remarks(&self) -> Vec<String> {
+    pub(super) fn remarks(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(status) = self.status().filter(|status| *status != MinerStatus::Active) {
             let detail = self.seen.values().find(|seen| seen.status == status).and_then(|seen| seen.detail.clone());

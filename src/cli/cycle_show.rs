@@ -85,7 +85,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     let bias = scoring::bias(store.retried_episodes(id).await.map_err(db::failure)?);
     if format == Format::Json {
         let mut document = summary(&cycle);
-        document["definition"] = store.load(id).await.map_err(journal_failure)?.definition;
+        let record = store.load(id).await.map_err(journal_failure)?;
+        document["pin"] = json!(record.pin);
+        document["definition"] = record.definition;
         document["stages"] = store.stage_rows(id).await.map_err(db::failure)?.iter().map(cycle_tables::stage).collect();
         document["tasks"] = store.task_rows(id).await.map_err(db::failure)?.iter().map(task).collect();
         document["outcomes"] = counts.iter().map(count).collect();
@@ -108,6 +110,9 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         render::line(format!("  {reason}"));
     }
     render::line(format!("  definition sha256:{}", cycle.definition_hash));
+    if let Some(block) = cycle.block {
+        render::line(format!("  pinned to block {block}; who took part: robo cycle miners {}", cycle.id));
+    }
     render::line(format!(
         "  created {}, took {}",
         moment(cycle.created_at),

@@ -6,22 +6,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    chain,
     chaos::WRITES,
     cycle_show, db,
     desk::Desk,
     exit::{Exit, Failure, Result},
+    miners,
     mortal::{DieAt, Mortal},
     progress::Board,
     render::{self, Format},
     report, weights,
 };
 use crate::backend::{self, Error, Machine, Steering};
-use crate::config::Place;
+use crate::config::{Discovery, Place};
 use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, TaskFailure};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
-use crate::stage::documents;
+use crate::stage::{Subnet, documents};
 use crate::store::{self, Store};
 
 /// Tasks in flight at a time when nobody says otherwise.
@@ -40,6 +42,9 @@ pub(super) struct Options {
     #[command(flatten)]
     pub(super) place: Place,
 
+    #[command(flatten)]
+    pub(super) discovery: Discovery,
+
     /// How to show the result
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
@@ -51,13 +56,19 @@ pub(super) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { parallel: PARALLEL, place: Place::default(), format: Format::default(), die_at: None }
+        Self {
+            parallel: PARALLEL,
+            place: Place::default(),
+            discovery: Discovery::default(),
+            format: Format::default(),
+            die_at: None,
+        }
     }
 }
 
 /// Run an open cycle to its end and show the result.
 pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Result {
-    let machine = machine(desk.data_dir.clone(), &options.place)?;
+    let machine = machine(desk.data_dir.clone(), (&options.place, &options.discovery))?;
     sweep(&desk.store).await;
     let journal = Arc::new(Guarded::new(Arc::clone(&desk.store), Mortal::new(options.die_at)));
     let suspend = CancellationToken::new();
@@ -89,11 +100,13 @@ pub(super) async fn drive(desk: &Desk, cycle: CycleId, options: &Options) -> Res
 }
 
 /// The machine as its operator describes it.
-pub(super) fn machine(data_dir: PathBuf, place: &Place) -> Result<Machine> {
-    Machine::new(data_dir, place).map_err(|problem| {
+pub(super) fn machine(data_dir: PathBuf, (place, discovery): (&Place, &Discovery)) -> Result<Machine> {
+    let subnet = Subnet { network: chain::network(&discovery.chain)?, secret: miners::secret(&discovery.key)? };
+    let machine = Machine::new(data_dir, place).map_err(|problem| {
         let remedy = problem.remedy();
         Failure::new(Exit::Usage, problem).hint(remedy)
-    })
+    })?;
+    Ok(machine.with_subnet(subnet))
 }
 
 /// A task waits for somebody to decide.

@@ -24,7 +24,16 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 /// Compile a pipeline with the inputs of the command line and the environment. Warnings go to standard error.
 pub(super) fn compile(file: &Path, inputs: &Inputs) -> Result<Compiled, Failure> {
-    let bindings = Bindings { flags: &inputs.inputs, variable: &config::input_variable, missing: Missing::Refuse };
+    compile_with(file, inputs, &config::input_variable)
+}
+
+/// The same with variables from elsewhere.
+pub(super) fn compile_with(
+    file: &Path,
+    inputs: &Inputs,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Compiled, Failure> {
+    let bindings = Bindings { flags: &inputs.inputs, variable, missing: Missing::Refuse };
     let compiled = plan::compile(file, &bindings).map_err(|problems| refused(&problems))?;
     let mut warnings = compiled.missing_secrets(&config::has_secret);
     warnings.extend(compiled.warnings.clone());

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{
     chain::{network, unreachable},
+    db, drive,
     exit::{Exit, Failure, Result},
     render::{self, Format},
     report,
@@ -18,6 +19,8 @@ use crate::{
         seal::Secret,
     },
     config,
+    cycle::{Journal, Standing},
+    store::Store,
 };
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,11 @@ struct Ls {
     #[command(flatten)]
     key: config::PrivateKey,
 
+    /// Database whose cycles have kept since when each hotkey serves what it serves; without one, commitments count from their
+    /// own block
+    #[arg(long, env = "ROBO_BACKEND_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+
     /// Leave out who has committed nothing
     #[arg(long)]
     committed: bool,
@@ -61,7 +69,8 @@ pub(super) async fn run(args: Args) -> Result {
     if metagraph.neurons.is_empty() {
         render::note(format!("No miners found: nobody is registered on subnet {} of `{network}`", metagraph.netuid));
     }
-    let mut entries = judge(&metagraph, secret.as_ref());
+    let known = known(args.database_url.as_ref(), &metagraph).await;
+    let mut entries = judge_by(&metagraph, secret.as_ref(), &known);
     entries.retain(|entry| !args.committed || entry.status != Status::None);
     match args.format {
         Format::Json => render::json(&json!({
@@ -94,8 +103,33 @@ pub(super) fn status(entry: &Entry) -> String {
 
 /// What is made of everybody, without anything that was known before.
 pub(super) fn judge(metagraph: &Metagraph, secret: Option<&Secret>) -> Vec<Entry> {
-    let (addresses, known) = (address::Rules::default(), BTreeMap::new());
-    roster::roster(metagraph, &Rules { template: roster::TEMPLATE, secret, addresses: &addresses, known: &known })
+    judge_by(metagraph, secret, &BTreeMap::new())
+}
+
+/// What is made of everybody, given the standings of before.
+fn judge_by(metagraph: &Metagraph, secret: Option<&Secret>, known: &BTreeMap<String, Standing>) -> Vec<Entry> {
+    let addresses = address::Rules::default();
+    roster::roster(metagraph, &Rules { template: roster::TEMPLATE, secret, addresses: &addresses, known })
+}
+
+/// The standings that cycles have kept. A database that cannot be read costs them, and nothing else.
+async fn known(database_url: Option<&String>, metagraph: &Metagraph) -> BTreeMap<String, Standing> {
+    let Some(url) = database_url else { return BTreeMap::new() };
+    let database = config::Database { database_url: Some(url.clone()), ..config::Database::default() };
+    let read = async {
+        let store = Store::open(&database, &db::progress()).await.map_err(db::failure)?;
+        let known = store.standings(&metagraph.genesis, metagraph.netuid).await.map_err(drive::journal_failure);
+        store.close().await;
+        known
+    };
+    match read.await {
+        Ok(known) => known.into_iter().map(|(hotkey, standing)| (hotkey.to_string(), standing)).collect(),
+        Err(failure) => {
+            let why = failure.error;
+            render::note(format!("warning: commitments count from their own block, because {why:#}"));
+            BTreeMap::new()
+        }
+    }
 }
 
 /// The backend's private key, where one is named.

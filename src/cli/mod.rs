@@ -22,6 +22,7 @@ mod cycle_logs;
 mod cycle_miners;
 mod cycle_read;
 mod cycle_retry;
+mod cycle_roster;
 mod cycle_show;
 mod cycle_tables;
 mod cycle_watch;

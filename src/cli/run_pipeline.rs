@@ -42,9 +42,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let compiled = inputs::compile(&args.pipeline, &args.inputs)?;
+    let discovery = &args.options.discovery;
+    let compiled = inputs::compile_with(&args.pipeline, &args.inputs, &|name| discovery.variable(name))?;
     // A wrong address is said before anything is written down.
-    drive::machine(db::data_dir(&args.database.data)?, &args.options.place)?;
+    drive::machine(db::data_dir(&args.database.data)?, (&args.options.place, discovery))?;
     let desk = Desk::open(&args.database).await?;
     let definition = &compiled.definition;
     let mut new = backend::new_cycle(&compiled);

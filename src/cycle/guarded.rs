@@ -1,10 +1,10 @@
 //! A journal with something that stands around each of its writes: what kills the process there, or fails it, is written once.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Question, Rows, RowsError, Sighting, TaskKey,
+    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Hotkey, Journal, JournalError,
+    Lease, PendingEpisode, Question, Rows, RowsError, Sighting, Standing, TaskKey,
 };
 
 /// What stands around a write.
@@ -80,6 +80,10 @@ impl<J: Journal, G: Guard> Journal for Guarded<J, G> {
     async fn record_sighting(&self, lease: &Lease, sighting: &Sighting) -> Result<(), JournalError> {
         // Nothing that a cycle depends on: whether it stands there or not, the cycle ends the same.
         self.journal.record_sighting(lease, sighting).await
+    }
+
+    async fn standings(&self, genesis: &str, netuid: u16) -> Result<BTreeMap<Hotkey, Standing>, JournalError> {
+        self.journal.standings(genesis, netuid).await
     }
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {

@@ -1,6 +1,6 @@
 //! The memory of a cycle: what is written before anything depends on it, and read back after a crash.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, EnvironmentId, Episode, EpisodeKey, IllegalTransition, Outcome, PublishGuard, Salt, Sighting, StageId,
-    TaskEvent, TaskKey, TaskStatus,
+    CycleId, Discovery, EnvironmentId, Episode, EpisodeKey, Hotkey, IllegalTransition, Outcome, Pin, PublishGuard,
+    Salt, Sighting, StageId, Standing, TaskEvent, TaskKey, TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -134,8 +134,8 @@ pub struct CycleRecord {
     pub root: String,
     /// The secret its seeds come from.
     pub salt: Salt,
-    /// Block it is pinned to, when a chain was read.
-    pub block: Option<u64>,
+    /// Block it is pinned to, once a chain was read.
+    pub pin: Option<Pin>,
     /// Where it stands.
     pub status: CycleStatus,
     /// Whether somebody has asked for it to stop.
@@ -156,7 +156,7 @@ impl CycleRecord {
             definition,
             root: ".".into(),
             salt,
-            block: None,
+            pin: None,
             status: CycleStatus::Open,
             cancel_requested: false,
             paused: false,
@@ -177,14 +177,16 @@ pub struct Entry {
     pub event: TaskEvent,
     /// Weights that become the latest when the cycle completes.
     pub publication: Option<Publication>,
+    /// What was found on the chain: the cycle is pinned to its block, and standings are kept for the next one.
+    pub discovery: Option<Discovery>,
     /// For an attempt that begins: the pool it takes a place of.
     pub pool: Option<PoolClaim>,
 }
 
 impl Entry {
-    /// A line without weights and pools.
+    /// A line without weights, discoveries and pools.
     pub fn new(task: TaskKey, attempt: u32, event: TaskEvent) -> Self {
-        Self { task, attempt, event, publication: None, pool: None }
+        Self { task, attempt, event, publication: None, discovery: None, pool: None }
     }
 }
 
@@ -301,8 +303,8 @@ pub trait Journal: Send + Sync + 'static {
     /// Prolong the lease.
     fn heartbeat(&self, lease: &Lease) -> impl Future<Output = Result<Heartbeat, JournalError>> + Send;
 
-    /// Write lines, the tasks' new statuses and the documents that are to be published in one transaction: all of them or, after
-    /// an error, none. Nobody sees the documents before [`Self::finish`].
+    /// Write lines, the tasks' new statuses, what was discovered and the documents that are to be published in one transaction:
+    /// all of them or, after an error, none. Nobody sees the documents before [`Self::finish`].
     /// A line whose pool is full is left out and the others are written. No task comes twice among them.
     fn append_all(
         &self,
@@ -350,6 +352,13 @@ pub trait Journal: Send + Sync + 'static {
         lease: &Lease,
         sighting: &Sighting,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The standings of a subnet's hotkeys, as discoveries of this chain have left them.
+    fn standings(
+        &self,
+        genesis: &str,
+        netuid: u16,
+    ) -> impl Future<Output = Result<BTreeMap<Hotkey, Standing>, JournalError>> + Send;
 
     /// Episodes of a cycle with a scored outcome, ordered by environment, seed index, hotkey.
     fn scored_episodes(&self, cycle: CycleId) -> impl Future<Output = Result<Vec<Episode>, JournalError>> + Send;

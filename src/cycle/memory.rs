@@ -11,8 +11,8 @@ use chrono::{DateTime, Duration, Utc};
 use uuid::Uuid;
 
 use super::{
-    Appended, CycleId, CycleRecord, CycleStatus, Entry, Episode, EpisodeKey, Heartbeat, Journal, JournalError, Lease,
-    PendingEpisode, Publication, Role, Sighting, TaskKey, TaskState,
+    Appended, CycleId, CycleRecord, CycleStatus, Discovery, Entry, Episode, EpisodeKey, Heartbeat, Hotkey, Journal,
+    JournalError, Lease, PendingEpisode, Pin, Publication, Role, Sighting, Standing, TaskKey, TaskState,
 };
 
 /// How long a lease lasts without a heartbeat.
@@ -26,7 +26,11 @@ pub struct MemoryJournal(Arc<Mutex<Shelf>>);
 struct Shelf {
     cycles: BTreeMap<CycleId, Kept>,
     publications: Vec<(CycleId, Publication)>,
+    /// By chain, subnet and hotkey, with the block at which each was seen last.
+    standings: Standings,
 }
+
+type Standings = BTreeMap<(String, u16, Hotkey), (u64, Standing)>;
 
 #[derive(Debug)]
 struct Kept {
@@ -62,6 +66,8 @@ struct Undo {
     before: TaskState,
     claim: Option<String>,
     drafted: bool,
+    /// For a discovery: the pin and the standings before it.
+    discovered: Option<(Option<Pin>, Standings)>,
 }
 
 impl Shelf {
@@ -85,6 +91,12 @@ impl Shelf {
             }
             kept.draft = Some(publication.clone());
         }
+        let discovered = entry.discovery.as_ref().map(|discovery| {
+            let pin = kept.record.pin.replace(discovery.pin.clone());
+            let before = self.standings.clone();
+            take_over(&mut self.standings, discovery);
+            (pin, before)
+        });
         let before = std::mem::replace(&mut kept.record.tasks[place], next);
         let claim = match &entry.pool {
             Some(pool) => kept.claims.insert(entry.task.clone(), pool.name.clone()),
@@ -92,7 +104,7 @@ impl Shelf {
         };
         kept.written.insert(same);
         kept.entries.push(entry.clone());
-        let undo = Undo { place, before, claim, drafted: entry.publication.is_some() };
+        let undo = Undo { place, before, claim, drafted: entry.publication.is_some(), discovered };
         Ok((Appended::Recorded, Some(undo)))
     }
 
@@ -102,6 +114,10 @@ impl Shelf {
             let Some(kept) = self.cycles.get_mut(&lease.cycle) else { continue };
             if undo.drafted {
                 kept.draft = None;
+            }
+            if let Some((pin, standings)) = undo.discovered {
+                kept.record.pin = pin;
+                self.standings = standings;
             }
             if let Some(entry) = kept.entries.pop() {
                 kept.written.remove(&(entry.task, entry.attempt, entry.event.word(), lease.epoch));
@@ -118,6 +134,17 @@ impl Shelf {
     fn occupancy(&self, pool: &str) -> usize {
         let live = self.cycles.values().filter(|kept| kept.held.is_some_and(|(_, until)| until > Utc::now()));
         live.map(|kept| kept.claims.values().filter(|name| *name == pool).count()).sum()
+    }
+}
+
+/// Keep what was found at a block, but for hotkeys that a later one has been looked at for.
+fn take_over(standings: &mut Standings, discovery: &Discovery) {
+    let Pin { genesis, netuid, block, .. } = &discovery.pin;
+    for (hotkey, standing) in &discovery.standings {
+        let key = (genesis.clone(), *netuid, hotkey.clone());
+        if standings.get(&key).is_none_or(|(seen, _)| seen <= block) {
+            standings.insert(key, (*block, standing.clone()));
+        }
     }
 }
 
@@ -375,6 +402,12 @@ impl Journal for MemoryJournal {
             }
             Ok(())
         })
+    }
+
+    async fn standings(&self, genesis: &str, netuid: u16) -> Result<BTreeMap<Hotkey, Standing>, JournalError> {
+        let shelf = self.shelf();
+        let ours = shelf.standings.iter().filter(|((chain, subnet, _), _)| chain == genesis && *subnet == netuid);
+        Ok(ours.map(|((.., hotkey), (_, standing))| (hotkey.clone(), standing.clone())).collect())
     }
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {

@@ -12,6 +12,7 @@ mod publish_guard;
 mod rows;
 mod seed;
 mod sighting;
+mod standing;
 mod task;
 mod text;
 
@@ -28,5 +29,6 @@ pub use publish_guard::{Course, PublishGuard, Shares, distance, shares};
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
+pub use standing::{Discovery, Pin, Standing};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
 pub use text::{plain_text, with_causes};

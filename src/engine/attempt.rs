@@ -58,13 +58,13 @@ impl Attempt {
 /// That of the attempt; and a `config` failure when weights would be published that hold a secret.
 pub fn without_secrets(result: Result<Output, stage::Error>, secrets: &Secrets) -> Result<Output, stage::Error> {
     match result {
-        Ok(Output { value, publication }) => {
+        Ok(Output { value, publication, discovery }) => {
             let texts = publication.iter().flat_map(|it| [&it.scores, &it.weights]);
             if texts.into_iter().any(|text| secrets.shows_in(text)) {
                 let message = "the weights would show a secret, so they are not published".to_owned();
                 return Err(TaskFailure { class: FailureClass::Config, message }.into());
             }
-            Ok(Output { value: secrets.mask_value(value), publication })
+            Ok(Output { value: secrets.mask_value(value), publication, discovery })
         }
         Err(stage::Error::Failed(TaskFailure { class, message })) => {
             Err(TaskFailure { class, message: secrets.mask(&message) }.into())

@@ -6,15 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::board::{Board, StageNode};
 use crate::cycle::{CycleId, TaskFailure, TaskKey, TaskStatus};
-use crate::plan::Definition;
+use crate::plan::{Definition, kinds::DISCOVERY};
 
 /// Facts about the cycle that expressions may ask for.
 #[derive(Debug, Clone)]
 pub(super) struct CycleFacts {
     /// Its id.
     pub(super) id: CycleId,
-    /// Block it is pinned to.
-    pub(super) block: Option<u64>,
 }
 
 /// The parts of a context that are the same for all stages.
@@ -28,12 +26,8 @@ impl Common {
     pub(super) fn new(definition: &Definition, facts: &CycleFacts) -> Self {
         let environments: Vec<&str> =
             definition.environments.iter().map(|environment| environment.simulation.environment.as_str()).collect();
-        let cycle = [
-            ("id", json!(facts.id.to_string())),
-            ("environments", json!(environments)),
-            ("publish", json!(true)),
-            ("block", json!(facts.block)),
-        ];
+        let cycle =
+            [("id", json!(facts.id.to_string())), ("environments", json!(environments)), ("publish", json!(true))];
         let cycle = cycle.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { inputs: definition.inputs.clone(), cycle }
     }
@@ -44,10 +38,21 @@ impl Common {
         let stages: Map<String, Value> =
             mentioned.filter_map(|node| Some((node.stage.id.to_string(), output(board, node)?))).collect();
         let mut cycle = self.cycle.clone();
+        cycle.insert("block".into(), block(board));
         if let Some((task, failure)) = failure {
             cycle.insert("failure".into(), json!(format!("{task}: {}", failure.message)));
         }
         json!({ "inputs": self.inputs, "cycle": cycle, "stages": stages })
+    }
+}
+
+/// The block that the cycle is pinned to, as the stage says that has found it. Whoever asks for it waits for that stage, so that
+/// the answer is the same whenever it is asked.
+fn block(board: &Board) -> Value {
+    let discovery = board.stages.iter().find(|node| node.stage.uses == DISCOVERY);
+    match discovery.and_then(|node| node.tasks.first()).map(|task| &board.tasks[*task].state.status) {
+        Some(TaskStatus::Succeeded { output }) => output["block"].clone(),
+        _ => Value::Null,
     }
 }
 

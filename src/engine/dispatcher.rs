@@ -166,10 +166,10 @@ impl Dispatcher {
         }
         let stage = Arc::clone(&self.board.stages[node.stage].stage);
         let (failed, is_stopped) = (node.state.failed_attempts + 1, self.is_stopped(node.stage));
-        let mut publication = None;
+        let (mut publication, mut discovery) = (None, None);
         let event = match result {
             Ok(output) => {
-                publication = output.publication;
+                (publication, discovery) = (output.publication, output.discovery);
                 TaskEvent::Succeeded { output: output.value }
             }
             Err(_) if is_stopped => TaskEvent::Cancelled,
@@ -185,6 +185,7 @@ impl Dispatcher {
         self.emit(task, event)?;
         if let Some(entry) = self.outbox.back_mut() {
             entry.publication = publication;
+            entry.discovery = discovery;
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ where
     let record = journal.load(cycle).await?;
     let definition: Definition =
         serde_json::from_value(record.definition.clone()).map_err(|source| Error::Definition(cycle, source))?;
-    let facts = CycleFacts { id: cycle, block: record.block };
+    let facts = CycleFacts { id: cycle };
     let dispatcher = Dispatcher::new(&definition, &facts, record.tasks.clone(), control.parallelism)?;
     let cancelled = record.cancel_requested;
     let scope = Scope { lease, definition: Arc::new(definition), record: Arc::new(record) };
@@ -222,6 +222,10 @@ impl<J: Journal> Run<'_, J> {
         let answers = self.journal.append_all(&self.scope.lease, &entries).await?;
         let now = self.began.elapsed();
         for (entry, answer) in entries.iter().zip(answers) {
+            if let Some(discovery) = &entry.discovery {
+                // From here on every attempt knows the block that the journal has.
+                Arc::make_mut(&mut self.scope.record).pin = Some(discovery.pin.clone());
+            }
             let attempt = self.dispatcher.recorded(entry, answer, now);
             if answer != Appended::Full {
                 (self.control.observer)(entry);

@@ -94,7 +94,7 @@ impl Hands {
                 digest: "0".repeat(64),
                 guard: PublishGuard::default(),
             });
-            Ok(Output { value: json!({ "name": task, "settings": settings }), publication })
+            Ok(Output { publication, ..json!({ "name": task, "settings": settings }).into() })
         })
     }
 

@@ -21,11 +21,12 @@ use crate::schedule::Schedule;
 use super::draft::{self, Added, Draft};
 use super::graph_of_drafts::{Ancestry, ancestry};
 use super::inputs::{self, Bindings, Inputs};
+use super::kinds::DISCOVERY;
 use super::limits::{self, Limits};
 use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
 use super::{Definition, Environment, Phase, Stage};
-use super::{codeless, concurrency, environments, foreign, miners, rules, schedule, secrets, settings};
+use super::{codeless, concurrency, discovery, environments, foreign, miners, rules, schedule, secrets, settings};
 
 const VERSION: u32 = 1;
 /// A pipeline that can be run.
@@ -77,8 +78,14 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
         let schedules = schedule::read(&document, &pipeline.schedule, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
-        let compiler =
-            Compiler { document: &document, pipeline: &pipeline, root: &root, inputs, environments: selected };
+        let compiler = Compiler {
+            document: &document,
+            pipeline: &pipeline,
+            root: &root,
+            inputs,
+            environments: selected,
+            bindings,
+        };
         compiler.definition(&mut found).map(|compiled| (compiled, root, schedules)).ok_or_else(Diagnostics::default)
     });
     match compiled {
@@ -129,6 +136,7 @@ struct Compiler<'a> {
     root: &'a Path,
     inputs: Inputs,
     environments: Vec<Environment>,
+    bindings: &'a Bindings<'a>,
 }
 
 impl Compiler<'_> {
@@ -261,6 +269,9 @@ impl Compiler<'_> {
                 miners::resolve(self.document, &mut with, &at, self.root, found);
                 let problem = |message| self.document.error(drafts[index].at, message);
                 miners::warn_of_demos(problem, &with, &self.environments, found);
+            }
+            if kind.name == DISCOVERY {
+                discovery::resolve(&scope, index, &mut with, self.bindings, found);
             }
             if kind.name == "episodes/run" {
                 let problem = |name: &str, message| self.document.error(drafts[index].setting_at(name), message);

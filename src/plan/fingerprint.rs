@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::kinds::{Kind, Type};
+use super::kinds::{DISCOVERY, Kind, Type};
 use super::{Definition, Expect, Stage};
 use crate::cycle::{EnvironmentId, StageId};
 use crate::evidence;
 
 /// The components of a stage with their digests; empty for a stage that is not there.
 ///
-/// `kind`, `when`, `expect`, `matrix`, `miners` for stages that call them, `with.<setting>`, `input/<name>` for inputs that expressions still name,
+/// `kind`, `when`, `expect`, `matrix`, `miners` for stages that call or choose them, `with.<setting>`, `input/<name>` for inputs that expressions still name,
 /// `environment/<id>` and `build/<family>` for stages that simulate, `upstream/<stage>` for what it waits for.
 pub fn fingerprint(definition: &Definition, stage: &StageId) -> BTreeMap<String, String> {
     Fingerprints::of(definition).components(stage)
@@ -122,7 +122,7 @@ fn parts(definition: &Definition, stage: &Stage) -> BTreeMap<String, Value> {
     for (name, value) in &stage.with {
         parts.insert(format!("with.{name}"), value.clone());
     }
-    if stage.uses == "episodes/run" && !definition.miners.is_default() {
+    if ["episodes/run", DISCOVERY].contains(&stage.uses.as_str()) && !definition.miners.is_default() {
         parts.insert("miners".into(), json!(definition.miners));
     }
     parts.extend(inputs(definition, stage));

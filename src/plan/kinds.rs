@@ -2,6 +2,7 @@
 //!
 //! It decides what a manifest may say; `stage/` decides what happens. The schema and docs/pipelines.md follow it.
 
+mod chain;
 mod codeless;
 
 use serde_json::{Map, Value};
@@ -219,8 +220,12 @@ const MINERS: Setting = setting("miners", Type::Miners, Rule::Free, Absent::Requ
 const SCORES: Setting = setting("scores", Type::Scores, Rule::Free, Absent::Required, "the scores");
 const PARETO: Setting = setting("pareto", Type::Pareto, Rule::Free, Absent::Required, "the frontier and points");
 
+/// The kind that pins its cycle to a block.
+pub const DISCOVERY: &str = "chain/miners";
+
 /// Every stage kind, in the order of a typical pipeline.
 pub static KINDS: &[Kind] = &[
+    chain::MINERS,
     Kind {
         name: "file/miners",
         doc: "takes the miners from a YAML file or from the pipeline itself",

@@ -8,6 +8,7 @@ mod codeless;
 mod compile;
 mod concurrency;
 mod definition;
+mod discovery;
 mod draft;
 mod environments;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, Miners, OnLimit, Phase, Retry, Server, Stage, Task, Then,
     retryable,
 };
+pub use discovery::subnet_variable;
 pub(crate) use environments::{environment, matches};
 pub use expand::{ExpansionError, expand};
 pub(crate) use expression::references;

@@ -9,7 +9,7 @@ use super::Phase;
 use super::draft::Draft;
 use super::expression::{self, ExpressionError, Part};
 use super::inputs::Inputs;
-use super::kinds::Type;
+use super::kinds::{DISCOVERY, Type};
 use super::mapping;
 
 /// Fields of `cycle` and their types.
@@ -182,6 +182,9 @@ impl Scope<'_> {
                 if field == "failure" && self.drafts[stage].phase != Phase::OnFailure {
                     return Err(("`cycle.failure` is known to stages of `on_failure` only".into(), None));
                 }
+                if field == "block" {
+                    found.stages.extend(self.discovery(stage)?);
+                }
                 if field != "environments" {
                     found.waits_for.push(format!("cycle.{field}"));
                 }
@@ -219,6 +222,16 @@ impl Scope<'_> {
             found.waits_for.push(name.to_owned());
         }
         Ok(found)
+    }
+
+    /// The stage whose block is the cycle's, for a stage that asks for it: it has to wait until the block is known.
+    fn discovery(&self, stage: usize) -> Result<Option<usize>, (String, Option<String>)> {
+        let is_it = |draft: &Draft<'_>| draft.kind.is_some_and(|kind| kind.name == DISCOVERY);
+        match self.drafts.iter().position(is_it) {
+            Some(found) if found == stage => Err(("the block is not known before the stage has read it".into(), None)),
+            // What runs last takes what there is.
+            found => Ok(found.filter(|found| self.drafts[*found].phase == self.drafts[stage].phase)),
+        }
     }
 
     fn output(

@@ -8,6 +8,7 @@ use crate::cycle::PublishGuard;
 use crate::manifest::Diagnostics;
 
 use super::codeless;
+use super::discovery;
 use super::draft::Draft;
 use super::expression;
 use super::graph_of_drafts::Ancestry;
@@ -19,6 +20,7 @@ pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnost
     late_environments_run_once(scope, found);
     one_publication(scope, found);
     guards_can_be_kept(scope, found);
+    discovery::happens_once(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
     codeless::check(scope, found);
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{EnvironmentId, Hotkey, Salt};
+use crate::cycle::{EnvironmentId, Hotkey, Pin, Salt};
 use crate::scoring::{Pareto, Rule, SubsetWeighting};
 
 /// Output of `scores/aggregate`: one entry per miner and environment.
@@ -67,6 +67,9 @@ pub struct Frontier {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsDocument {
+    /// The block that uids are as of, where a chain was read. Only publishing sets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
     /// Sorted by uid.
     pub entries: Vec<WeightEntry>,
     /// Weight by uid; they sum to 1.
@@ -93,6 +96,9 @@ pub struct WeightEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoresDocument {
+    /// The block that uids are as of, where a chain was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
     /// Content hash of the definition the cycle was pinned to.
     pub definition_hash: String,
     /// The secret its seeds came from, shown now that the episodes are over.

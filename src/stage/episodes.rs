@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::{
     Context, EpisodeProgress, Error, Invocation, Output, chain, config,
+    sealed::{self, Hidden},
     servers::{self, Ready},
     shares::{self, Heard, Share},
 };
@@ -77,7 +78,8 @@ impl Settings {
 }
 
 pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
-    let settings: Settings = invocation.settings()?;
+    let mut settings: Settings = invocation.settings()?;
+    let hidden = sealed::open(&mut settings.miners, context.subnet.secret.as_ref())?;
     if settings.miners.is_empty() {
         return Err(config("No miners found: the list of miners is empty").into());
     }
@@ -90,6 +92,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         context,
         invocation,
         settings: &settings,
+        hidden,
         environment,
         progress: progress(context, &settings).await?,
         fault: None,
@@ -140,6 +143,8 @@ struct Work<'a, J> {
     context: &'a Context<J>,
     invocation: Invocation<'a>,
     settings: &'a Settings,
+    /// Endpoints that nobody is told of.
+    hidden: Hidden,
     environment: &'a Environment,
     progress: EpisodeProgress,
     /// What the last fault of ours was.
@@ -196,7 +201,8 @@ impl<J: Journal> Work<'_, J> {
     }
 
     /// Write down how a miner was found.
-    async fn saw(&self, hotkey: Hotkey, seen: Seen) -> Result<(), Error> {
+    async fn saw(&self, hotkey: Hotkey, mut seen: Seen) -> Result<(), Error> {
+        self.hidden.hide_sighting(&hotkey, &mut seen);
         let sighting = Sighting { environment: self.settings.environment.clone(), hotkey, seen };
         Ok(self.context.journal.record_sighting(&self.context.lease, &sighting).await?)
     }
@@ -320,7 +326,8 @@ impl<J: Journal> Work<'_, J> {
         })
     }
 
-    async fn record(&mut self, pending: PendingEpisode, report: EpisodeReport) -> Result<(), Error> {
+    async fn record(&mut self, pending: PendingEpisode, mut report: EpisodeReport) -> Result<(), Error> {
+        self.hidden.hide_report(&pending.key.hotkey, &mut report);
         let outcome = report.outcome;
         let episode = Episode { key: pending.key, attempt: pending.attempt + 1, report };
         let _ = self.context.journal.record_episode(&self.context.lease, &episode).await?;

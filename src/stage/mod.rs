@@ -4,6 +4,7 @@
 //! sees the database, the engine or the API; the engine writes its output down before anything depends on it.
 
 mod aggregate;
+mod chain_miners;
 mod container;
 pub mod documents;
 mod environments;
@@ -14,6 +15,7 @@ mod outputs;
 mod publish;
 mod score;
 mod scores;
+mod sealed;
 mod servers;
 mod shares;
 mod sql;
@@ -22,14 +24,15 @@ mod webhook;
 
 use std::sync::Arc;
 
+pub use chain_miners::Subnet;
 pub use servers::Servers;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cycle::{
-    CycleRecord, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure, TaskKey,
-    with_causes,
+    CycleRecord, Discovery, EnvironmentId, FailureClass, Journal, JournalError, Lease, Publication, Rows, TaskFailure,
+    TaskKey, with_causes,
 };
 use crate::host::ledger::Ledger;
 use crate::plan::{BuildError, Definition, Stage};
@@ -42,11 +45,13 @@ pub struct Output {
     pub value: Value,
     /// Weights to be published in the transaction that records the output.
     pub publication: Option<Publication>,
+    /// What was found on the chain, to be kept in the same transaction.
+    pub discovery: Option<Discovery>,
 }
 
 impl From<Value> for Output {
     fn from(value: Value) -> Self {
-        Self { value, publication: None }
+        Self { value, ..Self::default() }
     }
 }
 
@@ -98,6 +103,8 @@ pub struct Context<J> {
     pub ledger: Arc<dyn Ledger>,
     /// Runs programs that come as images.
     pub programs: Arc<Once>,
+    /// The chain as this machine reads it.
+    pub subnet: Arc<Subnet>,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }
@@ -130,6 +137,7 @@ impl Invocation<'_> {
 pub async fn run<J: Journal + Rows>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
     match invocation.stage.uses.as_str() {
         "file/miners" => Ok(miners::run(context, invocation).await?),
+        "chain/miners" => chain_miners::run(context, invocation).await,
         "environments/provision" => environments::provision(context, invocation).await,
         "environments/teardown" => Ok(environments::teardown(context).await?),
         "episodes/run" => episodes::run(context, invocation).await,

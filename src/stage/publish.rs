@@ -1,7 +1,7 @@
 //! `weights/publish`: the two documents of a cycle. The engine stores them in the transaction that ends the task.
 //!
-//! Both are canonical JSON and hold nothing but definition, salt and outcomes: no cycle id, no time. Two cycles of one
-//! definition and salt give the same bytes. Whoever made the vector, it is checked here once more before anybody is paid.
+//! Both are canonical JSON and hold nothing but definition, salt, the block of the chain and outcomes: no cycle id, no time.
+//! Two cycles of one definition, salt and block give the same bytes. Whoever made the vector, it is checked here once more before anybody is paid.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,10 +29,12 @@ pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result
     let scores = scores::in_order(scores).map_err(|problem| config(format!("`with.scores`: {problem}")))?;
     let mut miners = frontier.miners.clone();
     miners.extend(scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())));
-    let weights = vector::parse(&weights)
+    let mut weights = vector::parse(&weights)
         .and_then(|given| vector::resolve(given, &miners))
         .map_err(|problem| config(format!("`with.weights`: {problem}")))?;
+    weights.pin = context.record.pin.clone();
     let scores = ScoresDocument {
+        pin: context.record.pin.clone(),
         definition_hash: context.definition.hash(),
         salt: context.record.salt.clone(),
         environments: scores.environments,
@@ -52,5 +54,5 @@ pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result
         digest: digest.clone(),
         guard,
     };
-    Ok(Output { value: json!({ "digest": digest }), publication: Some(publication) })
+    Ok(Output { publication: Some(publication), ..json!({ "digest": digest }).into() })
 }

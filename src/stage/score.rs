@@ -105,6 +105,6 @@ pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure>
             weight_u16: u16s.get(&uid).copied().unwrap_or(0),
         })
         .collect();
-    let document = WeightsDocument { entries, weights: weights.weights, weights_u16: weights.weights_u16 };
+    let document = WeightsDocument { pin: None, entries, weights: weights.weights, weights_u16: weights.weights_u16 };
     Ok(json!({ "weights": document }).into())
 }

@@ -96,7 +96,7 @@ pub(super) fn resolve(given: Given, miners: &BTreeMap<u16, Hotkey>) -> Result<We
             weight_u16,
         })
         .collect();
-    Ok(WeightsDocument { entries, weights, weights_u16 })
+    Ok(WeightsDocument { pin: None, entries, weights, weights_u16 })
 }
 
 /// The uid that is meant.

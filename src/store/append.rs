@@ -10,12 +10,12 @@ use sqlx::PgConnection;
 
 use crate::cycle::{Appended, CycleId, Entry, JournalError, Lease, TaskFailure, TaskKey, TaskState, TaskStatus};
 
-use super::{Error, error::Trouble, lease, pool, publication};
+use super::{Error, error::Trouble, lease, pool, publication, standing};
 
 /// Write `entries` in the transaction that `connection` is in.
 ///
 /// Locks are taken in one order by everybody, so that writers wait for each other and never in a circle: pools by name,
-/// tasks by key, the chain of publications.
+/// tasks by key, standings by hotkey, the chain of publications.
 pub(super) async fn append_all(
     connection: &mut PgConnection,
     lease: &Lease,
@@ -39,6 +39,9 @@ pub(super) async fn append_all(
     let Batch { tasks, answers, lines, doubts, .. } = batch;
     refuse_unless_recorded(connection, lease, doubts).await?;
     write(connection, (lease.cycle, lease.epoch), &lines, tasks.into_values()).await?;
+    for discovery in lines.iter().filter_map(|entry| entry.discovery.as_ref()) {
+        standing::keep(connection, lease.cycle, discovery).await?;
+    }
     for document in lines.iter().filter_map(|entry| entry.publication.as_ref()) {
         publication::keep(connection, lease.cycle, document).await?;
     }

@@ -5,13 +5,14 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Salt, StageId, TaskKey, TaskState};
+use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Pin, Salt, StageId, TaskKey, TaskState};
 
 use super::{
     Error, Store,
     append::{StateRow, json},
     error::Trouble,
     holder::Holder,
+    standing::{self, PinRow},
 };
 
 /// How many cycles an error lists.
@@ -33,8 +34,8 @@ pub struct NewCycle {
     pub root: String,
     /// The secret its seeds come from.
     pub salt: Salt,
-    /// Block it is pinned to.
-    pub block: Option<u64>,
+    /// Block it is pinned to from its start: that of the cycle it keeps the miners of.
+    pub pin: Option<Pin>,
     /// Every task of the plan, in the plan's order.
     pub tasks: Vec<TaskKey>,
 }
@@ -212,8 +213,9 @@ async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error>
 /// Write down a cycle in the transaction that `connection` is in; whether it was not there yet.
 pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new: &NewCycle) -> Result<bool, Error> {
     let is_new = sqlx::query(
-        "insert into cycle (cycle_id, pipeline, definition, definition_hash, root, salt, salt_sha256, block)
-         values ($1, $2, $3::text::json, $4, $5, $6, $7, $8)
+        "insert into cycle (cycle_id, pipeline, definition, definition_hash, root, salt, salt_sha256, genesis, netuid, block,
+                            block_hash)
+         values ($1, $2, $3::text::json, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (cycle_id) do nothing",
     )
     .bind(id.as_uuid())
@@ -223,7 +225,10 @@ pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new:
     .bind(&new.root)
     .bind(new.salt.as_bytes().as_slice())
     .bind(new.salt.commitment())
-    .bind(new.block.map(|block| i64::try_from(block).unwrap_or(i64::MAX)))
+    .bind(new.pin.as_ref().map(|pin| &pin.genesis))
+    .bind(new.pin.as_ref().map(|pin| i32::from(pin.netuid)))
+    .bind(new.pin.as_ref().map(|pin| standing::number(pin.block)))
+    .bind(new.pin.as_ref().map(|pin| &pin.hash))
     .execute(&mut *connection)
     .await?
     .rows_affected();
@@ -261,7 +266,8 @@ struct RecordRow {
     definition: String,
     root: String,
     salt: Vec<u8>,
-    block: Option<i64>,
+    #[sqlx(flatten)]
+    pin: PinRow,
     status: String,
     cancel_requested: bool,
     paused: bool,
@@ -271,7 +277,7 @@ struct RecordRow {
 /// Everything known about a cycle.
 pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, Trouble> {
     let row: Option<RecordRow> = sqlx::query_as(
-        "select definition::text, root, salt, block, status, cancel_requested,
+        "select definition::text, root, salt, genesis, netuid, block, block_hash, status, cancel_requested,
                 paused_at is not null as paused, created_at
          from cycle where cycle_id = $1",
     )
@@ -287,7 +293,7 @@ pub(super) async fn load(pool: &PgPool, cycle: CycleId) -> Result<CycleRecord, T
         definition,
         root: row.root,
         salt: salt(&row.salt)?,
-        block: row.block.and_then(|block| u64::try_from(block).ok()),
+        pin: row.pin.pin(),
         status: status(&row.status)?,
         cancel_requested: row.cancel_requested,
         paused: row.paused,

@@ -1,14 +1,16 @@
 //! [`Journal`] on Postgres: every write in one transaction with its fence, tried again while the database is away.
 
+use std::collections::BTreeMap;
+
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::cycle::{
     Appended, CycleId, CycleRecord, CycleStatus, Entry, EnvironmentId, Episode, EpisodeKey, EpisodeTally, Heartbeat,
-    Journal, JournalError, Lease, PendingEpisode, Sighting, TaskKey,
+    Hotkey, Journal, JournalError, Lease, PendingEpisode, Sighting, Standing, TaskKey,
 };
 
-use super::{Store, cycle, episode, error::Trouble, lease, publication, sighting};
+use super::{Store, cycle, episode, error::Trouble, lease, publication, sighting, standing};
 
 /// How a transaction of lines begins. Its statements are large and look every row up by its key, so one plan serves all calls:
 /// making it anew each time takes longer than the rest of the transaction.
@@ -95,6 +97,10 @@ impl Journal for Store {
             Ok(transaction.commit().await?)
         };
         Ok(self.persist(work).await?)
+    }
+
+    async fn standings(&self, genesis: &str, netuid: u16) -> Result<BTreeMap<Hotkey, Standing>, JournalError> {
+        Ok(self.persist(|| async move { Ok(standing::known(&self.pool, genesis, netuid).await?) }).await?)
     }
 
     async fn scored_episodes(&self, cycle: CycleId) -> Result<Vec<Episode>, JournalError> {

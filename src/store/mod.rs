@@ -14,6 +14,7 @@
 //! | `events.rs` | the journal as people follow it |
 //! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
 //! | `sighting.rs` | how miners were found |
+//! | `standing.rs` | the block a cycle is pinned to; since when hotkeys have served what they serve |
 //! | `history.rs` | what finished cycles took |
 //! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
@@ -50,6 +51,7 @@ mod retry;
 mod schedule;
 mod sighting;
 mod stage;
+mod standing;
 mod status;
 mod takeover;
 mod turn;

@@ -66,7 +66,7 @@ async fn cycle(store: &Store, hotkey: &str) -> CycleId {
         definition_hash: "0".repeat(64),
         root: "/".into(),
         salt: Salt::random(),
-        block: None,
+        pin: None,
         tasks: tasks.clone(),
     };
     let cycle = store.create_cycle(&new).await.unwrap();

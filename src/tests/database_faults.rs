@@ -55,7 +55,7 @@ impl Writing {
             definition_hash: "00".repeat(32),
             root: "/".into(),
             salt: Salt::random(),
-            block: None,
+            pin: None,
             tasks: vec![task()],
         };
         let cycle = store.create_cycle(&new).await.unwrap();

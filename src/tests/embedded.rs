@@ -31,7 +31,7 @@ async fn add_cycle(store: &Store) -> CycleId {
         definition_hash: "00".into(),
         root: "/".into(),
         salt: Salt::random(),
-        block: None,
+        pin: None,
         tasks: vec![],
     };
     store.create_cycle(&new).await.unwrap()

@@ -59,7 +59,7 @@ pub(crate) fn new_cycle() -> NewCycle {
         definition_hash: "00".repeat(32),
         root: "/".into(),
         salt: Salt::random(),
-        block: None,
+        pin: None,
         tasks: vec![],
     }
 }

@@ -361,7 +361,7 @@ async fn old_cycle(store: &Store, base: &Value) -> String {
             definition_hash: base["definition_hash"].as_str().unwrap().into(),
             root: "/".into(),
             salt: "5a".repeat(32).parse().unwrap(),
-            block: None,
+            pin: None,
             tasks: tasks.clone(),
         })
         .await
@@ -404,7 +404,7 @@ fn lesson_11_detail_ages_out_and_results_stay() {
                 definition_hash: "h".into(),
                 root: "/".into(),
                 salt: "5a".repeat(32).parse().unwrap(),
-                block: None,
+                pin: None,
                 tasks: vec![],
             })
             .await
@@ -468,7 +468,7 @@ async fn failed_cycle(store: &Store, base: &Value, root: &str) -> String {
         definition_hash: base["definition_hash"].as_str().unwrap().into(),
         root: root.into(),
         salt: base["salt"].as_str().unwrap().parse().unwrap(),
-        block: None,
+        pin: None,
         tasks: keys.clone(),
     };
     let cycle = store.create_cycle(&new).await.unwrap();
@@ -541,7 +541,7 @@ fn an_episode_whose_tries_are_used_up_gets_as_many_again() {
             definition_hash: "h".into(),
             root: "/".into(),
             salt: "5a".repeat(32).parse().unwrap(),
-            block: None,
+            pin: None,
             tasks: vec![task.clone()],
         };
         let cycle = store.create_cycle(&new).await.unwrap();

@@ -16,6 +16,7 @@ mod custom_queries;
 mod custom_stages;
 mod cycle;
 mod database_faults;
+mod discovery;
 mod docker;
 mod embedded;
 mod endpoints;

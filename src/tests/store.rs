@@ -17,6 +17,7 @@ mod batches;
 mod on_postgres;
 mod pools;
 mod sightings;
+mod standings;
 mod wide;
 
 use batches::{
@@ -31,6 +32,9 @@ use pools::{
     one_line_that_does_not_fit_takes_all_down,
 };
 use sightings::what_is_seen_of_a_miner_is_kept_once_and_fenced;
+use standings::{
+    a_discovery_is_kept_with_its_line_or_not_at_all, a_discovery_takes_nothing_back_that_a_later_block_has_shown,
+};
 
 /// A journal under test, with what a test must do beside the contract.
 trait Subject {
@@ -54,7 +58,7 @@ impl Subject for OnMemory {
 
     async fn create(&self) -> CycleId {
         let new = new_cycle();
-        let record = CycleRecord { root: new.root, block: new.block, ..CycleRecord::new(new.definition, new.salt) };
+        let record = CycleRecord { root: new.root, pin: new.pin, ..CycleRecord::new(new.definition, new.salt) };
         let id = record.id;
         self.0.create(record, new.tasks);
         id
@@ -175,6 +179,8 @@ contract! {
     a_full_pool_leaves_the_others_in
     a_place_in_a_pool_lasts_as_long_as_the_lease
     what_is_seen_of_a_miner_is_kept_once_and_fenced
+    a_discovery_is_kept_with_its_line_or_not_at_all
+    a_discovery_takes_nothing_back_that_a_later_block_has_shown
 }
 
 fn new_cycle() -> NewCycle {
@@ -187,7 +193,7 @@ fn new_cycle() -> NewCycle {
         definition_hash: "00".repeat(32),
         root: "/somewhere".into(),
         salt: "5a".repeat(32).parse::<Salt>().unwrap(),
-        block: Some(7),
+        pin: Some(standings::pin(7)),
         tasks: vec![task("discover", ""), task("episodes", "m/a"), task("episodes", "m/b"), task("publish", "")],
     }
 }
@@ -263,7 +269,7 @@ async fn a_cycle_is_read_back_as_it_was_created<S: Subject>(subject: &S) {
     let id = subject.create().await;
     let (record, new) = (subject.journal().load(id).await.unwrap(), new_cycle());
     assert_eq!(record.definition.to_string(), new.definition.to_string());
-    assert_eq!((record.root, record.salt, record.block), (new.root, new.salt, new.block));
+    assert_eq!((record.root, record.salt, record.pin), (new.root, new.salt, new.pin));
     assert_eq!((record.status, record.cancel_requested), (CycleStatus::Open, false));
     assert_eq!(record.tasks.iter().map(|state| state.key.clone()).collect::<Vec<_>>(), new.tasks);
     assert!(record.tasks.iter().all(|state| state.status == TaskStatus::Pending && state.attempt == 0));

@@ -5,7 +5,7 @@ use reqwest::{Client, StatusCode, header};
 use robo::{
     api::{self, standing::Validity},
     cycle::{
-        Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, InfraFault, Journal, Outcome,
+        Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, InfraFault, Journal, Outcome, Pin,
         Publication, PublishGuard, Salt, TaskEvent, TaskKey,
     },
     host::Progress,
@@ -57,7 +57,7 @@ async fn publish(store: &Store, who: Option<&str>, course: Course, guard: Publis
         definition_hash: "00".repeat(32),
         root: "/".into(),
         salt: Salt::random(),
-        block: Some(7),
+        pin: Some(Pin { genesis: "0x00".into(), netuid: 1, block: 7, hash: "0x07".into() }),
         tasks: vec![task("episodes"), task("publish")],
     };
     let cycle = store.create_cycle(&new).await.unwrap();

@@ -69,7 +69,7 @@ fn create(journal: &MemoryJournal, definition: serde_json::Value, tasks: Vec<Tas
 
 fn dispatcher(case: &Case, journal: &MemoryJournal, cycle: CycleId) -> Dispatcher {
     let record = now(journal.load(cycle)).unwrap();
-    let facts = CycleFacts { id: cycle, block: None };
+    let facts = CycleFacts { id: cycle };
     let mut dispatcher = Dispatcher::new(&case.definition, &facts, record.tasks, case.parallelism).unwrap();
     if record.cancel_requested {
         dispatcher.cancel();

@@ -113,6 +113,11 @@ impl ReplayNode {
         &self.state.pool
     }
 
+    /// Change what is stored, from now on and for every block.
+    pub(crate) fn store(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        change(&mut self.state.storage.lock().unwrap());
+    }
+
     /// How often each method was called.
     pub(crate) fn calls(&self, method: &str) -> usize {
         self.state.calls.lock().unwrap().get(method).copied().unwrap_or_default()
