@@ -63,6 +63,10 @@ pub fn weights(
     body.insert("block_number".into(), json!(row.block));
     body.insert("timestamp".into(), json!(row.created_at));
     body.extend(published);
+    // Where clients look for them; the document's own `pin` is what the digest covers.
+    for name in ["netuid", "genesis"] {
+        body.insert(name.into(), body.get("pin").map_or(Value::Null, |pin| pin[name].clone()));
+    }
     body.insert("digest".into(), json!(row.publication.digest));
     body.insert("previous_digest".into(), json!(row.previous_digest));
     body.insert("sequence".into(), json!(row.sequence));

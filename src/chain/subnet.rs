@@ -16,6 +16,7 @@ use subxt::{
 
 use super::{
     Network,
+    network::shown,
     node::{AtBlock, Node, Patience, Problem, Unreachable},
     reveal::{Epochs, Reveal},
 };
@@ -148,7 +149,7 @@ impl Reading {
             block: self.at.block_number(),
             hash: format!("{:?}", self.at.block_hash()),
             genesis: format!("{:?}", node.api.genesis_hash()),
-            node: node.url().to_owned(),
+            node: shown(node.url()).to_owned(),
             block_time: self.block_time(),
             // A runtime that does not keep a list has those subnets that somebody is on.
             exists: self.of_subnet("NetworksAdded").await?.unwrap_or(!slots.is_empty()),

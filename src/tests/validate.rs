@@ -4,7 +4,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use robo::{
-    chain::{Wallet, reveal::Reveal},
+    chain::{Head, Wallet, reveal::Reveal},
+    cycle::{Pin, PublishGuard},
     validator::{
         Backend, Cadence, Demands, Distrust, Refusal, Settings, Terms, Trouble, Turn, Unanswered, Unpayable, Validator,
         serve,
@@ -15,11 +16,13 @@ use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
+    database::{TestDatabase, Version},
     program::Place,
     replay_pool::{Deed, Taken},
     validated::{ALICE, Chain, NETUID, SECRET, patience, stranger, wallet},
     weights_server::{WeightsServer, published, published_bare},
 };
+use crate::weights::{Served, WHOLE, publish_at};
 
 /// The best block of the node at first.
 const BEST: u64 = 102;
@@ -108,6 +111,30 @@ async fn weights_are_set_read_back_and_set_again_each_tempo() {
     // Another process knows from the chain when they were set.
     let mut restarted = self::validator(&chain, &backend);
     assert!(matches!(restarted.turn().await.unwrap(), Turn::NotDue { .. }));
+}
+
+/// What our own backend publishes and serves is what a validator believes, down to the digest.
+#[tokio::test]
+async fn what_our_own_backend_serves_is_set() {
+    let (chain, database) = (chain().await, TestDatabase::new(Version::Default).await);
+    let store = database.store().await;
+    let head = Head::read(&chain.network(), patience()).await.unwrap();
+    let pin = Pin { genesis: head.genesis, netuid: NETUID, block: 90, hash: "0x5a".into() };
+    publish_at(&store, pin, Some(&ann()), (WHOLE, PublishGuard::default())).await;
+    let served = Served::from(&store).await;
+    let mut validator = Validator::new(settings(&chain), alice(), Backend::new(&served.url.parse().unwrap()).unwrap());
+    let Turn::Set(done) = validator.turn().await.unwrap() else { panic!("the first are due at once") };
+    assert_eq!((done.paid, chain.node.pool().taken()), (1, vec![weights(&[(1, 65535)])]));
+
+    let other = Pin { genesis: "0x00".into(), netuid: NETUID, block: 91, hash: "0x5b".into() };
+    publish_at(&store, other, Some(&ann()), (WHOLE, PublishGuard::default())).await;
+    // The API looks at the database every second.
+    while served.get("/v1/weights/latest", None).await.2["block"] != 91 {
+        tokio::task::yield_now().await;
+    }
+    chain.node.finalize(done.block + 360);
+    let trouble = validator.turn().await.unwrap_err();
+    assert!(format!("{trouble:?}").contains("Genesis"), "{trouble:?}");
 }
 
 #[tokio::test]

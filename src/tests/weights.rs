@@ -20,7 +20,7 @@ use crate::support::{
     program::Place,
 };
 
-const WHOLE: Course = Course { planned: 10, scored: 10, lost: 0 };
+pub(crate) const WHOLE: Course = Course { planned: 10, scored: 10, lost: 0 };
 
 fn task(stage: &str) -> TaskKey {
     TaskKey { stage: stage.parse().unwrap(), cell: String::new() }
@@ -51,13 +51,24 @@ fn episode(seed_index: u64, attempt: u32, outcome: Outcome) -> Episode {
 
 /// A cycle that went like this and pays one miner.
 async fn publish(store: &Store, who: Option<&str>, course: Course, guard: PublishGuard) -> CycleId {
+    let pin = Pin { genesis: "0x00".into(), netuid: 1, block: 7, hash: "0x07".into() };
+    publish_at(store, pin, who, (course, guard)).await
+}
+
+/// The same at a block of a chain.
+pub(crate) async fn publish_at(
+    store: &Store,
+    pin: Pin,
+    who: Option<&str>,
+    (course, guard): (Course, PublishGuard),
+) -> CycleId {
     let new = NewCycle {
         pipeline: "test".into(),
         definition: json!({}),
         definition_hash: "00".repeat(32),
         root: "/".into(),
         salt: Salt::random(),
-        pin: Some(Pin { genesis: "0x00".into(), netuid: 1, block: 7, hash: "0x07".into() }),
+        pin: Some(pin.clone()),
         tasks: vec![task("episodes"), task("publish")],
     };
     let cycle = store.create_cycle(&new).await.unwrap();
@@ -75,6 +86,7 @@ async fn publish(store: &Store, who: Option<&str>, course: Course, guard: Publis
         let _ = store.record_episode(&lease, &episode(index, attempt, Outcome::Success)).await.unwrap();
     }
     let weights = json!({
+        "pin": pin,
         "entries": [{ "uid": 1, "hotkey": who, "weight": 1.0, "weight_u16": 65535 }],
         "weights": { "1": 1.0 }, "weights_u16": { "uids": [1], "values": [65535] },
     });
@@ -85,7 +97,7 @@ async fn publish(store: &Store, who: Option<&str>, course: Course, guard: Publis
         }] })
         .to_string(),
         weights: weights.to_string(),
-        digest: cycle.to_string(),
+        digest: robo::evidence::digest(&weights),
         guard,
     };
     let _ = store.append(&lease, &Entry::new(task("publish"), 1, TaskEvent::Started)).await.unwrap();
@@ -154,14 +166,14 @@ async fn a_held_vector_is_given_out_when_a_person_says_so_and_never_in_place_of_
 }
 
 /// The API over a store, in this process.
-struct Served {
-    url: String,
+pub(crate) struct Served {
+    pub(crate) url: String,
     client: Client,
     _serving: tokio::task::JoinSet<()>,
 }
 
 impl Served {
-    async fn from(store: &Store) -> Self {
+    pub(crate) async fn from(store: &Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
@@ -172,7 +184,7 @@ impl Served {
         Self { url, client: Client::builder().no_proxy().build().unwrap(), _serving: serving }
     }
 
-    async fn get(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
+    pub(crate) async fn get(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
         let mut request = self.client.get(format!("{}{path}", self.url));
         if let Some(known) = known {
             request = request.header(header::IF_NONE_MATCH, known);

@@ -21,8 +21,8 @@ const AROUND: [&[&str]; 3] = [
     &["status", "reason", "held_since", "metadata"],
     &["block", "block_number", "created_at", "cycle_id", "previous_digest", "sequence", "timestamp"],
 ];
-/// The fields that make a vector; a digest is of these at least.
-const CORE: [&str; 3] = ["entries", "weights", "weights_u16"];
+/// The fields that make a vector, with the block it is as of where one is named; a digest is of these at least.
+const CORE: [&str; 4] = ["entries", "pin", "weights", "weights_u16"];
 
 /// What a backend says of its vector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,6 +115,7 @@ pub struct Malformed(pub String);
 struct Wire {
     #[serde(default)]
     cycle_id: Value,
+    pin: Option<Pin>,
     netuid: Option<u16>,
     genesis: Option<String>,
     block: Option<u64>,
@@ -134,6 +135,14 @@ struct Wire {
     signature: Option<Signature>,
     #[serde(default)]
     signatures: Vec<Signature>,
+}
+
+/// The block of the chain that the vector is as of.
+#[derive(Deserialize)]
+struct Pin {
+    genesis: String,
+    netuid: u16,
+    block: u64,
 }
 
 #[derive(Deserialize)]
@@ -165,11 +174,13 @@ impl Document {
             .map_err(|error| malformed(format!("`{}`: {}", error.path(), error.inner())))?;
         let shares = wire.shares().map_err(malformed)?;
         check(&shares).map_err(malformed)?;
+        let pin = wire.pin;
         Ok(Self {
             cycle: word(&wire.cycle_id),
-            netuid: wire.netuid,
-            genesis: wire.genesis,
-            block: wire.block.or(wire.block_number),
+            // What the digest covers goes first.
+            netuid: pin.as_ref().map(|pin| pin.netuid).or(wire.netuid),
+            block: pin.as_ref().map(|pin| pin.block).or(wire.block).or(wire.block_number),
+            genesis: pin.map(|pin| pin.genesis).or(wire.genesis),
             published_at: moment(&wire.created_at).or_else(|| moment(&wire.timestamp)),
             valid_until: wire.valid_until_block,
             sequence: wire.sequence,
@@ -357,6 +368,23 @@ mod tests {
         assert!(refused(twice).contains("`a` is paid twice"));
         assert!(refused(json!({"weights_u16": {"uids": [1], "values": []}})).contains("1 uids and 0 values"));
         assert!(Document::parse(b"<html>").is_err());
+    }
+
+    #[test]
+    fn the_block_of_a_vector_is_part_of_what_its_digest_covers() {
+        let vector = json!({
+            "entries": [{"uid": 1, "hotkey": "a", "weight": 1.0}],
+            "pin": {"genesis": "0x01", "netuid": 7, "block": 90, "hash": "0x02"},
+        });
+        let mut served = vector.clone();
+        (served["block"], served["netuid"], served["status"]) = (json!(91), json!(8), json!("fresh"));
+        (served["valid_until_block"], served["digest"]) = (json!(99), json!(evidence::digest(&vector)));
+        let document = parsed(&served).unwrap();
+        assert!(document.digests.contains(&document.digest.clone().unwrap()));
+        assert_eq!((document.netuid, document.block, document.genesis.as_deref()), (Some(7), Some(90), Some("0x01")));
+        served["pin"]["block"] = json!(95);
+        let changed = parsed(&served).unwrap();
+        assert!(!changed.digests.contains(&changed.digest.clone().unwrap()));
     }
 
     #[test]
