@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use crate::support::{
     chain_node::{ALICE, BOB, ChainNode, write_hotkey},
     program::{Place, Ran},
+    replay_node::ReplayNode,
     weights_server::{WeightsServer, published},
 };
 
@@ -87,6 +88,7 @@ fn a_real_runtime_is_read_committed_to_and_given_weights() {
     let machine = Machine::new();
     let runtime = Runtime::new().unwrap();
     runtime.block_on(a_subnet_is_read(&machine));
+    runtime.block_on(its_replay_is_read_alike(&machine));
     everybody_is_listed(&machine);
     nothing_wrong_is_submitted(&machine);
     machine.refused(&machine.set(TEXT, "bob"), 1, "too soon after the last time: the chain's rate limit");
@@ -104,6 +106,19 @@ async fn a_subnet_is_read(machine: &Machine) {
     let alice = &metagraph.neurons[0];
     assert_eq!((&*alice.hotkey, alice.validator_permit, alice.active), (ALICE.0, true, true));
     assert!(metagraph.neurons.iter().all(|neuron| neuron.coldkey.is_some() && neuron.registered_at.is_some()));
+}
+
+/// The runtime's own description and the recorded storage, replayed without the runtime.
+async fn its_replay_is_read_alike(machine: &Machine) {
+    let replay = ReplayNode::older(218, machine.node.metadata().await, "net7_pairs.json.gz").await;
+    let there = Metagraph::read(&machine.network(), NETUID, patience()).await.unwrap();
+    let here = Metagraph::read(&replay.url.parse().unwrap(), NETUID, patience()).await.unwrap();
+    assert_eq!((here.spec_version, &here.commitments), (218, &there.commitments));
+    let who = |metagraph: &Metagraph| {
+        let neurons = metagraph.neurons.iter();
+        neurons.map(|it| (it.uid, it.hotkey.clone(), it.coldkey.clone(), it.registered_at)).collect::<Vec<_>>()
+    };
+    assert_eq!(who(&here), who(&there));
 }
 
 fn everybody_is_listed(machine: &Machine) {

@@ -219,7 +219,7 @@ async fn the_share_of_who_has_moved_or_gone_is_burnt() {
     let mut validator = validator(&chain, &backend);
     validator.turn().await.unwrap();
     assert_eq!(chain.node.pool().taken()[1], weights(&[(0, 21845), (1, 65535)]));
-    assert!(validator.report().metrics().contains("robo_validator_burnt_share 0.25\n"));
+    assert!(validator.report().metrics().unwrap().contains("robo_validator_burnt_share 0.25\n"));
     // Nobody owns the subnet: the others must not have it.
     chain.unset("SubnetOwnerHotkey", (NETUID,));
     chain.node.finalize(2000);
@@ -265,7 +265,9 @@ async fn what_the_chain_takes_and_does_not_keep_is_no_success() {
     let mut validator = validator(&chain, &backend);
     let trouble = validator.turn().await.unwrap_err();
     assert!(matches!(trouble, Trouble::Unconfirmed { block: 103, .. }), "{trouble:?}");
-    assert!(validator.report().metrics().contains("robo_validator_failures_total{reason=\"unconfirmed\"} 1\n"));
+    assert!(
+        validator.report().metrics().unwrap().contains("robo_validator_failures_total{reason=\"unconfirmed\"} 1\n")
+    );
 }
 
 /// What is found before anything is signed, by its words; the rule is changed before and stays changed.

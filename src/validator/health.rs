@@ -41,5 +41,11 @@ async fn health(State(report): State<Report>) -> impl IntoResponse {
 }
 
 async fn metrics(State(report): State<Report>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], report.metrics())
+    match report.metrics() {
+        Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!("metrics cannot be written: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

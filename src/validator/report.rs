@@ -3,11 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use prometheus::{Gauge, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use serde_json::{Value, json};
 
 use super::{document::Document, emission::Done, pace::Watchdog, trouble::Trouble};
@@ -152,8 +152,11 @@ impl Report {
         (is_well, value)
     }
 
-    /// Metrics in the text format of Prometheus.
-    pub fn metrics(&self) -> String {
+    /// Metrics in the text format of Prometheus. What is not known yet is left out.
+    ///
+    /// # Errors
+    /// What the library says of a name or a value that it cannot write.
+    pub fn metrics(&self) -> prometheus::Result<String> {
         let (is_well, _) = self.health();
         let state = self.state();
         let works = |part| match state.parts.get(&part) {
@@ -162,31 +165,32 @@ impl Report {
             None => None,
         };
         let number = |number: Option<u64>| number.map(|number| number as f64);
-        let mut text = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-            let _ = writeln!(text, "# HELP robo_validator_{name} {help}\n# TYPE robo_validator_{name} {kind}");
-            for (labels, value) in values {
-                let _ = writeln!(text, "robo_validator_{name}{labels} {value}");
-            }
-        };
-        let plain = |value: Option<f64>| value.map(|value| (String::new(), value)).into_iter().collect::<Vec<_>>();
-        metric("healthy", "gauge", "Whether weights were set in time.", &plain(Some(f64::from(u8::from(is_well)))));
-        metric("backend_up", "gauge", "Whether the backend answered the last time.", &plain(works(Part::Backend)));
-        metric("chain_up", "gauge", "Whether a node answered the last time.", &plain(works(Part::Chain)));
-        metric("best_block", "gauge", "The last block that was seen.", &plain(number(state.best)));
-        metric("due_block", "gauge", "The block from which on weights are set again.", &plain(number(state.due)));
-        metric("document_block", "gauge", "The block of the document in use.", &plain(number(state.document_block)));
         let last = number(state.last.as_ref().map(|done| done.block));
-        metric("last_set_block", "gauge", "The block that took the last weights.", &plain(last));
-        metric(
-            "burnt_share",
-            "gauge",
-            "Share of the last weights that went to the burn slot.",
-            &plain(Some(state.burnt)),
-        );
-        metric("set_total", "counter", "Weights that were set and read back.", &plain(Some(state.set as f64)));
-        let failed = state.failed.iter().map(|(word, count)| (format!("{{reason=\"{word}\"}}"), *count as f64));
-        metric("failures_total", "counter", "What kept weights from being set.", &failed.collect::<Vec<_>>());
-        text
+        let registry = Registry::new_custom(Some("robo_validator".into()), None)?;
+        for (name, help, value) in [
+            ("healthy", "Whether weights were set in time.", Some(f64::from(u8::from(is_well)))),
+            ("backend_up", "Whether the backend answered the last time.", works(Part::Backend)),
+            ("chain_up", "Whether a node answered the last time.", works(Part::Chain)),
+            ("best_block", "The last block that was seen.", number(state.best)),
+            ("due_block", "The block from which on weights are set again.", number(state.due)),
+            ("document_block", "The block of the document in use.", number(state.document_block)),
+            ("last_set_block", "The block that took the last weights.", last),
+            ("burnt_share", "Share of the last weights that went to the burn slot.", Some(state.burnt)),
+        ] {
+            let Some(value) = value else { continue };
+            let gauge = Gauge::new(name, help)?;
+            gauge.set(value);
+            registry.register(Box::new(gauge))?;
+        }
+        let set = IntCounter::new("set_total", "Weights that were set and read back.")?;
+        set.inc_by(state.set);
+        registry.register(Box::new(set))?;
+        let failures = Opts::new("failures_total", "What kept weights from being set.");
+        let failures = IntCounterVec::new(failures, &["reason"])?;
+        for (word, count) in &state.failed {
+            failures.with_label_values(&[word]).inc_by(*count);
+        }
+        registry.register(Box::new(failures))?;
+        TextEncoder::new().encode_to_string(&registry.gather())
     }
 }

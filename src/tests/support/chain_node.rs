@@ -50,6 +50,13 @@ impl ChainNode {
         node
     }
 
+    /// How its runtime describes itself.
+    pub(crate) async fn metadata(&self) -> Vec<u8> {
+        let rpc = RpcClient::from_insecure_url(&self.url).await.unwrap();
+        let hex: String = rpc.request("state_getMetadata", rpc_params![]).await.unwrap();
+        hex::decode(hex.trim_start_matches("0x")).unwrap()
+    }
+
     /// Take an entry out of its storage, as if it had never been.
     pub(crate) async fn remove(&self, key: &str) {
         let rpc = RpcClient::from_insecure_url(&self.url).await.unwrap();

@@ -62,6 +62,8 @@ pub(crate) enum Fault {
 type Answer = fn(&State, Params<'_>) -> Result<Value, ErrorObjectOwned>;
 
 pub(super) struct State {
+    /// Version of the runtime.
+    spec: u32,
     metadata: Vec<u8>,
     storage: Mutex<BTreeMap<String, String>>,
     fault: Fault,
@@ -81,9 +83,19 @@ pub(crate) struct ReplayNode {
 
 impl ReplayNode {
     pub(crate) async fn start(fault: Fault) -> Self {
-        crate::install_tls();
         let (metadata, storage) = recorded().await;
+        Self::of((SPEC, metadata, storage), fault).await
+    }
+
+    /// One that replays another runtime, by its description and the file with its storage.
+    pub(crate) async fn older(spec: u32, metadata: Vec<u8>, file: &str) -> Self {
+        Self::of((spec, metadata, storage(file)), Fault::None).await
+    }
+
+    async fn of((spec, metadata, storage): (u32, Vec<u8>, BTreeMap<String, String>), fault: Fault) -> Self {
+        crate::install_tls();
         let state = Arc::new(State {
+            spec,
             metadata,
             storage: Mutex::new(storage),
             fault,
@@ -133,7 +145,7 @@ impl Drop for ReplayNode {
 /// The runtime's description and the subnet's storage, read once for all tests.
 async fn recorded() -> (Vec<u8>, BTreeMap<String, String>) {
     static READ: OnceCell<(Vec<u8>, BTreeMap<String, String>)> = OnceCell::const_new();
-    READ.get_or_init(|| async { (metadata(&golden().await), storage()) }).await.clone()
+    READ.get_or_init(|| async { (metadata(&golden().await), storage("net7_pairs_v461.json.gz")) }).await.clone()
 }
 
 /// Calls, extrinsics and the runtime's description, made by the reference client against a real node.
@@ -157,8 +169,8 @@ fn metadata(golden: &Value) -> Vec<u8> {
     hex::decode(hex.trim_start_matches("0x")).unwrap()
 }
 
-fn storage() -> BTreeMap<String, String> {
-    let path = data("net7_pairs_v461.json.gz");
+fn storage(file: &str) -> BTreeMap<String, String> {
+    let path = data(file);
     let file = File::open(&path).unwrap_or_else(|error| {
         panic!("{}: {error}; ROBO_CHAIN_DATA names the folder that has it", path.display());
     });
@@ -193,7 +205,7 @@ fn methods(state: Arc<State>) -> RpcModule<Arc<State>> {
         ("chain_getFinalizedHead", |state, _| Ok(json!(hash(state.finalized())))),
         ("chain_getHeader", header),
         ("state_call", call),
-        ("state_getRuntimeVersion", |_, _| Ok(version())),
+        ("state_getRuntimeVersion", |state, _| Ok(version(state.spec))),
         ("state_getMetadata", |state, _| Ok(json!(format!("0x{}", hex::encode(&state.metadata))))),
         ("state_getKeysPaged", keys),
         ("state_queryStorageAt", values),
@@ -264,9 +276,9 @@ fn header(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwn
     }))
 }
 
-fn version() -> Value {
+fn version(spec: u32) -> Value {
     json!({
-        "specName": "node-subtensor", "implName": "node-subtensor", "authoringVersion": 1, "specVersion": SPEC,
+        "specName": "node-subtensor", "implName": "node-subtensor", "authoringVersion": 1, "specVersion": spec,
         "implVersion": 1, "apis": [], "transactionVersion": 1, "stateVersion": 1,
     })
 }
@@ -277,7 +289,7 @@ fn call(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
     let (name, input): (String, String) = (parameters.next()?, parameters.next()?);
     let held = u32::from(state.metadata[4]);
     let bytes = match name.as_str() {
-        "Core_version" => core_version(),
+        "Core_version" => core_version(state.spec),
         "AccountNonceApi_account_nonce" => vec![0; 4],
         "Metadata_metadata_versions" => [&[4][..], &held.to_le_bytes()].concat(),
         "Metadata_metadata_at_version" if input == format!("0x{}", hex::encode(held.to_le_bytes())) => {
@@ -290,10 +302,10 @@ fn call(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned
     Ok(json!(format!("0x{}", hex::encode(bytes))))
 }
 
-fn core_version() -> Vec<u8> {
+fn core_version(spec: u32) -> Vec<u8> {
     let name = [&[14 << 2][..], b"node-subtensor"].concat();
     let numbers = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
-    [name.clone(), name, numbers(&[1, SPEC, 1]), vec![0], numbers(&[1]), vec![1]].concat()
+    [name.clone(), name, numbers(&[1, spec, 1]), vec![0], numbers(&[1]), vec![1]].concat()
 }
 
 fn keys(state: &State, parameters: Params<'_>) -> Result<Value, ErrorObjectOwned> {
