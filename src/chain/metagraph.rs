@@ -109,6 +109,23 @@ impl Metagraph {
     }
 }
 
+/// A map from uids of a subnet, at one block.
+pub(super) async fn by_uid<T: DecodeAsType>(
+    at: &AtBlock,
+    netuid: u16,
+    name: &str,
+) -> Result<BTreeMap<u16, T>, Problem> {
+    let address = dynamic::storage::<(u16, u16), T>("SubtensorModule", name);
+    let mut entries = at.storage().iter(address, (netuid,)).await?;
+    let mut found = BTreeMap::new();
+    while let Some(entry) = entries.next().await {
+        let entry = entry?;
+        let (_, uid) = entry.key().map_err(Problem::unreadable)?.decode().map_err(Problem::unreadable)?;
+        found.insert(uid, entry.value().decode().map_err(Problem::unreadable)?);
+    }
+    Ok(found)
+}
+
 /// A reading in progress: all of it at one block.
 struct Reading<'a> {
     node: &'a Node,
@@ -118,8 +135,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn all(&self) -> Result<Metagraph, Problem> {
-        let hotkeys: BTreeMap<u16, AccountId32> = self.by_uid("Keys").await?;
-        let registered: BTreeMap<u16, u64> = self.by_uid("BlockAtRegistration").await?;
+        let hotkeys: BTreeMap<u16, AccountId32> = by_uid(&self.at, self.netuid, "Keys").await?;
+        let registered: BTreeMap<u16, u64> = by_uid(&self.at, self.netuid, "BlockAtRegistration").await?;
         let last_update: Vec<u64> = self.of_subnet("LastUpdate").await?;
         let active: Vec<bool> = self.of_subnet("Active").await?;
         let permit: Vec<bool> = self.of_subnet("ValidatorPermit").await?;
@@ -157,19 +174,6 @@ impl Reading<'_> {
         let address = dynamic::storage::<(u16,), Vec<T>>("SubtensorModule", name);
         let value = self.at.storage().fetch(address, (self.netuid,)).await?;
         value.decode().map_err(Problem::unreadable)
-    }
-
-    /// A map from uids of the subnet.
-    async fn by_uid<T: DecodeAsType>(&self, name: &str) -> Result<BTreeMap<u16, T>, Problem> {
-        let address = dynamic::storage::<(u16, u16), T>("SubtensorModule", name);
-        let mut entries = self.at.storage().iter(address, (self.netuid,)).await?;
-        let mut found = BTreeMap::new();
-        while let Some(entry) = entries.next().await {
-            let entry = entry?;
-            let (_, uid) = entry.key().map_err(Problem::unreadable)?.decode().map_err(Problem::unreadable)?;
-            found.insert(uid, entry.value().decode().map_err(Problem::unreadable)?);
-        }
-        Ok(found)
     }
 
     /// Coldkeys by hotkey, all in one request: iteration would go over every subnet.

@@ -16,6 +16,7 @@ use subxt::{
 
 use super::{
     Network,
+    metagraph::by_uid,
     network::shown,
     node::{AtBlock, Node, Patience, Problem, Unreachable},
     reveal::{Epochs, Reveal},
@@ -161,8 +162,8 @@ impl Reading {
     }
 
     async fn slots(&self) -> Result<BTreeMap<u16, Slot>, Problem> {
-        let hotkeys: BTreeMap<u16, AccountId32> = self.by_uid("Keys").await?;
-        let registered: BTreeMap<u16, u64> = self.by_uid("BlockAtRegistration").await?;
+        let hotkeys: BTreeMap<u16, AccountId32> = by_uid(&self.at, self.netuid, "Keys").await?;
+        let registered: BTreeMap<u16, u64> = by_uid(&self.at, self.netuid, "BlockAtRegistration").await?;
         let slot = |(uid, hotkey): (u16, AccountId32)| {
             (uid, Slot { hotkey: hotkey.to_string(), registered_at: registered.get(&uid).copied() })
         };
@@ -266,18 +267,5 @@ impl Reading {
         let Ok(entry) = storage.entry(address) else { return Ok(None) };
         let Some(value) = entry.try_fetch(keys).await? else { return Ok(None) };
         value.decode().map(Some).map_err(Problem::unreadable)
-    }
-
-    /// A map from uids of the subnet.
-    async fn by_uid<T: DecodeAsType>(&self, name: &str) -> Result<BTreeMap<u16, T>, Problem> {
-        let address = dynamic::storage::<(u16, u16), T>(PALLET, name);
-        let mut entries = self.at.storage().iter(address, (self.netuid,)).await?;
-        let mut found = BTreeMap::new();
-        while let Some(entry) = entries.next().await {
-            let entry = entry?;
-            let (_, uid) = entry.key().map_err(Problem::unreadable)?.decode().map_err(Problem::unreadable)?;
-            found.insert(uid, entry.value().decode().map_err(Problem::unreadable)?);
-        }
-        Ok(found)
     }
 }
