@@ -15,7 +15,7 @@ use super::{
     problem::Problem,
     weights::unreadable,
 };
-use crate::cycle::{CycleId, CycleStatus};
+use crate::cycle::CycleId;
 
 /// Cycles of a page, at most.
 const MOST: u32 = 100;
@@ -64,12 +64,8 @@ pub(super) async fn show(
     let stages = ask(api.store.stage_rows(cycle.id)).await?;
     let mut body = cycle_documents::summary(&cycle);
     body["stages"] = stages.iter().map(cycle_documents::stage).collect();
-    let cache = match cycle.status {
-        // A cycle that has completed is the only one that nobody opens again.
-        CycleStatus::Completed => Cache::Forever,
-        _ => Cache::Moments,
-    };
-    Ok(Answer::new(&body, cache).to(&request))
+    // Even of one that has completed the episodes age out.
+    Ok(Answer::new(&body, Cache::Moments).to(&request))
 }
 
 /// The scores of a cycle as a table, one line per miner and environment.

@@ -42,7 +42,8 @@ struct Known {
     latest: PublicationRow,
     held: Option<PublicationRow>,
     cycle: CycleSummary,
-    status: Status,
+    /// As it was last shown; none before that.
+    status: Option<Status>,
 }
 
 impl Latest {
@@ -83,8 +84,7 @@ impl Keeper {
         let is_known = self.known.as_ref().is_some_and(|known| known.latest == latest && known.held == held);
         if !is_known {
             let Ok(cycle) = ask(self.store.cycle_summary(latest.cycle)).await else { return };
-            // The word is decided when it is shown.
-            self.known = Some(Known { latest, held, cycle, status: Status::Stale(String::new()) });
+            self.known = Some(Known { latest, held, cycle, status: None });
         }
         self.show(Database::Answers);
     }
@@ -99,11 +99,11 @@ impl Keeper {
         let Some(known) = &mut self.known else { return };
         let status = Status::of((&known.latest, known.held.as_ref()), Utc::now(), (self.validity, database));
         let made = status.and_then(|status| {
-            if status == known.status {
+            if Some(&status) == known.status.as_ref() {
                 return Ok(None);
             }
             let weights = documents::weights((&known.latest, &known.cycle), self.validity, Some(&status))?;
-            known.status = status;
+            known.status = Some(status);
             Ok(Some(Answer::new(&weights, Cache::Moments)))
         });
         match made {
