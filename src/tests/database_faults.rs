@@ -24,6 +24,7 @@ use serde_json::json;
 use crate::{
     faults::{Result, arguments, ended, nothing_runs, until_they_play},
     support::{
+        episodes::report,
         own_server::{OwnServer, Proxy},
         program::{Place, pipeline, turn, workspace},
     },
@@ -118,17 +119,7 @@ fn key(seed_index: u32) -> EpisodeKey {
 }
 
 pub(crate) fn episode(seed_index: u32) -> Episode {
-    let report = EpisodeReport {
-        outcome: Outcome::Success,
-        detail: None,
-        steps: 1,
-        total_reward: f64::from(seed_index),
-        score: None,
-        actions: None,
-        trajectory_hash: None,
-        latency: None,
-        wall_ms: 1.0,
-    };
+    let report = EpisodeReport { total_reward: f64::from(seed_index), ..report(Outcome::Success) };
     Episode { key: key(seed_index), attempt: 1, report }
 }
 

@@ -16,6 +16,7 @@ use sqlx::Connection;
 use tempfile::TempDir;
 
 use crate::support::database::{TestDatabase, Version};
+use crate::support::episodes::report;
 use crate::support::program::{Place, Ran, Running, pipeline, turn, workspace};
 
 /// A database with the program at hand.
@@ -569,15 +570,5 @@ fn an_episode_whose_tries_are_used_up_gets_as_many_again() {
 
 /// The report of an episode that was lost to a fault of ours.
 fn lost() -> EpisodeReport {
-    EpisodeReport {
-        outcome: Outcome::InfraFault(InfraFault::ServerLost),
-        detail: None,
-        steps: 1,
-        total_reward: 0.0,
-        score: None,
-        actions: None,
-        trajectory_hash: None,
-        latency: None,
-        wall_ms: 1.0,
-    }
+    report(Outcome::InfraFault(InfraFault::ServerLost))
 }

@@ -5,8 +5,8 @@ use reqwest::{Client, StatusCode, header};
 use robo::{
     api::{self, standing::Validity},
     cycle::{
-        Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, EpisodeReport, InfraFault, Journal, Outcome, Pin,
-        Publication, PublishGuard, Salt, TaskEvent, TaskKey,
+        Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
+        PublishGuard, Salt, TaskEvent, TaskKey,
     },
     host::Progress,
     store::{NewCycle, ReleaseAnswer, Store},
@@ -16,8 +16,9 @@ use tokio::net::TcpListener;
 
 use crate::support::{
     database::{TestDatabase, Version},
+    episodes::report,
     own_server::OwnServer,
-    program::Place,
+    program::{Place, pipeline, turn, workspace},
 };
 
 pub(crate) const WHOLE: Course = Course { planned: 10, scored: 10, lost: 0 };
@@ -35,18 +36,7 @@ fn key(seed_index: u64) -> EpisodeKey {
 }
 
 fn episode(seed_index: u64, attempt: u32, outcome: Outcome) -> Episode {
-    let report = EpisodeReport {
-        outcome,
-        detail: None,
-        steps: 1,
-        total_reward: 0.0,
-        score: None,
-        actions: None,
-        trajectory_hash: None,
-        latency: None,
-        wall_ms: 1.0,
-    };
-    Episode { key: key(seed_index), attempt, report }
+    Episode { key: key(seed_index), attempt, report: report(outcome) }
 }
 
 /// A cycle that went like this and pays one miner.
@@ -163,6 +153,48 @@ async fn a_held_vector_is_given_out_when_a_person_says_so_and_never_in_place_of_
     assert_eq!(release(CycleId::generate()).await, ReleaseAnswer::Unpublished);
     let chain: Vec<i64> = store.publications(10).await.unwrap().iter().map(|row| row.sequence).collect();
     assert_eq!(chain, [4, 3, 2, 1], "what is held is part of the chain");
+}
+
+/// From the manifest on: the second cycle finds the miners' skills exchanged.
+#[test]
+fn a_guard_that_the_pipeline_names_holds_what_jumps() {
+    let _turn = turn();
+    let place = Place::new();
+    let run = |change: &dyn Fn(String) -> String| {
+        let folder = workspace(|text| {
+            let others = ["button-press", "door-open", "reach"].map(|task| format!("  - metaworld/{task}-v3\n"));
+            let one = others.iter().fold(text.to_owned(), |text, other| text.replace(other, ""));
+            // One is better than both others, whoever it is.
+            let novice = "        - { uid: 2, hotkey: demo-novice, endpoint: \"demo:novice\", first_block: 200 }\n";
+            assert!(one.contains(novice), "the pipeline has changed");
+            let one = one.replace(novice, "");
+            let guarded = one
+                .replace("uses: weights/publish, when", "uses: weights/publish, with: { guard: { jump: 0.5 } }, when");
+            assert!(guarded != one && one != text, "the pipeline has changed");
+            change(guarded)
+        });
+        let ran = place.run(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=2"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran
+    };
+    let latest = || place.json(&["weights", "show", "--format", "json"]);
+    run(&|text| text);
+    let first = latest();
+    assert_eq!(first["status"], "fresh");
+    let exchanged = |text: String| {
+        let text = text.replace("demo:heuristic", "demo:nobody").replace("demo:random", "demo:heuristic");
+        text.replace("demo:nobody", "demo:random")
+    };
+    let ran = run(&exchanged);
+    assert!(ran.stdout.contains("HELD BACK: it is ") && ran.stderr.contains("robo weights release "), "{ran:?}");
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    assert!(shown["held"].as_str().unwrap().ends_with("(L1 distance, at most 0.5)"), "{}", shown["held"]);
+    let held = latest();
+    assert_eq!((&held["cycle_id"], &held["status"]), (&first["cycle_id"], &json!("held")));
+    let second = shown["id"].as_str().unwrap();
+    let released = place.run(&["weights", "release", second, "--reason", "they were exchanged"]);
+    assert_eq!(released.code, 0, "{}", released.stderr);
+    assert_eq!(latest()["cycle_id"], second);
 }
 
 /// The API over a store, in this process.

@@ -3,6 +3,7 @@
 pub(crate) mod chain_node;
 pub(crate) mod database;
 pub(crate) mod engine;
+pub(crate) mod episodes;
 pub(crate) mod meddler;
 pub(crate) mod own_server;
 pub(crate) mod program;
