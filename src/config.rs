@@ -1,5 +1,7 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
+mod serving;
+
 use std::{
     ffi::OsStr,
     ffi::OsString,
@@ -9,6 +11,8 @@ use std::{
 };
 
 use clap::{Args, Command, builder::Resettable};
+
+pub use serving::Serving;
 
 /// Where robo keeps things on this machine.
 #[derive(Debug, Clone, Default, Args)]

@@ -4,18 +4,20 @@
 //! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
 mod answer;
+mod caller;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
 mod health;
 mod latest;
+mod pipelines;
 mod problem;
 mod scores;
 pub mod standing;
 mod status;
 mod weights;
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -35,6 +37,8 @@ use tower_http::{
 
 use crate::store::Store;
 
+pub use pipelines::{Pipelines, Refused, Shown};
+
 use latest::{Keeper, Latest};
 use problem::Problem;
 use standing::Validity;
@@ -45,12 +49,23 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the database may take to answer before a client is told that it does not.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What an operator decides of the API.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For how long a vector counts.
+    pub validity: Validity,
+    /// What this backend runs.
+    pub pipelines: Arc<dyn Pipelines>,
+}
+
 /// What handlers answer from.
 #[derive(Clone)]
 struct Api {
     store: Store,
     latest: Latest,
     validity: Validity,
+    #[expect(dead_code, reason = "no address shows or starts them yet")]
+    pipelines: Arc<dyn Pipelines>,
 }
 
 fn router(api: Api) -> Router {
@@ -84,13 +99,14 @@ fn router(api: Api) -> Router {
 /// What the system says when the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    (store, validity): (Store, Validity),
+    (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let Settings { validity, pipelines } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     keeper.look().await;
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity });
+    let router = router(Api { store, latest, validity, pipelines });
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {

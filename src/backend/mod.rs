@@ -9,6 +9,7 @@ mod cycle;
 mod cycles;
 mod machine;
 mod pipeline;
+mod pipelines;
 mod schedules;
 
 use std::{sync::Arc, time::Duration};
@@ -22,6 +23,7 @@ pub use cycle::{Error, Steering, run_cycle};
 pub use cycles::Limits;
 pub use machine::Machine;
 pub use pipeline::{Pipeline, new_cycle};
+pub use pipelines::{Kept, Pipelines};
 pub use schedules::Schedules;
 
 use crate::store::Store;
@@ -41,7 +43,7 @@ impl Backend {
     pub fn new(
         store: &Arc<Store>,
         machine: Machine,
-        (pipelines, blocks): (Vec<Pipeline>, Arc<dyn BlockSource>),
+        (pipelines, blocks): (Pipelines, Arc<dyn BlockSource>),
         limits: Limits,
     ) -> Self {
         Self {

@@ -55,6 +55,11 @@ impl Pipeline {
         Ok(Self { file, inputs: inputs.to_vec(), discovery, seen, compiled })
     }
 
+    /// What it calls itself.
+    pub fn name(&self) -> &str {
+        &self.compiled.definition.pipeline
+    }
+
     /// The file.
     pub fn file(&self) -> &Path {
         &self.file
@@ -63,6 +68,16 @@ impl Pipeline {
     /// What it came to when it was last read well.
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// What the file comes to now with these inputs, which beat those of this backend.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn compile_with(&self, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
+        let own = self.inputs.iter().filter(|(name, _)| !inputs.iter().any(|(given, _)| given == name));
+        let inputs: Vec<(String, String)> = own.chain(inputs).cloned().collect();
+        compile(&self.file, &inputs, self.discovery.as_ref())
     }
 
     /// Whether the file has changed since it was last read.

@@ -8,14 +8,15 @@ use std::{collections::HashMap, sync::Arc};
 use chrono::{DateTime, Utc};
 use tracing::{error, info, warn};
 
-use super::{BlockSource, Pipeline, new_cycle, unreachable};
+use super::{BlockSource, Pipeline, Pipelines, new_cycle, pipelines, unreachable};
 use crate::schedule::{Clock, Due, Schedule, Timing, next_start};
 use crate::store::{self, Fired, Outcome, Round, Store};
 
 /// The schedules of some pipelines.
 pub struct Schedules {
     store: Arc<Store>,
-    pipelines: Vec<Kept>,
+    pipelines: Pipelines,
+    kept: Vec<Kept>,
     blocks: Arc<dyn BlockSource>,
     /// Why there is no block, as it was last told.
     without_block: Option<String>,
@@ -23,6 +24,8 @@ pub struct Schedules {
 
 struct Kept {
     pipeline: Pipeline,
+    /// Its place among those that are shown.
+    place: usize,
     /// Its name and schedules as the database knows them.
     registered: Option<(String, Vec<Schedule>)>,
     /// When each schedule, by its key, is to be looked at again.
@@ -46,17 +49,23 @@ impl Quiet {
 
 impl Schedules {
     /// The schedules of these pipelines.
-    pub fn new(store: Arc<Store>, pipelines: Vec<Pipeline>, blocks: Arc<dyn BlockSource>) -> Self {
-        let kept = |pipeline| Kept { pipeline, registered: None, quiet: HashMap::new() };
-        Self { store, pipelines: pipelines.into_iter().map(kept).collect(), blocks, without_block: None }
+    pub fn new(store: Arc<Store>, pipelines: Pipelines, blocks: Arc<dyn BlockSource>) -> Self {
+        let kept = |(place, shown): (usize, pipelines::Kept)| Kept {
+            pipeline: shown.pipeline,
+            place,
+            registered: None,
+            quiet: HashMap::new(),
+        };
+        let kept = pipelines.all().into_iter().enumerate().map(kept).collect();
+        Self { store, pipelines, kept, blocks, without_block: None }
     }
 
     /// Decide whatever has become due by `now`. What cannot be decided for want of a database is decided in a later round.
     pub async fn round(&mut self, now: DateTime<Utc>) -> Vec<Fired> {
         let clock = Clock { now, block: self.block().await };
         let mut all = Vec::new();
-        for kept in &mut self.pipelines {
-            match kept.round(&self.store, &clock).await {
+        for kept in &mut self.kept {
+            match kept.round((&self.store, &self.pipelines), &clock).await {
                 Ok(fired) => all.extend(fired),
                 Err(error) => unreachable("the schedules of a pipeline could not be looked at", error),
             }
@@ -68,7 +77,7 @@ impl Schedules {
         let by_block = |kept: &Kept| {
             kept.pipeline.compiled().schedules.iter().any(|schedule| matches!(schedule.timing, Timing::Blocks(_)))
         };
-        if !self.pipelines.iter().any(by_block) {
+        if !self.kept.iter().any(by_block) {
             return None;
         }
         let latest = self.blocks.latest().await;
@@ -82,9 +91,9 @@ impl Schedules {
 }
 
 impl Kept {
-    async fn round(&mut self, store: &Store, clock: &Clock) -> Result<Vec<Fired>, store::Error> {
+    async fn round(&mut self, (store, shown): (&Store, &Pipelines), clock: &Clock) -> Result<Vec<Fired>, store::Error> {
         if self.pipeline.has_changed() {
-            self.reread().await;
+            self.reread(shown).await;
         }
         self.register(store, clock.now).await?;
         let mut all = Vec::new();
@@ -92,7 +101,7 @@ impl Kept {
             return Ok(all);
         }
         // The cycle that may start now is that of the files as they are now: manifests and simulators, too.
-        self.reread().await;
+        self.reread(shown).await;
         self.register(store, clock.now).await?;
         let new = new_cycle(self.pipeline.compiled());
         for schedule in self.awake(clock) {
@@ -116,11 +125,13 @@ impl Kept {
         self.pipeline.compiled().schedules.iter().filter(is_awake).cloned().collect()
     }
 
-    async fn reread(&mut self) {
-        if let Err(problems) = self.pipeline.reread().await {
+    async fn reread(&mut self, shown: &Pipelines) {
+        let problem = self.pipeline.reread().await.err();
+        if let Some(problems) = &problem {
             let file = self.pipeline.file().display();
             error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
         }
+        shown.show(self.place, pipelines::Kept { pipeline: self.pipeline.clone(), problem });
     }
 
     fn facts(&self) -> (String, Vec<Schedule>) {

@@ -1,6 +1,6 @@
 //! `robo backend`: serve weights and scores over HTTP; start cycles by their schedules and run every open one.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -12,9 +12,9 @@ use super::{
     inputs::{self, Inputs},
     render,
 };
-use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline};
+use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline, Pipelines};
 use crate::{
-    api::{self, standing::Validity},
+    api::{self, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -33,13 +33,8 @@ Examples:
   robo backend --pipeline pipelines/nightly.yaml pipelines/hourly.yaml --cycles 1
   curl http://127.0.0.1:8000/v1/weights/latest")]
 pub(super) struct Args {
-    /// Address to listen on
-    #[arg(long, env = "ROBO_BACKEND_HOST", default_value = "0.0.0.0")]
-    host: IpAddr,
-
-    /// Port to listen on; 0 takes a free one
-    #[arg(long, env = "ROBO_BACKEND_PORT", default_value_t = 8000)]
-    port: u16,
+    #[command(flatten)]
+    serving: config::Serving,
 
     /// Pipelines whose schedules are run; with at least one, open cycles are, too
     #[arg(long = "pipeline", value_name = "FILE", num_args = 1..)]
@@ -56,11 +51,6 @@ pub(super) struct Args {
     #[arg(long, default_value_t = drive::PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 
-    /// Blocks for which a vector counts after the one its cycle was pinned to; an older one is marked as stale
-    #[arg(long, env = "ROBO_BACKEND_VALID_BLOCKS", value_name = "N", default_value_t = 720,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    valid_blocks: u32,
-
     #[command(flatten)]
     discovery: config::Discovery,
 
@@ -75,10 +65,12 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let pipelines = read(&args)?;
+    let pipelines = Pipelines::new(read(&args)?);
+    let settings = Settings { validity: Validity(args.serving.valid_blocks), pipelines: Arc::new(pipelines.clone()) };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
-    let listener = TcpListener::bind((args.host, args.port)).await.map_err(|error| cannot_listen(&args, error))?;
+    let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
+    let listener = listener.map_err(|error| cannot_listen(&args.serving, error))?;
     let address = listener.local_addr()?;
     let machine = drive::machine(db::data_dir(&args.database.data)?, (&args.place, &args.discovery))?;
     let stop = CancellationToken::new();
@@ -90,9 +82,7 @@ pub(super) async fn run(args: Args) -> Result {
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
-        let served =
-            api::serve(listener, (Store::clone(&store), Validity(args.valid_blocks)), stop.clone().cancelled_owned())
-                .await;
+        let served = api::serve(listener, (Store::clone(&store), settings), stop.clone().cancelled_owned()).await;
         // Without the one there is nothing to look at the other by.
         stop.cancel();
         served
@@ -138,15 +128,15 @@ fn read(args: &Args) -> Result<Vec<Pipeline>> {
 async fn work(
     store: &Arc<Store>,
     machine: Machine,
-    (pipelines, blocks, limits): (Vec<Pipeline>, Arc<dyn BlockSource>, Limits),
+    (pipelines, blocks, limits): (Pipelines, Arc<dyn BlockSource>, Limits),
     stop: CancellationToken,
 ) {
-    if !pipelines.is_empty() {
+    if !pipelines.all().is_empty() {
         Backend::new(store, machine, (pipelines, blocks), limits).run(stop).await;
     }
 }
 
-fn cannot_listen(args: &Args, error: std::io::Error) -> Failure {
+fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {
     let hint = match error.kind() {
         std::io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another with --port",
         std::io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose another with --port",

@@ -54,6 +54,7 @@ mod schedule;
 mod schedule_show;
 mod schema;
 mod score;
+mod shown;
 mod validate;
 mod weights;
 

@@ -17,7 +17,7 @@ use chrono::{DateTime, Duration, Utc};
 use futures::future::BoxFuture;
 use rand::{RngExt, SeedableRng};
 use robo::{
-    backend::{BlockSource, FinalizedHead, NoBlock, Pipeline, Schedules},
+    backend::{BlockSource, FinalizedHead, NoBlock, Pipeline, Pipelines, Schedules},
     cycle::{CycleId, CycleStatus, Journal},
     schedule::Due,
     store::{Fired, Outcome, Store},
@@ -55,7 +55,7 @@ impl File {
     }
 
     fn schedules(&self, store: &Arc<Store>) -> Schedules {
-        Schedules::new(Arc::clone(store), vec![self.read()], Arc::new(Chain::default()))
+        Schedules::new(Arc::clone(store), Pipelines::new(vec![self.read()]), Arc::new(Chain::default()))
     }
 }
 
@@ -267,8 +267,11 @@ async fn blocks_are_waited_for_and_none_is_left_out_without_a_word() {
     let place = Place::new().await;
     let file = File::new("{ every: { blocks: 360 }, catchup: latest }");
     let chain = Arc::new(Chain::default());
-    let mut backend =
-        Schedules::new(Arc::clone(&place.store), vec![file.read()], Arc::clone(&chain) as Arc<dyn BlockSource>);
+    let mut backend = Schedules::new(
+        Arc::clone(&place.store),
+        Pipelines::new(vec![file.read()]),
+        Arc::clone(&chain) as Arc<dyn BlockSource>,
+    );
     let mut round = async |block: u64| {
         chain.0.store(block, Ordering::SeqCst);
         let fired = backend.round(at("10:00")).await;
@@ -292,7 +295,7 @@ async fn blocks_come_from_the_finalized_head_of_a_real_node() {
     let (place, node) = (Place::new().await, ReplayNode::start(Fault::None).await);
     let file = File::new("{ every: { blocks: 360 }, catchup: latest }");
     let head = FinalizedHead::of(node.url.parse().unwrap()).every(std::time::Duration::from_millis(10));
-    let mut backend = Schedules::new(Arc::clone(&place.store), vec![file.read()], Arc::new(head));
+    let mut backend = Schedules::new(Arc::clone(&place.store), Pipelines::new(vec![file.read()]), Arc::new(head));
     // Until the first answer nothing is known; from then on what lies behind was never due.
     while place.store.schedules().await.unwrap().first().is_none_or(|row| row.decided_until.is_none()) {
         assert!(backend.round(at("10:00")).await.is_empty());

@@ -1,9 +1,12 @@
 //! What validators are given: vectors that the publish guard lets pass, from memory, with a word for how they stand.
 
+use std::sync::Arc;
+
 use nix::sys::signal::Signal;
 use reqwest::{Client, StatusCode, header};
 use robo::{
-    api::{self, standing::Validity},
+    api::{self, Settings, standing::Validity},
+    backend::Pipelines,
     cycle::{
         Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
         PublishGuard, Salt, TaskEvent, TaskKey,
@@ -208,9 +211,10 @@ impl Served {
     pub(crate) async fn from(store: &Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let settings = Settings { validity: Validity::default(), pipelines: Arc::new(Pipelines::default()) };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
-            api::serve(listener, (store, Validity::default()), std::future::pending()).await.unwrap();
+            api::serve(listener, (store, settings), std::future::pending()).await.unwrap();
         });
         crate::install_tls();
         Self { url, client: Client::builder().no_proxy().build().unwrap(), _serving: serving }
