@@ -17,7 +17,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
 use crate::{
-    api::{self, Settings, standing::Validity},
+    api::{self, Endpoints, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -79,7 +79,11 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
     let reload = tokio::spawn(reload(pipelines.clone())?);
-    let settings = Settings { validity: Validity(args.serving.valid_blocks), pipelines: Arc::new(pipelines.clone()) };
+    let settings = Settings {
+        validity: Validity(args.serving.valid_blocks),
+        pipelines: Arc::new(pipelines.clone()),
+        endpoints: if args.serving.show_endpoints { Endpoints::Shown } else { Endpoints::Hidden },
+    };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;

@@ -170,7 +170,7 @@ fn provenance(lineage: &Lineage) -> Vec<String> {
 
 /// A cycle with the words of its end.
 pub(super) fn summary(cycle: &CycleSummary) -> Value {
-    let mut document = cycle_documents::summary(cycle);
+    let mut document = json!(cycle_documents::summary(cycle));
     document["reason"] = json!(cycle.reason);
     document
 }

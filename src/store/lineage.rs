@@ -244,7 +244,8 @@ const COPIES: [&str; 7] = [
                        where planned.cycle_id = $1 and planned.stage = old.stage and planned.cell = old.cell)",
     // Epoch 0 is before the first owner: these lines came with the fork.
     "insert into task_event (cycle_id, stage, cell, attempt, kind, epoch, payload, at)
-     select $1, stage, cell, attempt, kind, 0, payload, at from task_event where cycle_id = $2 and stage = any($3)",
+     select $1, stage, cell, attempt, kind, 0, payload, at from task_event where cycle_id = $2 and stage = any($3)
+     order by event_id",
     "insert into episode (cycle_id, environment, seed_index, hotkey, stage, cell, attempt, outcome, reason, detail, steps,
                           return, trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at,
                           score)

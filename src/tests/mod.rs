@@ -3,6 +3,9 @@
 mod abuse;
 mod affinetes;
 mod api;
+mod api_document;
+mod api_events;
+mod api_reads;
 mod architecture;
 mod bad_input;
 mod chain;
