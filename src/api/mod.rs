@@ -10,6 +10,7 @@ mod cycles;
 pub mod documents;
 mod health;
 mod latest;
+mod metrics;
 mod pipelines;
 mod problem;
 mod scores;
@@ -25,6 +26,7 @@ use axum::{
         HeaderValue, Method, StatusCode,
         header::{ETAG, X_CONTENT_TYPE_OPTIONS},
     },
+    middleware,
     routing::get,
 };
 use tokio::net::TcpListener;
@@ -37,6 +39,7 @@ use tower_http::{
 
 use crate::store::Store;
 
+pub use metrics::Metrics;
 pub use pipelines::{Pipelines, Refused, Shown};
 
 use latest::{Keeper, Latest};
@@ -56,6 +59,8 @@ pub struct Settings {
     pub validity: Validity,
     /// What this backend runs.
     pub pipelines: Arc<dyn Pipelines>,
+    /// How it is.
+    pub metrics: Metrics,
 }
 
 /// What handlers answer from.
@@ -66,13 +71,16 @@ struct Api {
     validity: Validity,
     #[expect(dead_code, reason = "no address shows or starts them yet")]
     pipelines: Arc<dyn Pipelines>,
+    metrics: Metrics,
 }
 
 fn router(api: Api) -> Router {
+    let counted = middleware::from_fn_with_state(api.metrics.clone(), metrics::count);
     Router::new()
         .route("/health", get(health::show))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::show))
+        .route("/metrics", get(metrics::show))
         .route("/v1/weights/latest", get(weights::latest))
         .route("/v1/weights/{block}", get(weights::at_block))
         .route("/v1/status", get(status::show))
@@ -90,6 +98,7 @@ fn router(api: Api) -> Router {
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         // Everything here is public, and is asked for without anybody's credentials.
         .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET, Method::HEAD]).expose_headers([ETAG]))
+        .layer(counted)
         .with_state(api)
 }
 
@@ -102,11 +111,11 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines } = settings;
+    let Settings { validity, pipelines, metrics } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     keeper.look().await;
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity, pipelines });
+    let router = router(Api { store, latest, validity, pipelines, metrics });
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline, Pipelines};
 use crate::{
-    api::{self, Settings, standing::Validity},
+    api::{self, Metrics, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -66,7 +66,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
-    let settings = Settings { validity: Validity(args.serving.valid_blocks), pipelines: Arc::new(pipelines.clone()) };
+    let metrics = Metrics::new()?;
+    let validity = Validity(args.serving.valid_blocks);
+    let settings = Settings { validity, pipelines: Arc::new(pipelines.clone()), metrics: metrics.clone() };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
@@ -79,7 +81,11 @@ pub(super) async fn run(args: Args) -> Result {
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
+    let watched = machine.clone();
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
+    let watch = tokio::spawn(async move {
+        watched.watch_engines(|host, answers| metrics.docker_host(host, answers)).await;
+    });
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, (Store::clone(&store), settings), stop.clone().cancelled_owned()).await;
@@ -89,6 +95,7 @@ pub(super) async fn run(args: Args) -> Result {
     };
     let (served, ()) = tokio::join!(serve, work);
     signals.abort();
+    watch.abort();
     retention.abort();
     // It holds the store, which is closed in order once nobody else does.
     let _ = retention.await;

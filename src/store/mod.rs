@@ -21,6 +21,7 @@
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
 //! | `ledger.rs` | what cycles have started and what may outlive them |
+//! | `tally.rs` | what cycles came to, counted once, with `gauges.rs`: how things stand; both for metrics |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -35,6 +36,7 @@ mod episode;
 mod error;
 mod events;
 mod fire;
+mod gauges;
 mod gc;
 mod history;
 mod holder;
@@ -54,6 +56,7 @@ mod stage;
 mod standing;
 mod status;
 mod takeover;
+mod tally;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -71,6 +74,7 @@ pub use episode::EpisodeCount;
 pub use error::Error;
 pub use events::EventRow;
 pub use fire::{Fired, Outcome, Round};
+pub use gauges::{Gauges, LastCycle, PoolState, Queue, Servers};
 pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
@@ -80,6 +84,7 @@ pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
 pub use stage::StageRow;
 pub use status::{Contents, DatabaseStatus};
+pub use tally::{CYCLE_SECONDS, Count, Counters, Ended, InBucket, LATENCY_SECONDS, STAGE_SECONDS, Tally};
 pub use turn::Admission;
 
 use location::Location;

@@ -211,7 +211,8 @@ impl Served {
     pub(crate) async fn from(store: &Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let settings = Settings { validity: Validity::default(), pipelines: Arc::new(Pipelines::default()) };
+        let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
+        let settings = Settings { validity, pipelines, metrics: api::Metrics::new().unwrap() };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();
