@@ -46,6 +46,7 @@ mod support;
 mod swarm;
 mod turns;
 mod two_backends;
+mod upgrade;
 mod urls;
 mod validate;
 mod webhooks;
