@@ -15,6 +15,7 @@ mod frontier;
 mod health;
 mod latest;
 mod memo;
+mod metrics;
 mod miner;
 mod miners;
 mod openapi;
@@ -52,6 +53,7 @@ use tower_http::{
 
 use crate::store::Store;
 
+pub use metrics::Metrics;
 pub use pipelines::{Pipelines, Refused, Shown};
 
 use answer::{Answer, Cache};
@@ -76,6 +78,8 @@ pub struct Settings {
     pub pipelines: Arc<dyn Pipelines>,
     /// Whether everybody is told where miners answer.
     pub endpoints: Endpoints,
+    /// How it is.
+    pub metrics: Metrics,
 }
 
 /// Whether everybody is told where miners answer; operators always are.
@@ -103,9 +107,11 @@ struct Api {
     /// The OpenAPI document.
     document: Arc<Answer>,
     files: reference::Files,
+    metrics: Metrics,
 }
 
 fn router(api: Api) -> Router {
+    let counted = middleware::from_fn_with_state(api.metrics.clone(), metrics::count);
     operation::router(operations::operations())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
@@ -116,6 +122,7 @@ fn router(api: Api) -> Router {
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         // Everything here is public, and is asked for without anybody's credentials.
         .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET, Method::HEAD]).expose_headers([ETAG]))
+        .layer(counted)
         .with_state(api)
 }
 
@@ -128,14 +135,15 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines, endpoints } = settings;
+    let Settings { validity, pipelines, endpoints, metrics } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     keeper.look().await;
     let stopping = CancellationToken::new();
     let followers = Followers::new(&store, FOLLOWERS, stopping.clone());
     let document = Arc::new(Answer::new(&openapi::document(&operations::operations()), Cache::Moments));
     let (memo, files) = (Memo::default(), reference::Files::default());
-    let router = router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files });
+    let router =
+        router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics });
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {

@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{
-    cycle_documents, cycles, documents, episodes, events, health, miner, miners, openapi,
+    cycle_documents, cycles, documents, episodes, events, health, metrics, miner, miners, openapi,
     operation::{Operation, Tag, schema},
     reference, schedules, scores, status, weights,
 };
@@ -139,6 +139,9 @@ fn about() -> Vec<Operation> {
         Operation::get("/health/live", "live", health::live)
             .about("About", "Whether this process answers at all")
             .answers(200, "It does.", Some((JSON, schema::<health::Alive>)), Tag::None),
+        Operation::get("/metrics", "metrics", metrics::show)
+            .about("About", "How this backend is, for Prometheus")
+            .answers(200, "Metrics in Prometheus' text format.", Some(("text/plain", text)), Tag::None),
         Operation::get("/openapi.json", "openapi", openapi::show).about("About", "This document").answers(
             200,
             "An OpenAPI 3.1 document.",

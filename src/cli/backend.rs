@@ -17,7 +17,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
 use crate::{
-    api::{self, Endpoints, Settings, standing::Validity},
+    api::{self, Endpoints, Metrics, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -78,11 +78,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
+    let metrics = Metrics::new()?;
     let reload = tokio::spawn(reload(pipelines.clone())?);
     let settings = Settings {
         validity: Validity(args.serving.valid_blocks),
         pipelines: Arc::new(pipelines.clone()),
         endpoints: if args.serving.show_endpoints { Endpoints::Shown } else { Endpoints::Hidden },
+        metrics: metrics.clone(),
     };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
@@ -96,7 +98,11 @@ pub(super) async fn run(args: Args) -> Result {
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
+    let watched = machine.clone();
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
+    let watch = tokio::spawn(async move {
+        watched.watch_engines(|host, answers| metrics.docker_host(host, answers)).await;
+    });
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, (Store::clone(&store), settings), stop.clone().cancelled_owned()).await;
@@ -107,6 +113,7 @@ pub(super) async fn run(args: Args) -> Result {
     let (served, ()) = tokio::join!(serve, work);
     signals.abort();
     reload.abort();
+    watch.abort();
     retention.abort();
     // It holds the store, which is closed in order once nobody else does.
     let _ = retention.await;

@@ -34,6 +34,14 @@ pub enum Error {
         /// Newest version this program knows.
         known: i64,
     },
+    /// A step of its schema is not the one of that number that this program knows.
+    #[error(
+        "the database was made by another build of robo: step {found} of its schema is not the one this robo knows"
+    )]
+    OtherSchema {
+        /// Which step.
+        found: i64,
+    },
     /// The tables are not there, or older than this program needs.
     #[error("the database is not initialised for this version of robo")]
     NotInitialised,

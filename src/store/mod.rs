@@ -23,6 +23,7 @@
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `query.rs` | an operator's own question about a cycle |
 //! | `ledger.rs` | what cycles have started and what may outlive them |
+//! | `tally.rs` | what cycles came to, counted once, with `gauges.rs`: how things stand; both for metrics |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
@@ -39,6 +40,7 @@ mod error;
 mod evaluated;
 mod events;
 mod fire;
+mod gauges;
 mod gc;
 mod history;
 mod holder;
@@ -58,6 +60,7 @@ mod stage;
 mod standing;
 mod status;
 mod takeover;
+mod tally;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -77,6 +80,7 @@ pub use error::Error;
 pub use evaluated::{EpisodeFilter, EpisodeOutcome, EpisodeRow, LatencyRow};
 pub use events::{EventRow, Followed, FollowedEvent};
 pub use fire::{Fired, Outcome, Round};
+pub use gauges::{Gauges, LastCycle, PoolState, Queue, Servers};
 pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
@@ -86,6 +90,7 @@ pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
 pub use stage::{StageRow, TaskLine};
 pub use status::{Contents, DatabaseStatus};
+pub use tally::{CYCLE_SECONDS, Count, Counters, Ended, InBucket, LATENCY_SECONDS, STAGE_SECONDS, Tally};
 pub use turn::Admission;
 
 use location::Location;

@@ -32,6 +32,8 @@ pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks:
     if status == CycleStatus::Completed.word() {
         return Err(JournalError::Completed(cycle).into());
     }
+    // That it ended like this stays true.
+    super::tally::keep(connection, cycle.as_uuid()).await?;
     // A new epoch voids the lease of whoever may have fallen asleep over the cycle.
     let (epoch, definition): (i64, String) = sqlx::query_as(
         "update cycle

@@ -51,13 +51,11 @@ impl Store {
     /// Refuse a database whose schema is not the one this program knows. For verbs that only read.
     ///
     /// # Errors
-    /// [`Error::NotInitialised`] or [`Error::NewerSchema`].
+    /// [`Error::NotInitialised`], [`Error::NewerSchema`] or [`Error::OtherSchema`].
     pub async fn require_schema(&self) -> Result<(), Error> {
-        let known = admin::newest();
-        match self.schema_version().await? {
-            Some(found) if found > known => Err(Error::NewerSchema { found, known }),
-            Some(found) if found == known => Ok(()),
-            _ => Err(Error::NotInitialised),
+        match self.schema().await? {
+            admin::Schema::Known => Ok(()),
+            admin::Schema::Older => Err(Error::NotInitialised),
         }
     }
 

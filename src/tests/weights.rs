@@ -216,8 +216,8 @@ impl Served {
     pub(crate) async fn with(store: &Store, endpoints: Endpoints) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let pipelines = Arc::new(Pipelines::default());
-        let settings = Settings { validity: Validity::default(), pipelines, endpoints };
+        let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
+        let settings = Settings { validity, pipelines, endpoints, metrics: api::Metrics::new().unwrap() };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();

@@ -111,6 +111,15 @@ impl Hosts {
         }
     }
 
+    /// Whether each of them answers, by its address without the name of a user.
+    pub async fn answer(&self) -> Vec<(String, bool)> {
+        let ask = |host: &Host| {
+            let engine = host.engine.clone();
+            async move { (engine.label(), engine.answers().await) }
+        };
+        join_all(self.hosts.iter().map(ask)).await
+    }
+
     /// The engine that images are built on and programs are run on: the first.
     pub(super) fn first(&self) -> Result<&Engine, Error> {
         self.hosts.first().map(Host::engine).ok_or_else(|| none().into())
