@@ -446,7 +446,7 @@ impl SummaryRow {
     }
 }
 
-fn salt(bytes: &[u8]) -> Result<Salt, Error> {
+pub(super) fn salt(bytes: &[u8]) -> Result<Salt, Error> {
     hex::encode(bytes).parse().map_err(|_| Error::Corrupt("a salt that is not 32 bytes".into()))
 }
 

@@ -11,6 +11,7 @@
 //! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
 //! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
+//! | `secrecy.rs` | whether a salt is still a secret, and what may not be made or opened again for that reason |
 //! | `events.rs` | the journal as people and clients follow it |
 //! | `evaluated.rs` | episodes page by page, and of one miner |
 //! | `discovered.rs` | whom the last discovery has found |
@@ -55,6 +56,7 @@ mod query;
 mod reopen;
 mod retry;
 mod schedule;
+mod secrecy;
 mod sighting;
 mod stage;
 mod standing;
