@@ -122,6 +122,11 @@ impl Machine {
         }
     }
 
+    /// Its Docker hosts.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
     fn docker(&self, ledger: Arc<dyn Ledger>) -> Docker {
         Docker::new(Arc::clone(&self.hosts), self.defaults.clone()).with_ledger(ledger)
     }

@@ -30,6 +30,7 @@ mod db;
 mod demo_miner;
 mod desk;
 mod differences;
+mod doctor;
 mod drive;
 mod env;
 mod env_server;
@@ -135,6 +136,8 @@ enum Verb {
     Score(score::Args),
     /// Create, initialise, inspect and reset the database
     Db(db::Args),
+    /// Check that this machine has what a backend needs
+    Doctor(doctor::Args),
     /// Kill a cycle at its journal writes, resume it, and demand the same bytes
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
@@ -210,6 +213,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,
+        Verb::Doctor(args) => doctor::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
         Verb::Validate(args) => validate::run(args).await,

@@ -1,5 +1,6 @@
 //! The whole database at a glance, for `robo db status`.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -46,6 +47,12 @@ impl Store {
         let known_version = admin::newest();
         let contents = if schema_version == Some(known_version) { Some(self.contents().await?) } else { None };
         Ok(DatabaseStatus { location: self.location(), server_version, schema_version, known_version, contents })
+    }
+
+    /// How far the database's clock is ahead of ours.
+    pub async fn clock_ahead(&self) -> Result<TimeDelta, Error> {
+        let theirs: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await?;
+        Ok(theirs - Utc::now())
     }
 
     /// Refuse a database whose schema is not the one this program knows. For verbs that only read.

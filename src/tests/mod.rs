@@ -22,6 +22,7 @@ mod database_faults;
 mod deploy;
 mod discovery;
 mod docker;
+mod doctor;
 mod drain;
 mod embedded;
 mod endpoints;

@@ -120,6 +120,15 @@ impl Hosts {
         join_all(self.hosts.iter().map(ask)).await
     }
 
+    /// Those of them that answer and do not have an image.
+    pub async fn without(&self, image: &str) -> Vec<String> {
+        let ask = |host: &Host| {
+            let engine = host.engine.clone();
+            async move { matches!(super::image::inspect(&engine, image).await, Ok(None)).then(|| engine.label()) }
+        };
+        join_all(self.hosts.iter().map(ask)).await.into_iter().flatten().collect()
+    }
+
     /// The engine that images are built on and programs are run on: the first.
     pub(super) fn first(&self) -> Result<&Engine, Error> {
         self.hosts.first().map(Host::engine).ok_or_else(|| none().into())
