@@ -17,7 +17,7 @@ FROM ${BASE}
 ARG PACKAGES=""
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates ${PACKAGES} \
- && rm -rf /var/lib/apt/lists/* \
+ && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --home-dir /var/lib/robo --create-home --shell /usr/sbin/nologin robo
 COPY --from=build /src/target/release/robo /usr/local/bin/robo
 COPY pipelines /opt/robo/pipelines

@@ -11,7 +11,7 @@ use crate::{
     metrics::Page,
     support::{
         engine::{SOCKET, build, docker, engine},
-        program::repository,
+        program::{Place, repository},
     },
 };
 
@@ -219,6 +219,10 @@ fn the_deployment_comes_up_runs_a_cycle_and_leaves_nothing() {
         assert_eq!(answer.status(), 200, "{path}");
         runtime.block_on(answer.json()).unwrap()
     };
+    // What simulates is in the image: a cycle is pinned to the same definition there as here.
+    let plan = ["plan", "pipelines/quickstart.yaml", "--format", "json"];
+    let there = deployment.compose(&[&["exec", "-T", "backend", "robo"][..], &plan].concat());
+    assert_eq!(serde_json::from_str::<Value>(&there).unwrap(), Place::new().json(&plan));
     assert_eq!(get("/health")["database"], "connected");
     assert_eq!(get("/v1/status")["status"], "idle");
     deployment.compose(&["exec", "-T", "backend", "robo", "run-pipeline", "pipelines/toy.yaml"]);
