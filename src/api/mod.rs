@@ -8,14 +8,29 @@ mod caller;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
+mod episodes;
+mod events;
+mod followers;
+mod frontier;
 mod health;
 mod latest;
+mod memo;
 mod metrics;
+mod miner;
+mod miners;
+mod openapi;
+mod operation;
+mod operations;
 mod pipelines;
 mod problem;
+mod query;
+mod reference;
+mod roster;
+mod schedules;
 mod scores;
 pub mod standing;
 mod status;
+mod view;
 mod weights;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -27,7 +42,6 @@ use axum::{
         header::{ETAG, X_CONTENT_TYPE_OPTIONS},
     },
     middleware,
-    routing::get,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +56,10 @@ use crate::store::Store;
 pub use metrics::Metrics;
 pub use pipelines::{Pipelines, Refused, Shown};
 
+use answer::{Answer, Cache};
+use followers::Followers;
 use latest::{Keeper, Latest};
+use memo::Memo;
 use problem::Problem;
 use standing::Validity;
 
@@ -59,9 +76,23 @@ pub struct Settings {
     pub validity: Validity,
     /// What this backend runs.
     pub pipelines: Arc<dyn Pipelines>,
+    /// Whether everybody is told where miners answer.
+    pub endpoints: Endpoints,
     /// How it is.
     pub metrics: Metrics,
 }
+
+/// Whether everybody is told where miners answer; operators always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Nobody else is.
+    Hidden,
+    /// Everybody is.
+    Shown,
+}
+
+/// Clients that follow cycles at a time.
+const FOLLOWERS: usize = 256;
 
 /// What handlers answer from.
 #[derive(Clone)]
@@ -69,31 +100,24 @@ struct Api {
     store: Store,
     latest: Latest,
     validity: Validity,
-    #[expect(dead_code, reason = "no address shows or starts them yet")]
     pipelines: Arc<dyn Pipelines>,
+    endpoints: Endpoints,
+    memo: Memo,
+    followers: Followers,
+    /// The OpenAPI document.
+    document: Arc<Answer>,
+    files: reference::Files,
     metrics: Metrics,
 }
 
 fn router(api: Api) -> Router {
     let counted = middleware::from_fn_with_state(api.metrics.clone(), metrics::count);
-    Router::new()
-        .route("/health", get(health::show))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::show))
-        .route("/metrics", get(metrics::show))
-        .route("/v1/weights/latest", get(weights::latest))
-        .route("/v1/weights/{block}", get(weights::at_block))
-        .route("/v1/status", get(status::show))
-        .route("/v1/environments", get(status::environments))
-        .route("/v1/cycles", get(cycles::list))
-        .route("/v1/cycles/{cycle}", get(cycles::show))
-        .route("/v1/cycles/{cycle}/scores.csv", get(cycles::scores_csv))
-        .route("/v1/scores/latest", get(scores::latest))
-        .route("/v1/scores/{cycle}", get(scores::of_cycle))
+    operation::router(operations::operations())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
         })
+        .layer(middleware::from_fn(problem::name_instance))
         .layer(TraceLayer::new_for_http())
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         // Everything here is public, and is asked for without anybody's credentials.
@@ -111,11 +135,15 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines, metrics } = settings;
+    let Settings { validity, pipelines, endpoints, metrics } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     keeper.look().await;
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity, pipelines, metrics });
+    let followers = Followers::new(&store, FOLLOWERS, stopping.clone());
+    let document = Arc::new(Answer::new(&openapi::document(&operations::operations()), Cache::Moments));
+    let (memo, files) = (Memo::default(), reference::Files::default());
+    let router =
+        router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics });
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {

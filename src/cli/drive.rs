@@ -23,7 +23,7 @@ use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, Ta
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
-use crate::stage::{Subnet, documents};
+use crate::stage::{Drain, Subnet, documents};
 use crate::store::{self, Store};
 
 /// Tasks in flight at a time when nobody says otherwise.
@@ -183,6 +183,7 @@ fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -
             observer: Arc::new(move |entry| entries.entry(entry)),
             parallelism: options.parallel.into(),
         },
+        drain: Drain::default(),
         watcher: Arc::new(move |progress| episodes.episodes(&progress)),
         progress: Progress::new(move |text| progress.say(text)),
     }
@@ -267,6 +268,12 @@ pub(super) fn journal_failure(error: JournalError) -> Failure {
             Err(error) => Failure::new(Exit::DatabaseUnreachable, JournalError::Storage(error)),
         },
         error @ JournalError::Unknown(_) => Failure::new(Exit::Usage, error).hint("list cycles with: robo cycle ls"),
+        error @ JournalError::SaltShown(cycle, _) => {
+            let hint = format!("make a new cycle of it with: robo cycle fork {cycle} --from STAGE");
+            Failure::new(Exit::Failed, error).hint(hint)
+        }
+        error @ JournalError::SaltInUse(_, open) => Failure::new(Exit::Failed, error)
+            .hint(format!("wait until that one has ended: robo cycle watch {open}; if it completes, fork this one")),
         error => Failure::new(Exit::Failed, error),
     }
 }

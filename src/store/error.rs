@@ -70,6 +70,12 @@ pub enum Error {
     /// What it was made of has been deleted.
     #[error("the episodes of cycle `{0}` have aged out: its scores and weights are kept, what they came from is not")]
     AgedOut(CycleId),
+    /// A fork of it would have its salt, and give it away when it is done.
+    #[error("cycle `{0}` has not ended: a cycle can be made only of one that has")]
+    NotEnded(CycleId),
+    /// Two would play with a salt that nobody may know yet, and the first to complete would give it away.
+    #[error("cycle `{0}`, which has the same salt, is still open, and its seeds are a secret for as long")]
+    SaltInUse(CycleId),
     /// `@latest` in a database without cycles.
     #[error("there is no cycle yet")]
     NoCycle,

@@ -11,7 +11,10 @@
 //! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
 //! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
-//! | `events.rs` | the journal as people follow it |
+//! | `secrecy.rs` | whether a salt is still a secret, and what may not be made or opened again for that reason |
+//! | `events.rs` | the journal as people and clients follow it |
+//! | `evaluated.rs` | episodes page by page, and of one miner |
+//! | `discovered.rs` | whom the last discovery has found |
 //! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
 //! | `sighting.rs` | how miners were found |
 //! | `standing.rs` | the block a cycle is pinned to; since when hotkeys have served what they serve |
@@ -31,9 +34,11 @@ mod admin;
 mod append;
 mod bias;
 mod cycle;
+mod discovered;
 pub mod embedded;
 mod episode;
 mod error;
+mod evaluated;
 mod events;
 mod fire;
 mod gauges;
@@ -51,6 +56,7 @@ mod query;
 mod reopen;
 mod retry;
 mod schedule;
+mod secrecy;
 mod sighting;
 mod stage;
 mod standing;
@@ -69,10 +75,12 @@ use crate::{
 };
 
 pub use admin::Created;
-pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
+pub use cycle::{CancelAnswer, CycleFilter, CycleSummary, NewCycle, TaskRow};
+pub use discovered::Discovered;
 pub use episode::EpisodeCount;
 pub use error::Error;
-pub use events::EventRow;
+pub use evaluated::{EpisodeFilter, EpisodeOutcome, EpisodeRow, LatencyRow};
+pub use events::{EventRow, Followed, FollowedEvent};
 pub use fire::{Fired, Outcome, Round};
 pub use gauges::{Gauges, LastCycle, PoolState, Queue, Servers};
 pub use gc::Aged;
@@ -82,7 +90,7 @@ pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
-pub use stage::StageRow;
+pub use stage::{StageRow, TaskLine};
 pub use status::{Contents, DatabaseStatus};
 pub use tally::{CYCLE_SECONDS, Count, Counters, Ended, InBucket, LATENCY_SECONDS, STAGE_SECONDS, Tally};
 pub use turn::Admission;

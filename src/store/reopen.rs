@@ -11,7 +11,7 @@ use super::{
     Error,
     append::{locked_tasks, write},
     error::Trouble,
-    lease,
+    lease, secrecy, turn,
 };
 
 /// Remember that the cycle, whose lease has just been given back, waits for a person.
@@ -28,6 +28,8 @@ pub(super) async fn mark_paused(connection: &mut PgConnection, lease: &Lease) ->
 
 /// Reopen tasks, and with them their cycle, in the transaction that `connection` is in.
 pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), Trouble> {
+    turn::lock(connection).await?;
+    secrecy::require_secret(connection, cycle).await?;
     let status = lease::hold_for_a_person(connection, cycle).await?;
     if status == CycleStatus::Completed.word() {
         return Err(JournalError::Completed(cycle).into());

@@ -62,9 +62,18 @@ impl Store {
     /// What is in a database of the schema that this program knows.
     pub async fn contents(&self) -> Result<Contents, Error> {
         let (cycles, miners): (i64, i64) =
-            sqlx::query_as("select (select count(*) from cycle), (select count(distinct hotkey) from episode)")
-                .fetch_one(&self.pool)
-                .await?;
+            // One look into the index for every miner, however many episodes it has.
+            sqlx::query_as(
+                "with recursive miner as (
+                     (select hotkey from episode order by hotkey limit 1)
+                     union all
+                     select (select episode.hotkey from episode where episode.hotkey > miner.hotkey order by episode.hotkey limit 1)
+                     from miner where miner.hotkey is not null
+                 )
+                 select (select count(*) from cycle), (select count(hotkey) from miner)",
+            )
+            .fetch_one(&self.pool)
+            .await?;
         let completed: Option<Uuid> = sqlx::query_scalar(
             "select cycle_id from cycle where status = 'completed' order by finished_at desc limit 1",
         )

@@ -21,6 +21,13 @@ use reqwest::{Certificate, Client, StatusCode, redirect::Policy};
 use tokio::{net::TcpListener, sync::Notify};
 
 use super::{read, succeeds, tool};
+use crate::{
+    support::{
+        database::{TestDatabase, Version},
+        story::Story,
+    },
+    weights::Served,
+};
 
 #[test]
 fn the_units_are_right_and_well_shut_off() {
@@ -96,43 +103,87 @@ fn configure(prefix: &Path, (upstream, plain, tls): (u16, u16, u16)) {
     fs::write(prefix.join("nginx.conf"), main).unwrap();
 }
 
+/// nginx in front of what listens at a port, and a client that trusts its certificate.
+struct Proxied {
+    nginx: Nginx,
+    client: Client,
+    url: String,
+    plain: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Proxied {
+    async fn of(port: u16) -> Self {
+        crate::install_tls();
+        let (folder, plain, tls) = (tempfile::tempdir().unwrap(), free_port().await, free_port().await);
+        configure(folder.path(), (port, plain, tls));
+        let nginx = || {
+            let mut nginx = Command::new(tool("nginx"));
+            nginx.arg("-p").arg(folder.path()).arg("-c").arg(folder.path().join("nginx.conf"));
+            nginx
+        };
+        succeeds(nginx().arg("-t"));
+        let running = nginx().stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let authority = Certificate::from_pem(&fs::read(folder.path().join("cert.pem")).unwrap()).unwrap();
+        let client = Client::builder().no_proxy().tls_certs_only([authority]).redirect(Policy::none());
+        let client = client.resolve("robo.example", ([127, 0, 0, 1], 0).into()).build().unwrap();
+        let url = format!("https://robo.example:{tls}");
+        Self { nginx: Nginx(running), client, url, plain, _folder: folder }
+    }
+
+    /// Ask until nginx is there to answer.
+    async fn get(&mut self, path: &str) -> reqwest::Response {
+        loop {
+            assert!(self.nginx.0.try_wait().unwrap().is_none(), "nginx has ended");
+            if let Ok(answer) = self.client.get(format!("{}{path}", self.url)).send().await {
+                return answer;
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn nginx_takes_the_file_and_passes_events_on_as_they_come() {
-    crate::install_tls();
-    let (folder, upstream) = (tempfile::tempdir().unwrap(), Upstream::default());
+    let upstream = Upstream::default();
     let router = Router::new()
         .route("/v1/cycles/{cycle}/events", get(events))
         .route("/metrics", get(async || "robo_build_info 1"))
         .with_state(upstream.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, plain, tls) = (listener.local_addr().unwrap().port(), free_port().await, free_port().await);
+    let port = listener.local_addr().unwrap().port();
     let mut serving = tokio::task::JoinSet::new();
     serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
-    configure(folder.path(), (port, plain, tls));
-    let nginx = || {
-        let mut nginx = Command::new(tool("nginx"));
-        nginx.arg("-p").arg(folder.path()).arg("-c").arg(folder.path().join("nginx.conf"));
-        nginx
-    };
-    succeeds(nginx().arg("-t"));
-    let mut running = Nginx(nginx().stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-
-    let authority = Certificate::from_pem(&fs::read(folder.path().join("cert.pem")).unwrap()).unwrap();
-    let client = Client::builder().no_proxy().tls_certs_only([authority]).redirect(Policy::none());
-    let client = client.resolve("robo.example", ([127, 0, 0, 1], 0).into()).build().unwrap();
-    let address = format!("https://robo.example:{tls}");
-    let mut answer = loop {
-        assert!(running.0.try_wait().unwrap().is_none(), "nginx has ended");
-        if let Ok(answer) = client.get(format!("{address}/v1/cycles/one/events")).send().await {
-            break answer;
-        }
-    };
+    let mut proxied = Proxied::of(port).await;
+    let mut answer = proxied.get("/v1/cycles/one/events").await;
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     assert!(answer.headers().contains_key("strict-transport-security"));
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: 127.0.0.1 https\n\n", "before there is a second one");
     upstream.0.notify_one();
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: second\n\n");
-    assert_eq!(client.get(format!("{address}/metrics")).send().await.unwrap().status(), StatusCode::OK, "from here");
-    let redirected = client.get(format!("http://robo.example:{plain}/v1/status")).send().await.unwrap();
+    assert_eq!(proxied.get("/metrics").await.status(), StatusCode::OK, "from here");
+    let plain = format!("http://robo.example:{}/v1/status", proxied.plain);
+    let redirected = proxied.client.get(plain).send().await.unwrap();
     assert_eq!(redirected.headers()["location"], "https://robo.example/v1/status");
+}
+
+#[tokio::test]
+async fn the_journal_of_a_cycle_is_followed_through_nginx_while_it_is_written() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let served = Served::from(&store).await;
+    let story = Story::begin(&store, "test").await;
+    let mut proxied = Proxied::of(served.url.rsplit(':').next().unwrap().parse().unwrap()).await;
+    let mut answer = proxied.get(&format!("/v1/cycles/{}/events", story.cycle)).await;
+    let mut said = String::new();
+    let mut until = async |words: &str| {
+        while !said.contains(words) {
+            let chunk = answer.chunk().await.unwrap().expect("the stream goes on");
+            said.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    };
+    // The cycle goes on only when this has come through.
+    until("\"succeeded\"").await;
+    story.play().await;
+    story.publish().await;
+    until("event: end").await;
 }
