@@ -191,3 +191,79 @@ pub(super) fn detail<'a>(
         stages: stages.iter().map(timed).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cycle::{TaskFailure, TaskKey};
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+    }
+
+    fn shown(tasks: u64, view: View) -> Value {
+        let cycle = CycleSummary {
+            id: "01900000-0000-7000-8000-000000000001".parse().unwrap(),
+            pipeline: "test".into(),
+            definition_hash: "h".into(),
+            status: CycleStatus::Failed,
+            reason: Some("a secret".into()),
+            is_running: false,
+            paused: false,
+            has_begun: true,
+            cancel_requested: false,
+            block: None,
+            salt_sha256: "s".into(),
+            salt: None,
+            created_at: at(0),
+            finished_at: Some(at(60)),
+            tasks: (tasks, tasks),
+            episodes: (0, 0),
+            weights_digest: None,
+        };
+        let stage = StageRow {
+            stage: "episodes".parse().unwrap(),
+            statuses: [("failed".to_owned(), tasks)].into(),
+            attempts: tasks,
+            started_at: Some(at(10)),
+            finished_at: None,
+            why: None,
+        };
+        let task = TaskLine {
+            key: TaskKey { stage: stage.stage.clone(), cell: "m/a".into() },
+            status: "failed".into(),
+            attempts: 1,
+            started_at: Some(at(10)),
+            finished_at: Some(at(12)),
+            failure: Some(TaskFailure { class: FailureClass::Infra, message: "a secret".into() }),
+            reason: None,
+        };
+        json!(detail(&cycle, (&[stage], &[task]), (view, at(100))))
+    }
+
+    #[test]
+    fn why_something_failed_is_for_operators_and_how_long_it_took_for_everybody() {
+        let public = shown(1, View::Public);
+        assert!(!public.to_string().contains("secret"), "{public}");
+        let task = &public["stages"][0]["task_list"][0];
+        assert_eq!((&task["failure_class"], &task["duration_seconds"]), (&json!("infra"), &json!(2.0)));
+        assert_eq!(
+            (&public["duration_seconds"], &public["stages"][0]["duration_seconds"]),
+            (&json!(60.0), &json!(90.0))
+        );
+        let operators = shown(1, View::Operator);
+        assert_eq!(
+            (&operators["reason"], &operators["stages"][0]["task_list"][0]["why"]),
+            (&json!("a secret"), &json!("a secret"))
+        );
+    }
+
+    #[test]
+    fn the_tasks_of_a_wide_stage_are_only_counted() {
+        assert_eq!(shown(LISTED, View::Public)["stages"][0]["task_list"].as_array().unwrap().len(), 1);
+        let wide = shown(LISTED + 1, View::Operator);
+        assert_eq!((&wide["stages"][0]["task_list"], &wide["stages"][0]["tasks"]), (&Value::Null, &json!(LISTED + 1)));
+    }
+}

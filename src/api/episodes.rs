@@ -32,8 +32,10 @@ pub(super) struct Page {
     /// How many; 20 where nothing is said.
     limit: Option<PageSize>,
     /// Only those in this environment.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]{0,62}/[a-z][a-z0-9_-]{0,62}$"))]
     environment: Option<EnvironmentId>,
     /// Only those of this miner.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._-]{1,64}$"))]
     hotkey: Option<Hotkey>,
     /// Only those that ended so, or have not been played yet.
     outcome: Option<OutcomeWord>,

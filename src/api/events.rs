@@ -91,7 +91,7 @@ pub(super) async fn follow(
 
 /// The last line that a client has, where it says so.
 fn last_known(request: &HeaderMap) -> Result<Option<i64>, Problem> {
-    let Some(value) = request.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let Some(value) = request.get("last-event-id") else { return Ok(None) };
     let id = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|id: &i64| *id >= 0);
     id.map(Some).ok_or_else(|| mistaken("the header `Last-Event-ID` is the id of an event: a whole number"))
 }

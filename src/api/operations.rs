@@ -154,12 +154,15 @@ fn about() -> Vec<Operation> {
             Some(("text/html", text)),
             Tag::None,
         ),
-        Operation::get("/docs/{file}", "docsFile", reference::file)
-            .about("About", "What that page is made of")
-            .part("file", "Its name", reference::file_schema)
-            .answers(200, "The file.", Some(("application/octet-stream", text)), Tag::None)
-            .or_none("The page has no such file."),
+        of_page(Operation::get("/docs/swagger-ui.css", "docsStyle", reference::style), "text/css"),
+        of_page(Operation::get("/docs/swagger-ui-bundle.js", "docsBundle", reference::bundle), "text/javascript"),
+        of_page(Operation::get("/docs/start.js", "docsStart", reference::start), "text/javascript"),
     ]
+}
+
+/// A file of the page for people.
+fn of_page(operation: Operation, kind: &'static str) -> Operation {
+    operation.about("About", "What that page is made of").answers(200, "The file.", Some((kind, text)), Tag::None)
 }
 
 fn block(_: &mut SchemaGenerator) -> Schema {
@@ -178,9 +181,18 @@ fn object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object" })
 }
 
-/// A stream is a text for the document, which describes what is in it beside.
+/// An event of a stream.
 fn stream(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<events::TaskLine<'_>>();
-    generator.subschema_for::<events::End>();
-    text(generator)
+    let (line, end) = (generator.subschema_for::<events::TaskLine<'_>>(), generator.subschema_for::<events::End>());
+    json_schema!({
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "id": { "type": "string", "description": "The line's place in the journal; `end` has none." },
+            "event": { "enum": ["task", "end"] },
+            "data": {
+                "type": "string", "contentMediaType": "application/json", "contentSchema": { "anyOf": [line, end] },
+            },
+        },
+    })
 }

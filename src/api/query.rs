@@ -1,12 +1,14 @@
 //! The part of an address behind the `?`: what is asked for, checked at one door, and pages whose keys are what they show.
 
+use std::borrow::Cow;
+
 use axum::{
     extract::{FromRequestParts, Query, Request},
     http::{StatusCode, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::problem::Problem;
@@ -48,10 +50,19 @@ pub(super) async fn refuse_questions(request: Request, next: Next) -> Response {
 }
 
 /// How many things of a list: 1 to 100.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "u32")]
-#[schemars(inline)]
-pub(super) struct PageSize(#[schemars(range(min = 1, max = 100))] u32);
+pub(super) struct PageSize(u32);
+
+impl JsonSchema for PageSize {
+    fn schema_name() -> Cow<'static, str> {
+        "PageSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": 100 })
+    }
+}
 
 impl TryFrom<u32> for PageSize {
     type Error = &'static str;
@@ -79,16 +90,20 @@ impl PageSize {
 }
 
 /// The place of an episode in its list: `ENVIRONMENT:SEED_INDEX:HOTKEY`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
-#[schemars(inline)]
-pub(super) struct EpisodePlace(
-    #[schemars(
-        with = "String",
-        regex(pattern = r"^[a-z][a-z0-9_-]{0,62}/[a-z][a-z0-9_-]{0,62}:[0-9]{1,9}:[A-Za-z0-9._-]{1,64}$")
-    )]
-    pub(super) EpisodeKey,
-);
+pub(super) struct EpisodePlace(pub(super) EpisodeKey);
+
+impl JsonSchema for EpisodePlace {
+    fn schema_name() -> Cow<'static, str> {
+        "EpisodePlace".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let part = "[a-z][a-z0-9_-]{0,62}";
+        json_schema!({ "type": "string", "pattern": format!("^{part}/{part}:[0-9]{{1,9}}:[A-Za-z0-9._-]{{1,64}}$") })
+    }
+}
 
 impl TryFrom<String> for EpisodePlace {
     type Error = &'static str;

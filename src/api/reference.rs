@@ -8,11 +8,10 @@ use std::{
 
 use axum::{
     body::Bytes,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use schemars::{Schema, SchemaGenerator, json_schema};
 use tokio::sync::OnceCell;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 
@@ -42,16 +41,12 @@ const START: &str =
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// The files of the page, and their media types.
-const FILES: [(&str, &str); 3] = [
-    ("swagger-ui.css", "text/css; charset=utf-8"),
-    ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
-    ("start.js", "text/javascript; charset=utf-8"),
-];
-
-/// The files of the page, unpacked when the first one is asked for.
+/// The files of the page that are in the archive, unpacked when they are asked for first.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Files(Arc<[OnceCell<Bytes>; FILES.len()]>);
+pub(super) struct Files {
+    style: Arc<OnceCell<Bytes>>,
+    bundle: Arc<OnceCell<Bytes>>,
+}
 
 pub(super) async fn page() -> Response {
     let mut response = PAGE.into_response();
@@ -61,24 +56,26 @@ pub(super) async fn page() -> Response {
     response
 }
 
-pub(super) async fn file(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let none = Problem::new(StatusCode::NOT_FOUND, "the page has no such file");
-    let place = FILES.iter().position(|(known, _)| *known == name).ok_or(none)?;
-    let (name, kind) = FILES[place];
-    let file = api.files.0[place].get_or_try_init(|| unpacked(name)).await?;
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=3600")];
-    Ok((headers, file.clone()).into_response())
+pub(super) async fn style(State(api): State<Api>) -> Result<Response, Problem> {
+    let file = api.files.style.get_or_try_init(|| unpacked("swagger-ui.css")).await?;
+    Ok(file_of("text/css; charset=utf-8", file.clone()))
 }
 
-/// The names that the page has files of.
-pub(super) fn file_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "enum": FILES.map(|(name, _)| name) })
+pub(super) async fn bundle(State(api): State<Api>) -> Result<Response, Problem> {
+    let file = api.files.bundle.get_or_try_init(|| unpacked("swagger-ui-bundle.js")).await?;
+    Ok(file_of("text/javascript; charset=utf-8", file.clone()))
+}
+
+pub(super) async fn start() -> Response {
+    file_of("text/javascript; charset=utf-8", Bytes::from_static(START.as_bytes()))
+}
+
+fn file_of(kind: &'static str, file: Bytes) -> Response {
+    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=3600")];
+    (headers, file).into_response()
 }
 
 async fn unpacked(name: &'static str) -> Result<Bytes, Problem> {
-    if name == "start.js" {
-        return Ok(Bytes::from_static(START.as_bytes()));
-    }
     let read = tokio::task::spawn_blocking(move || read(name)).await;
     read.ok().flatten().ok_or_else(|| {
         tracing::error!("Swagger UI has no file `{name}` that can be read");
@@ -102,9 +99,6 @@ mod tests {
 
     #[test]
     fn the_archive_has_what_the_page_asks_for() {
-        for (name, _) in FILES {
-            assert!(PAGE.contains(&format!("\"/docs/{name}\"")), "{name}");
-        }
         let script = read("swagger-ui-bundle.js").unwrap();
         assert!(script.len() > 100_000 && String::from_utf8_lossy(&script).contains("SwaggerUIBundle"));
         assert!(read("swagger-ui.css").unwrap().len() > 10_000);

@@ -1,5 +1,9 @@
 //! What stands in `deploy/` and beside it, tried with the programs that will read it.
 
+mod compose;
+mod restore;
+mod units;
+
 use std::{
     collections::BTreeSet,
     fmt::Write,
