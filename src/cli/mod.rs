@@ -194,6 +194,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether these words, after the program's name, are a command line. For those who check what is written of it.
+///
+/// # Errors
+/// The first line of what is wrong.
+pub fn understands(words: &[&str]) -> Result<(), String> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion, MissingRequiredArgument, ValueValidation};
+    let parsed = Cli::command().try_get_matches_from(["robo"].iter().chain(words));
+    match parsed.map_err(|error| (error.kind(), error.to_string())) {
+        // Words like `N` and `URL` stand for what a reader puts in; what is not said can come from a variable.
+        Ok(_) | Err((DisplayHelp | DisplayVersion | MissingRequiredArgument | ValueValidation, _)) => Ok(()),
+        Err((_, text)) => Err(text.lines().next().unwrap_or_default().to_owned()),
+    }
+}
+
 async fn run(verb: Verb) -> exit::Result {
     match verb {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,

@@ -32,6 +32,7 @@ mod episodes;
 mod examples;
 mod families;
 mod faults;
+mod guides;
 mod host;
 mod images;
 mod language;
