@@ -182,3 +182,18 @@ fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {
     let what = format!("cannot listen on port {} of {}", args.port, args.host);
     Failure::new(Exit::Failed, anyhow::Error::from(error).context(what)).hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches};
+
+    /// A daemon whose operator has said nothing keeps a month, and does collect.
+    #[test]
+    fn detail_is_collected_after_thirty_days_unless_somebody_says_otherwise() {
+        let command =
+            super::Args::augment_args(clap::Command::new("backend")).mut_arg("retention", |it| it.env(None::<&str>));
+        let args = super::Args::from_arg_matches(&command.get_matches_from(["backend"])).unwrap();
+        let month = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+        assert_eq!(args.retention.retention, crate::config::KeepFor::Age(month));
+    }
+}

@@ -132,6 +132,15 @@ impl Error {
         self.absence().is_some()
     }
 
+    /// Whether nothing is wrong but that another transaction came first.
+    pub(super) fn is_rivalry(&self) -> bool {
+        let code = match self {
+            Self::Query(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        };
+        matches!(code.as_deref(), Some("40001" | "40P01"))
+    }
+
     /// For a failure that may pass by itself: what the database does, in words that go on from "the database".
     pub fn absence(&self) -> Option<&'static str> {
         match self {

@@ -11,6 +11,7 @@
 //! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
 //! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
+//! | `retry.rs` | everything again while the database is away, with `absence.rs`: what is told of that |
 //! | `secrecy.rs` | whether a salt is still a secret, and what may not be made or opened again for that reason |
 //! | `events.rs` | the journal as people and clients follow it |
 //! | `evaluated.rs` | episodes page by page, and of one miner |
@@ -29,6 +30,7 @@
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
 
+mod absence;
 mod actions;
 mod admin;
 mod append;
@@ -95,6 +97,7 @@ pub use status::{Contents, DatabaseStatus};
 pub use tally::{CYCLE_SECONDS, Count, Counters, Ended, InBucket, LATENCY_SECONDS, STAGE_SECONDS, Tally};
 pub use turn::Admission;
 
+use absence::Absence;
 use location::Location;
 
 /// Connections a process holds at most: enough for every task of a cycle, few enough for many processes on one server.
@@ -115,6 +118,8 @@ pub struct Store {
     location: Arc<Location>,
     /// Who ends resources that are no processes.
     keeper: Option<Arc<dyn Keeper>>,
+    /// What is told of a database that is away.
+    absence: Absence,
 }
 
 impl Store {
@@ -166,7 +171,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None })
+        Ok(Self { pool, location: Arc::new(location), keeper: None, absence: Absence::default() })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.
