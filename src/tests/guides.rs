@@ -30,7 +30,7 @@ fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
                 found.extend(Some(std::mem::take(block)).filter(|block| !block.starts_with('\0')));
                 open = None;
             }
-            (Some(block), None) => *block += &format!("{line}\n"),
+            (Some(block), None) => block.extend([line, "\n"]),
             (None, None) => {}
         }
     }
