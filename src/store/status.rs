@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    CycleSummary, Error, PublicationRow, Store, admin,
+    CycleSummary, Error, PoolPlace, PublicationRow, Store, admin,
     cycle::{self, Which},
 };
 
@@ -33,6 +33,8 @@ pub struct Contents {
     pub last_completed: Option<CycleSummary>,
     /// The cycles that run now, newest first.
     pub running: Vec<CycleSummary>,
+    /// Who has a place in which pool.
+    pub pools: Vec<PoolPlace>,
     /// The weights that count.
     pub latest: Option<PublicationRow>,
 }
@@ -85,6 +87,7 @@ impl Store {
             miners: miners.unsigned_abs(),
             last_completed,
             running,
+            pools: self.pool_places().await?,
             latest: self.latest_publication().await?,
         })
     }
