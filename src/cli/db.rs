@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     config,
     host::{self, Progress},
-    store::{self, Contents, Created, CycleSummary, DatabaseStatus, PublicationRow, Store, embedded},
+    store::{self, Contents, Created, CycleSummary, DatabaseStatus, PoolPlace, PublicationRow, Store, embedded},
 };
 
 use super::{
@@ -200,6 +200,7 @@ fn to_json(status: &DatabaseStatus) -> Value {
         "unique_miners": contents.map(|contents| contents.miners),
         "last_completed_cycle": contents.and_then(|contents| contents.last_completed.as_ref()).map(cycle_json),
         "running_cycles": contents.map(|contents| contents.running.iter().map(cycle_json).collect::<Vec<_>>()),
+        "pools": contents.map(|contents| contents.pools.iter().map(place_json).collect::<Vec<_>>()),
         "latest_weights": contents.and_then(|contents| contents.latest.as_ref()).map(publication_json),
     })
 }
@@ -214,6 +215,10 @@ fn cycle_json(cycle: &CycleSummary) -> Value {
         "tasks": { "ended": cycle.tasks.0, "planned": cycle.tasks.1 },
         "episodes": { "scored": cycle.episodes.0, "planned": cycle.episodes.1 },
     })
+}
+
+fn place_json(place: &PoolPlace) -> Value {
+    json!({ "pool": place.pool, "cycle_id": place.cycle, "task": place.task.to_string() })
 }
 
 fn publication_json(row: &PublicationRow) -> Value {
@@ -255,6 +260,8 @@ fn content_rows(contents: &Contents) -> Vec<(&'static str, String)> {
     };
     let completed = contents.last_completed.as_ref().map_or_else(none, cycle);
     let running: Vec<String> = contents.running.iter().map(cycle).collect();
+    let place = |place: &PoolPlace| format!("{} by {} of cycle {}", place.pool, place.task, place.cycle);
+    let pools: Vec<String> = contents.pools.iter().map(place).collect();
     let weights = contents.latest.as_ref().map_or_else(none, |row| {
         format!("no. {} of cycle {}, {}", row.sequence, row.cycle, row.created_at.format("%Y-%m-%d %H:%M:%S UTC"))
     });
@@ -263,6 +270,7 @@ fn content_rows(contents: &Contents) -> Vec<(&'static str, String)> {
         ("unique miners", contents.miners.to_string()),
         ("last completed", completed),
         ("running", if running.is_empty() { none() } else { running.join(", ") }),
+        ("places in pools", if pools.is_empty() { none() } else { pools.join(", ") }),
         ("latest weights", weights),
     ]
 }

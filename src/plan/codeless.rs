@@ -84,8 +84,18 @@ fn webhook(scope: &Scope<'_>, draft: &Draft<'_>) -> Option<Diagnostic> {
         (true, true) => {
             Some(scope.document.error(draft.setting_at("text"), "`webhook/send` takes `payload` or `text`, not both"))
         }
-        _ => None,
+        _ => draft.with.get("url").and_then(Value::as_str).and_then(|url| wrong_address(scope, draft, url)),
     }
+}
+
+/// What is wrong with an address that is known before the start.
+fn wrong_address(scope: &Scope<'_>, draft: &Draft<'_>, url: &str) -> Option<Diagnostic> {
+    let is_right = || url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if url.contains("${{") || is_right() {
+        return None;
+    }
+    let problem = scope.document.error(draft.setting_at("url"), "the `url` is no address of a web server");
+    Some(problem.help("write `https://HOST/PATH`, or take it from a secret: `${{ secrets.WEBHOOK }}`"))
 }
 
 /// Write the digest of a program that lies below the root into the settings: what runs is part of the definition.
@@ -99,20 +109,56 @@ pub(super) fn pin_program(
     if is_in_container(with) {
         return;
     }
-    match program_digest(with.get("command").unwrap_or(&Value::Null), root) {
+    let at = scope.drafts[index].setting_at("command");
+    let command = with.get("command").cloned().unwrap_or_default();
+    match program_digest(&command, root) {
         None => {}
         Some(Ok(digest)) => drop(with.insert("digest".into(), digest.into())),
         Some(Err(error)) => {
-            let at = scope.drafts[index].setting_at("command");
             let problem = scope.document.error(at, format!("the program cannot be read: {error}"));
             found.push(problem.help("a program with a `/` in it is a file below the pipeline's root"));
         }
     }
+    match argument_digests(&command, root) {
+        Ok(files) if files.is_empty() => {}
+        Ok(files) => drop(with.insert("files".into(), Value::Object(files))),
+        Err(error) => {
+            found.push(scope.document.error(at, format!("a file among the arguments cannot be read: {error}")))
+        }
+    }
+    // It would not be there: the program has an empty directory of its own to work in.
+    for bare in arguments(&command).filter(|word| !word.contains('/') && root.join(word).is_file()) {
+        let message = format!("`{bare}` is passed as it is, and the file of that name is not where the program runs");
+        found.push(scope.document.error(at, message).warning().help(format!("write `./{bare}` if the file is meant")));
+    }
+}
+
+/// What comes after the program in a command.
+fn arguments(command: &Value) -> impl Iterator<Item = &str> {
+    command.as_array().into_iter().flatten().skip(1).filter_map(Value::as_str)
+}
+
+/// SHA-256, in hex, of every argument with a `/` in it that is a file below the root.
+fn argument_digests(command: &Value, root: &Path) -> io::Result<Map<String, Value>> {
+    let is_below = |word: &&str| {
+        let is_plain = |step| matches!(step, std::path::Component::Normal(_) | std::path::Component::CurDir);
+        word.contains('/') && !word.contains("${{") && Path::new(word).components().all(is_plain)
+    };
+    let files = arguments(command).filter(is_below).filter(|word| root.join(word).is_file());
+    files.map(|word| Ok((word.to_owned(), file_digest(root, word)?.into()))).collect()
+}
+
+/// SHA-256, in hex, of a file below the root.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn file_digest(root: &Path, file: &str) -> io::Result<String> {
+    Ok(hex::encode(Sha256::digest(fs::read(root.join(file))?)))
 }
 
 /// SHA-256, in hex, of the program that a command starts; none if it is not a file below the root.
 pub fn program_digest(command: &Value, root: &Path) -> Option<io::Result<String>> {
     let program = command.get(0)?.as_str()?;
     let is_ours = program.contains('/') && !program.starts_with('/') && !program.contains("${{");
-    is_ours.then(|| Ok(hex::encode(Sha256::digest(fs::read(root.join(program))?))))
+    is_ours.then(|| file_digest(root, program))
 }

@@ -176,6 +176,11 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// Whether it evaluates what it is given, so that parts of that come out.
+    pub(crate) fn takes_apart(&self) -> bool {
+        matches!(self.name, "expr/map" | "sql/query")
+    }
+
     /// Whether a stage of this kind with these settings gives the same output whenever it is run again.
     pub fn is_pure(&self, with: &Map<String, Value>) -> bool {
         match self.purity {

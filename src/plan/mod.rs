@@ -32,12 +32,13 @@ mod reuse;
 mod rules;
 mod schedule;
 pub mod schema;
+mod secret_use;
 mod secrets;
 mod settings;
 mod vocabulary;
 
 pub use build::{BuildError, check_builds};
-pub use codeless::program_digest;
+pub use codeless::{file_digest, program_digest};
 pub use compile::{Compiled, compile};
 pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, Miners, OnLimit, Phase, Retry, Server, Stage, Task, Then,

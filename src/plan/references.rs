@@ -11,6 +11,7 @@ use super::expression::{self, ExpressionError, Part};
 use super::inputs::Inputs;
 use super::kinds::{DISCOVERY, Type};
 use super::mapping;
+use super::secret_use;
 
 /// Fields of `cycle` and their types.
 const CYCLE: [(&str, Type); 5] = [
@@ -103,6 +104,9 @@ impl Scope<'_> {
             match expression::references(&expression) {
                 Err(error) => problems.push(self.wrong(node, &error)),
                 Ok(names) => {
+                    if let Some(problem) = self.parted(node, &names, &expression) {
+                        problems.push(problem);
+                    }
                     for name in names {
                         match self.reference(stage, &name) {
                             Ok(mut one) => {
@@ -132,8 +136,27 @@ impl Scope<'_> {
             (Some(setting), Some(text)) if setting.kind == Type::Expression => {
                 self.check_element(stage, node, mapping::bare(text))
             }
-            _ => self.check(stage, node),
+            _ => {
+                let found = self.check(stage, node)?;
+                match (found.secrets.first(), self.drafts[stage].kind) {
+                    (Some(secret), Some(kind)) if kind.takes_apart() => {
+                        let message =
+                            format!("`{}` takes apart what it is given, and nothing would hide the parts", kind.name);
+                        Err(vec![self.document.error_within(node, &format!("secrets.{secret}"), message)])
+                    }
+                    _ => Ok(found),
+                }
+            }
         }
+    }
+
+    /// What is wrong with an expression that uses a secret otherwise than whole.
+    fn parted(&self, node: NodeId, names: &[String], expression: &str) -> Option<Diagnostic> {
+        let is_secret = |name: &&String| name.as_str() == "secrets" || name.starts_with("secrets.");
+        let secret = names.iter().find(is_secret).filter(|_| !secret_use::is_whole(expression))?;
+        let problem =
+            self.document.error_within(node, expression, format!("nothing would hide what is made of `{secret}` here"));
+        Some(problem.help("a secret stands whole or is joined to other texts: `${{ 'Bearer ' ~ secrets.NAME }}`"))
     }
 
     fn check_element(&self, stage: usize, node: NodeId, expression: &str) -> Result<Found, Vec<Diagnostic>> {

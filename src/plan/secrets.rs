@@ -6,6 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, io};
 
+use base64::{
+    Engine,
+    engine::GeneralPurpose,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Map, Value};
 
 use super::Definition;
@@ -132,14 +137,27 @@ pub(super) fn remedies(name: &str) -> String {
     )
 }
 
-/// The forms in which a value may show: as it is, within JSON, within an address, and each longer line of it.
+/// The forms in which a value may show: as it is, within JSON, within an address, in base64, and each longer line of it.
 fn forms(value: &str) -> Vec<String> {
     let json = Value::from(value).to_string();
     let json = json[1..json.len() - 1].to_owned();
     let mut forms = vec![value.to_owned(), json, percent_encoded(value)];
     let lines = value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
     forms.extend(lines.map(str::to_owned));
+    forms.extend([STANDARD_NO_PAD, URL_SAFE_NO_PAD].iter().flat_map(|alphabet| base64(value, alphabet)));
     forms
+}
+
+/// The value in base64: by itself, and what shows of it in the base64 of a longer text, which depends on where it begins there.
+fn base64(value: &str, alphabet: &GeneralPurpose) -> Vec<String> {
+    let within = |before: usize| {
+        let bytes = [&vec![0; before][..], value.as_bytes()].concat();
+        // The first letters belong in part to what stands before it, the last one to what comes after.
+        let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+        alphabet.encode(&bytes).get(own).unwrap_or_default().to_owned()
+    };
+    let parts = (0..3).map(within).filter(|part| part.len() >= SHORTEST_LINE);
+    std::iter::once(alphabet.encode(value)).chain(parts).collect()
 }
 
 fn percent_encoded(value: &str) -> String {
@@ -209,6 +227,23 @@ mod tests {
         assert_eq!(all.mask("one line: abcdefghij"), "one line: ***");
         let value = json!({"hunter2": ["a hunter2", 123456, 12345, null, true], "deep": {"x": "hunter2"}});
         assert_eq!(all.mask_value(value), json!({"***": ["a ***", "***", 12345, null, true], "deep": {"x": "***"}}));
+    }
+
+    #[test]
+    fn base64_hides_nothing_from_us() {
+        let secret = "Swordfish?>4711";
+        let all = secrets(&[("A", secret)]);
+        for alphabet in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            assert_eq!(all.mask(&format!("x {} y", alphabet.encode(secret))), "x *** y");
+            for before in ["a", "ab", "abc", "somebody:"] {
+                let masked = all.mask(&alphabet.encode(format!("{before}{secret}{before}")));
+                // What is left holds at most parts of the first and the last letter.
+                let around = alphabet.encode(format!("{before}{before}")).len() + MASK.len() + 3;
+                assert!(masked.contains(MASK) && masked.len() <= around, "{masked}");
+            }
+        }
+        // What is short in base64 by itself is hidden alone, not within other words.
+        assert_eq!(secrets(&[("A", "abcd")]).mask("YWJjZA and YWJj"), "*** and YWJj");
     }
 
     #[test]

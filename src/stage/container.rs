@@ -39,6 +39,9 @@ struct Settings {
     /// Of the program, as it was when the cycle was planned.
     #[serde(default)]
     digest: Option<String>,
+    /// The same of the arguments that are files below the root.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
 }
 
 pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
@@ -106,22 +109,33 @@ fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) ->
     let name = format!("`{program}`");
     // Only a path is looked for below the root; a name is found in PATH.
     let program = if program.contains('/') { root.join(program) } else { program.into() };
-    let command =
-        Program::new(name, program).args(&settings.command[1..]).current_dir(directory).with_clean_env().unlogged();
+    // The program works elsewhere, so files of the pipeline are named in full.
+    let argument = |word: &String| match settings.files.contains_key(word) {
+        true => root.join(word).into_os_string(),
+        false => word.into(),
+    };
+    let arguments: Vec<std::ffi::OsString> = settings.command[1..].iter().map(argument).collect();
+    let command = Program::new(name, program).args(&arguments).current_dir(directory).with_clean_env().unlogged();
     settings.env.iter().fold(command.env("PATH", path), |command, (name, value)| command.env(name, value))
 }
 
-/// A cycle is pinned to the program it began with.
+/// A cycle is pinned to the program it began with, and to the files that are named among its arguments.
 fn check_digest(settings: &Settings, root: &Path) -> Result<(), TaskFailure> {
+    for (file, pinned) in &settings.files {
+        unchanged(file, plan::file_digest(root, file), pinned)?;
+    }
     let command = settings.command.clone().into();
     let (Some(pinned), Some(found)) = (&settings.digest, plan::program_digest(&command, root)) else { return Ok(()) };
-    let program = &settings.command[0];
+    unchanged(&settings.command[0], found, pinned)
+}
+
+fn unchanged(file: &str, found: std::io::Result<String>, pinned: &str) -> Result<(), TaskFailure> {
     match found {
-        Ok(found) if found == *pinned => Ok(()),
+        Ok(found) if found == pinned => Ok(()),
         Ok(_) => Err(config(format!(
-            "`{program}` has changed since the cycle started, which is pinned to it: restore it, or start a new cycle"
+            "`{file}` has changed since the cycle started, which is pinned to it: restore it, or start a new cycle"
         ))),
-        Err(error) => Err(config(format!("`{program}` cannot be read: {error}"))),
+        Err(error) => Err(config(format!("`{file}` cannot be read: {error}"))),
     }
 }
 

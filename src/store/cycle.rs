@@ -215,6 +215,14 @@ async fn insert(pool: &PgPool, id: CycleId, new: &NewCycle) -> Result<(), Error>
     Ok(transaction.commit().await?)
 }
 
+/// Whether a cycle has been written down.
+pub(super) async fn is_there(connection: &mut PgConnection, cycle: CycleId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from cycle where cycle_id = $1)")
+        .bind(cycle.as_uuid())
+        .fetch_one(connection)
+        .await
+}
+
 /// Write down a cycle in the transaction that `connection` is in; whether it was not there yet.
 pub(super) async fn insert_into(connection: &mut PgConnection, id: CycleId, new: &NewCycle) -> Result<bool, Error> {
     let is_new = sqlx::query(

@@ -62,9 +62,13 @@ impl Store {
 
     /// Create a cycle because a person has asked for it, and note it among those that were due.
     pub async fn trigger(&self, new: &NewCycle, now: DateTime<Utc>) -> Result<Admission, Error> {
+        // One id for all tries: if an acknowledgement is lost, the next try finds the cycle to be there, and its row too.
         let id = CycleId::generate();
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
+            if super::cycle::is_there(&mut transaction, id).await? {
+                return Ok(Admission::Created(id));
+            }
             let admission = turn::admit(&mut transaction, id, new).await?;
             let outcome = match &admission {
                 Admission::Created(cycle) => Outcome::Cycle(*cycle),

@@ -102,7 +102,7 @@ impl Store {
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
             turn::lock(&mut transaction).await?;
-            if is_there(&mut transaction, id).await? {
+            if cycle::is_there(&mut transaction, id).await? {
                 return Ok(Admission::Created(id));
             }
             require_detail(&mut transaction, new.parent).await?;
@@ -193,13 +193,6 @@ fn lineage((origin, parent, from, publishes, kept, aged_out_at): LineageRow) -> 
         kept: kept.into_iter().map(stage).collect::<Result<_, _>>()?,
         aged_out_at,
     })
-}
-
-async fn is_there(connection: &mut PgConnection, cycle: CycleId) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from cycle where cycle_id = $1)")
-        .bind(cycle.as_uuid())
-        .fetch_one(connection)
-        .await
 }
 
 /// Hold off the deletion of a cycle's detail until this transaction ends, unless it has begun.

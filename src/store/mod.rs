@@ -89,6 +89,7 @@ pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
 pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
+pub use pool::PoolPlace;
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;

@@ -7,10 +7,46 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
-use crate::cycle::{CycleId, PoolClaim};
+use crate::cycle::{CycleId, PoolClaim, TaskKey};
 
-use super::{Error, holder::Holder};
+use super::{Error, Store, holder::Holder};
+
+/// Who has a place in a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolPlace {
+    /// The pool's name.
+    pub pool: String,
+    /// The cycle.
+    pub cycle: CycleId,
+    /// Its task.
+    pub task: TaskKey,
+}
+
+impl Store {
+    /// The places that are taken, pool by pool: exactly those that keep others waiting.
+    pub async fn pool_places(&self) -> Result<Vec<PoolPlace>, Error> {
+        let rows: Vec<(String, Uuid, String, String, Option<Value>)> = self
+            .ask(|| async {
+                Ok(sqlx::query_as(
+                    "select task.pool, cycle_id, task.stage, task.cell, cycle.holder
+                     from task join cycle using (cycle_id)
+                     where task.pool is not null and task.status = 'running' and cycle.lease_until > clock_timestamp()
+                     order by task.pool, cycle.place, task.position",
+                )
+                .fetch_all(&self.pool)
+                .await?)
+            })
+            .await?;
+        let live = rows.into_iter().filter(|(.., holder)| !Holder::is_known_dead(holder.as_ref()));
+        live.map(|(pool, cycle, stage, cell, _)| {
+            let stage = stage.parse().map_err(|_| Error::Corrupt(format!("a stage that is called `{stage}`")))?;
+            Ok(PoolPlace { pool, cycle: cycle.into(), task: TaskKey { stage, cell } })
+        })
+        .collect()
+    }
+}
 
 /// Wait for our turn to take places of these pools; it lasts until the transaction ends.
 pub(super) async fn lock(connection: &mut PgConnection, pools: &BTreeSet<&str>) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{
-    CycleSummary, Error, PublicationRow, Store, admin,
+    CycleSummary, Error, PoolPlace, PublicationRow, Store, admin,
     cycle::{self, Which},
 };
 
@@ -34,6 +34,8 @@ pub struct Contents {
     pub last_completed: Option<CycleSummary>,
     /// The cycles that run now, newest first.
     pub running: Vec<CycleSummary>,
+    /// Who has a place in which pool.
+    pub pools: Vec<PoolPlace>,
     /// The weights that count.
     pub latest: Option<PublicationRow>,
 }
@@ -99,6 +101,7 @@ impl Store {
             miners: miners.unsigned_abs(),
             last_completed,
             running,
+            pools: self.pool_places().await?,
             latest: self.latest_publication().await?,
         })
     }

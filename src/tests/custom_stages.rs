@@ -300,6 +300,39 @@ fn a_cycle_is_pinned_to_its_programs() {
     assert!(before.is_string() && hash() != before, "the definition hash covers the program");
 }
 
+/// What an interpreter is given to run is found from where the program works, and is as much a part of the cycle as the program.
+#[test]
+fn files_among_the_arguments_are_found_and_pinned() {
+    let _turn = turn();
+    let (place, folder) = (Place::new(), root(""));
+    fs::create_dir(folder.path().join("parts")).unwrap();
+    let rule = folder.path().join("parts/rule.sh");
+    fs::write(&rule, "echo \"{\\\"said\\\": \\\"$1\\\"}\"\n").unwrap();
+    fs::write(folder.path().join("plain"), "").unwrap();
+    let stage = |command: &str| {
+        format!(
+            "    uses: container/run\n    with: {{ runtime: process, command: [sh, {command}] }}\n    \
+             outputs: {{ said: {{ type: string }} }}\n"
+        )
+    };
+    let second = format!("  second:\n    depends_on: [first]\n{}", stage("./parts/rule.sh, x"));
+    write(folder.path(), &format!("  first:\n{}{second}", stage("parts/rule.sh, no/such")));
+    assert_eq!(outputs(&place, &folder)["first"]["said"], "no/such", "what is no file is passed as it is");
+    let plan = || place.json(&["plan", &pipeline(&folder), "--format", "json"]);
+    let before = plan();
+    let digest = &before["definition"]["stages"][0]["with"]["files"]["parts/rule.sh"];
+    assert_eq!(digest.as_str().unwrap().len(), 64, "{before}");
+
+    // The first one changes what the second is about to run.
+    let changes = format!("-c, 'echo >> {}; echo \"{{\\\"said\\\": \\\"\\\"}}\"', plain", rule.display());
+    write(folder.path(), &format!("  first:\n{}{second}", stage(&changes)));
+    let ran = place.run(&["run-pipeline", &pipeline(&folder)]);
+    let failure = failure(&place, &ran, "second");
+    assert!(failure["message"].as_str().unwrap().contains("`./parts/rule.sh` has changed since"), "{failure}");
+    let linted = place.run(&["lint", &pipeline(&folder)]);
+    assert!(linted.code == 0 && linted.stderr.contains("write `./plain`"), "{}", linted.stderr);
+}
+
 #[test]
 fn rows_and_elements_flow_into_other_stages() {
     let _turn = turn();
@@ -373,4 +406,16 @@ fn mistakes_are_told_before_anything_starts() {
     assert!(lint("  a: { uses: webhook/send, with: { url: 'http://x' } }\n").contains("needs `payload` or `text`"));
     let both = lint("  a: { uses: webhook/send, with: { url: 'http://x', payload: 1, text: x } }\n");
     assert!(both.contains("not both"), "{both}");
+    for url in ["hooks.example/x", "ftp://hooks.example", "http://"] {
+        let said = lint(&format!("  a: {{ uses: webhook/send, with: {{ url: '{url}', text: x }} }}\n"));
+        assert!(said.contains("no address of a web server") && said.contains("https://HOST"), "{url}: {said}");
+    }
+    // Of a secret a part, and what is made of one, would be shown.
+    let parted = lint("  a: { uses: webhook/send, with: { url: 'http://x', text: '${{ secrets.KEY[:8] }}' } }\n");
+    assert!(parted.contains("nothing would hide what is made of `secrets.KEY`"), "{parted}");
+    let items = |with: &str| lint(&format!("  a: {{ {with}, outputs: {{ x: {{ type: list }} }} }}\n"));
+    let mapped = items("uses: expr/map, with: { items: ['${{ secrets.KEY }}'], value: 'item[:3]' }");
+    assert!(mapped.contains("`expr/map` takes apart what it is given"), "{mapped}");
+    let asked = items("uses: sql/query, with: { query: \"select left('${{ secrets.KEY }}', 3) as a\" }");
+    assert!(asked.contains("`sql/query` takes apart what it is given"), "{asked}");
 }

@@ -14,10 +14,11 @@ use nix::sys::signal::Signal;
 use robo::{
     config,
     cycle::{
-        Appended, CycleId, Episode, EpisodeKey, EpisodeReport, Journal, JournalError, Lease, Outcome, Salt, TaskKey,
+        Appended, CycleId, CycleStatus, Episode, EpisodeKey, EpisodeReport, Journal, JournalError, Lease, Outcome,
+        Salt, TaskKey,
     },
     host::Progress,
-    store::{NewCycle, Store},
+    store::{Admission, NewCycle, NewFork, Origin, Publishing, Store},
 };
 use serde_json::json;
 
@@ -244,6 +245,47 @@ async fn a_slow_way_to_the_server_and_lost_acknowledgements_count_nothing_twice(
     let (gone, back) = (told.lines("; trying again"), told.lines("the database works again"));
     assert!(gone > 0 && gone == back, "however short it was: {}", told.text());
     assert_eq!(told.lines("has not answered"), 0, "slow is not away: {}", told.text());
+}
+
+/// Each is one transaction that makes a cycle: asked again because nobody heard of the commit, there is still one.
+#[tokio::test]
+async fn a_trigger_and_a_fork_whose_acknowledgement_is_lost_make_one_cycle_each() {
+    let server = OwnServer::start().await;
+    let proxy = Proxy::start(&server);
+    let store = Store::open(&proxy.config(), &Progress::silent()).await.unwrap();
+    let new = NewCycle {
+        pipeline: "faults".into(),
+        definition: json!({}),
+        definition_hash: "00".repeat(32),
+        root: "/".into(),
+        salt: Salt::random(),
+        pin: None,
+        tasks: vec![task()],
+    };
+    proxy.cut_commits(1);
+    let Admission::Created(parent) = store.trigger(&new, chrono::Utc::now()).await.unwrap() else {
+        panic!("nothing limits it")
+    };
+    assert_eq!(proxy.commits_to_cut(), 0, "nothing was lost");
+    let all = async || store.cycles(10).await.unwrap().iter().map(|cycle| cycle.id).collect::<Vec<_>>();
+    assert_eq!((all().await, store.fires("faults", 10).await.unwrap().len()), (vec![parent], 1));
+
+    let lease = store.acquire(parent).await.unwrap();
+    store.finish(&lease, CycleStatus::Completed, None).await.unwrap();
+    let fork = NewFork {
+        cycle: new,
+        parent,
+        origin: Origin::Fork,
+        from: task().stage,
+        kept: vec![],
+        skipped: vec![],
+        publishing: Publishing::Draft,
+    };
+    proxy.cut_commits(1);
+    let Admission::Created(child) = store.create_fork(&fork).await.unwrap() else { panic!("nothing limits it") };
+    assert_eq!(proxy.commits_to_cut(), 0, "nothing was lost");
+    assert_eq!(all().await, [child, parent]);
+    assert_eq!(store.lineage(child).await.unwrap().parent.unwrap().cycle, parent);
 }
 
 /// A process that is stopped inside a transaction holds its cycle's row. The server lets go of it.

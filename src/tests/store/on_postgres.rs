@@ -388,3 +388,21 @@ async fn a_newer_database_is_left_alone() {
     assert!(subject.store.require_schema().await.is_err());
     assert_eq!(subject.store.status().await.unwrap().schema_version, Some(9999));
 }
+
+#[tokio::test]
+async fn who_has_a_place_in_a_pool_is_listed_while_it_counts() {
+    let subject = OnPostgres::new(Version::Default).await;
+    let cycle = subject.create().await;
+    let lease = subject.store.acquire(cycle).await.unwrap();
+    let places = async || {
+        let places = subject.store.status().await.unwrap().contents.unwrap().pools;
+        places.into_iter().map(|place| (place.pool, place.cycle, place.task.to_string())).collect::<Vec<_>>()
+    };
+    assert!(places().await.is_empty());
+    let _ = append(&subject.store, &lease, claimed(task("episodes", "m/a"), 1, "gpu", 2)).await;
+    let _ = append(&subject.store, &lease, line(task("discover", ""), 1, TaskEvent::Started)).await;
+    assert_eq!(places().await, [("gpu".to_owned(), cycle, "episodes[m/a]".to_owned())]);
+    // Nobody waits for a place of an owner that is gone.
+    subject.expire_lease(cycle).await;
+    assert!(places().await.is_empty());
+}
