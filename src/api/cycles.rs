@@ -79,7 +79,7 @@ pub(super) async fn scores_csv(State(api): State<Api>, Path(id): Path<String>) -
     Ok((headers, table).into_response())
 }
 
-async fn find(api: &Api, id: &str) -> Result<crate::store::CycleSummary, Problem> {
+pub(super) async fn find(api: &Api, id: &str) -> Result<crate::store::CycleSummary, Problem> {
     let none = || Problem::new(StatusCode::NOT_FOUND, "there is no such cycle");
     let id: CycleId = id.parse().map_err(|_| none())?;
     let found = ask(async {

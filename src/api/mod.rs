@@ -4,18 +4,23 @@
 //! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
 mod answer;
+mod body;
 mod caller;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
+mod guard;
 mod health;
+mod keys;
 mod latest;
 mod pipelines;
 mod problem;
 mod scores;
 pub mod standing;
 mod status;
+mod token;
 mod weights;
+mod writes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -25,6 +30,7 @@ use axum::{
         HeaderValue, Method, StatusCode,
         header::{ETAG, X_CONTENT_TYPE_OPTIONS},
     },
+    middleware,
     routing::get,
 };
 use tokio::net::TcpListener;
@@ -38,7 +44,10 @@ use tower_http::{
 use crate::store::Store;
 
 pub use pipelines::{Pipelines, Refused, Shown};
+pub use token::Token;
 
+use guard::Guard;
+use keys::Keys;
 use latest::{Keeper, Latest};
 use problem::Problem;
 use standing::Validity;
@@ -64,11 +73,10 @@ struct Api {
     store: Store,
     latest: Latest,
     validity: Validity,
-    #[expect(dead_code, reason = "no address shows or starts them yet")]
     pipelines: Arc<dyn Pipelines>,
 }
 
-fn router(api: Api) -> Router {
+fn router(api: Api, guard: Guard) -> Router {
     Router::new()
         .route("/health", get(health::show))
         .route("/health/live", get(health::live))
@@ -82,10 +90,12 @@ fn router(api: Api) -> Router {
         .route("/v1/cycles/{cycle}/scores.csv", get(cycles::scores_csv))
         .route("/v1/scores/latest", get(scores::latest))
         .route("/v1/scores/{cycle}", get(scores::of_cycle))
+        .merge(writes::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not answer that method; `Allow` says which")
         })
+        .layer(middleware::from_fn_with_state(guard, guard::pass))
         .layer(TraceLayer::new_for_http())
         .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         // Everything here is public, and is asked for without anybody's credentials.
@@ -104,14 +114,15 @@ pub async fn serve(
 ) -> io::Result<()> {
     let Settings { validity, pipelines } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
-    keeper.look().await;
+    let keys = Keys::of(&store);
+    tokio::join!(keeper.look(), keys.look_now());
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity, pipelines });
+    let router = router(Api { store, latest, validity, pipelines }, Guard { keys: keys.clone() });
     let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result,
-        () = keeper.keep() => {}
+        _ = futures::future::join(keeper.keep(), keys.keep()) => {}
         () = stop => stopping.cancel(),
     }
     // A client that never reads its answer does not keep us.

@@ -4,6 +4,7 @@ mod exit;
 mod lifetime;
 mod render;
 
+mod apikey;
 mod backend;
 mod build_eval_env;
 mod chain;
@@ -120,6 +121,8 @@ enum Verb {
     Score(score::Args),
     /// Create, initialise, inspect and reset the database
     Db(db::Args),
+    /// Make, list and revoke keys of the API
+    Apikey(apikey::Args),
     /// Kill a cycle at its journal writes, resume it, and demand the same bytes
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
@@ -198,6 +201,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,
+        Verb::Apikey(args) => apikey::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
         Verb::Validate(args) => validate::run(args).await,

@@ -19,6 +19,7 @@
 //! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
+//! | `api_key.rs` | keys of the API, and with `operation.rs` what was done with them |
 //! | `query.rs` | an operator's own question about a cycle |
 //! | `ledger.rs` | what cycles have started and what may outlive them |
 //! | `status.rs` | the whole database at a glance |
@@ -27,6 +28,7 @@
 
 mod actions;
 mod admin;
+mod api_key;
 mod append;
 mod bias;
 mod cycle;
@@ -43,6 +45,7 @@ mod lease;
 mod ledger;
 mod lineage;
 mod location;
+mod operation;
 mod pool;
 mod publication;
 mod query;
@@ -66,6 +69,7 @@ use crate::{
 };
 
 pub use admin::Created;
+pub use api_key::{ApiKey, KeyAnswer, NewApiKey};
 pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
 pub use episode::EpisodeCount;
 pub use error::Error;
@@ -75,6 +79,7 @@ pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
 pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
+pub use operation::{Earlier, Once, Operation, OperationRow};
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
@@ -102,6 +107,8 @@ pub struct Store {
     location: Arc<Location>,
     /// Who ends resources that are no processes.
     keeper: Option<Arc<dyn Keeper>>,
+    /// What is written down with the next thing that a person does through this handle.
+    operation: Option<Arc<Operation>>,
 }
 
 impl Store {
@@ -153,7 +160,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None })
+        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.

@@ -3,6 +3,7 @@
 mod abuse;
 mod affinetes;
 mod api;
+mod api_keys;
 mod architecture;
 mod bad_input;
 mod chain;
