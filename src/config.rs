@@ -1,5 +1,6 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
+mod guarding;
 mod serving;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 use clap::{Args, Command, builder::Resettable};
 
+pub use guarding::{ForwardedHeader, Guarding};
 pub use serving::Serving;
 
 /// Where robo keeps things on this machine.

@@ -135,7 +135,8 @@ impl Keys {
         });
     }
 
-    fn find(&self, token: &Token) -> Option<ApiKey> {
+    /// Whose key this is, if that is known.
+    pub(super) fn find(&self, token: &Token) -> Option<ApiKey> {
         let (digest, now) = (token.sha256(), Utc::now());
         let known = Arc::clone(&self.shared.known.borrow().keys);
         // Every key is compared, and every byte of it: how long that takes tells nothing.

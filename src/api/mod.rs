@@ -1,11 +1,12 @@
-//! HTTP reads for validators: the latest weights and scores, and whether we are well.
+//! HTTP: what validators and everybody else may read, and what operators may do.
 //!
-//! Reads the store and never writes to it, never runs a stage, and never shows a database error to a client: those go to
-//! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
+//! Never runs a stage, and never shows a database error to a client: those go to the log. Whoever asks passes `guard.rs`, on a
+//! connection of `server.rs`; `writes.rs` alone changes anything. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
 mod answer;
 mod body;
 mod caller;
+mod client;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
@@ -15,38 +16,30 @@ mod keys;
 mod latest;
 mod pipelines;
 mod problem;
+mod protection;
+mod rate;
 mod scores;
+mod server;
 pub mod standing;
 mod status;
+mod tls;
 mod token;
 mod weights;
 mod writes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{
-        HeaderValue, Method, StatusCode,
-        header::{ETAG, X_CONTENT_TYPE_OPTIONS},
-    },
-    middleware,
-    routing::get,
-};
+use axum::{Router, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::{
-    cors::{Any, CorsLayer},
-    set_header::SetResponseHeaderLayer,
-    trace::TraceLayer,
-};
 
 use crate::store::Store;
 
 pub use pipelines::{Pipelines, Refused, Shown};
+pub use protection::Protection;
+pub use tls::Error as TlsError;
 pub use token::Token;
 
-use guard::Guard;
 use keys::Keys;
 use latest::{Keeper, Latest};
 use problem::Problem;
@@ -65,6 +58,8 @@ pub struct Settings {
     pub validity: Validity,
     /// What this backend runs.
     pub pipelines: Arc<dyn Pipelines>,
+    /// Who may ask, and how much.
+    pub protection: Protection,
 }
 
 /// What handlers answer from.
@@ -76,7 +71,7 @@ struct Api {
     pipelines: Arc<dyn Pipelines>,
 }
 
-fn router(api: Api, guard: Guard) -> Router {
+fn router(api: Api) -> Router {
     Router::new()
         .route("/health", get(health::show))
         .route("/health/live", get(health::live))
@@ -95,11 +90,6 @@ fn router(api: Api, guard: Guard) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not answer that method; `Allow` says which")
         })
-        .layer(middleware::from_fn_with_state(guard, guard::pass))
-        .layer(TraceLayer::new_for_http())
-        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        // Everything here is public, and is asked for without anybody's credentials.
-        .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET, Method::HEAD]).expose_headers([ETAG]))
         .with_state(api)
 }
 
@@ -112,17 +102,18 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines } = settings;
+    let Settings { validity, pipelines, protection } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     let keys = Keys::of(&store);
     tokio::join!(keeper.look(), keys.look_now());
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity, pipelines }, Guard { keys: keys.clone() });
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
+    let router = router(Api { store, latest, validity, pipelines });
+    let router = protection.wrap(router, keys.clone(), stopping.clone());
+    let server = server::run(listener, router, protection.entrance(), stopping.clone());
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result,
-        _ = futures::future::join(keeper.keep(), keys.keep()) => {}
+        _ = futures::future::join3(keeper.keep(), keys.keep(), protection.keep()) => {}
         () = stop => stopping.cancel(),
     }
     // A client that never reads its answer does not keep us.

@@ -16,7 +16,7 @@ use crate::{
     api::Token,
     config::Database,
     manifest,
-    store::{ApiKey, KeyAnswer, NewApiKey},
+    store::{ApiKey, KeyAnswer, NewApiKey, OperationRow},
 };
 
 /// The longest name of a key.
@@ -30,7 +30,8 @@ A backend knows of a new key at once, and of a revoked one within two seconds.
 Examples:
   robo apikey create ci --expires 90d
   robo apikey ls
-  robo apikey revoke ci")]
+  robo apikey revoke ci
+  robo apikey log                       # what was started, cancelled, paused and released, and with which key")]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -79,6 +80,16 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// List what was done over the API: when, with which key, from where, what, and what came of it
+    #[command(after_help = "Examples:\n  robo apikey log\n  robo apikey log --limit 100 --format json")]
+    Log {
+        /// How many, the latest first
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// How to show them
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 /// A name that is easy to type, in a shell too.
@@ -96,6 +107,7 @@ pub(super) async fn run(args: Args) -> Result {
         Verb::Create { name, expires, format } => create(&desk, &name, expires, format).await,
         Verb::Ls { all, format } => ls(&desk, all, format).await,
         Verb::Revoke { key, format } => revoke(&desk, &key, format).await,
+        Verb::Log { limit, format } => log(&desk, limit, format).await,
     };
     desk.close().await;
     result
@@ -183,6 +195,33 @@ async fn revoke(desk: &Desk, given: &str, format: Format) -> Result {
             render::line(format!("the key `{}` is revoked; backends refuse it within two seconds", key.name))
         }
     }
+    Ok(Exit::Ok)
+}
+
+async fn log(desk: &Desk, limit: u32, format: Format) -> Result {
+    let operations = desk.store.operations(limit).await.map_err(db::failure)?;
+    if format == Format::Json {
+        let document = |it: &OperationRow| {
+            json!({
+                "at": it.at, "key": it.key, "client": it.client, "action": it.action, "subject": it.subject,
+                "detail": it.detail, "outcome": it.outcome, "cycle": it.cycle_id,
+            })
+        };
+        render::json(&json!({ "operations": operations.iter().map(document).collect::<Vec<_>>() }));
+        return Ok(Exit::Ok);
+    }
+    let mut table = report::plain(["at", "key", "from", "what", "outcome", "how"].map(str::to_owned));
+    for it in &operations {
+        table.add_row([
+            moment(it.at),
+            it.key.clone(),
+            it.client.clone(),
+            format!("{} {}", it.action, it.subject),
+            it.outcome.clone(),
+            it.detail.to_string(),
+        ]);
+    }
+    render::line(table.to_string());
     Ok(Exit::Ok)
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline, Pipelines};
 use crate::{
-    api::{self, Settings, standing::Validity},
+    api::{self, Protection, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -35,6 +35,9 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     serving: config::Serving,
+
+    #[command(flatten)]
+    guarding: config::Guarding,
 
     /// Pipelines whose schedules are run; with at least one, open cycles are, too
     #[arg(long = "pipeline", value_name = "FILE", num_args = 1..)]
@@ -66,7 +69,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
-    let settings = Settings { validity: Validity(args.serving.valid_blocks), pipelines: Arc::new(pipelines.clone()) };
+    let protection = Protection::new(args.guarding).map_err(|error| {
+        Failure::new(Exit::Usage, error)
+            .hint("--tls-cert has the chain of certificates and --tls-key its key, both in PEM")
+    })?;
+    let scheme = protection.scheme();
+    let validity = Validity(args.serving.valid_blocks);
+    let settings = Settings { validity, pipelines: Arc::new(pipelines.clone()), protection };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
@@ -77,7 +86,7 @@ pub(super) async fn run(args: Args) -> Result {
     let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
-    render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
+    render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));

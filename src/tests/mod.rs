@@ -4,6 +4,8 @@ mod abuse;
 mod affinetes;
 mod api;
 mod api_keys;
+mod api_limits;
+mod api_tls;
 mod architecture;
 mod bad_input;
 mod chain;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use reqwest::{Client, StatusCode, header};
 use robo::{
-    api::{self, Settings, standing::Validity},
+    api::{self, Protection, Settings, standing::Validity},
     backend::Pipelines,
     cycle::{
         Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
@@ -211,7 +211,11 @@ impl Served {
     pub(crate) async fn from(store: &Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let settings = Settings { validity: Validity::default(), pipelines: Arc::new(Pipelines::default()) };
+        let settings = Settings {
+            validity: Validity::default(),
+            pipelines: Arc::new(Pipelines::default()),
+            protection: Protection::default(),
+        };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();
