@@ -15,7 +15,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+        header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -63,11 +63,22 @@ pub(super) struct Guard {
 /// Let a request pass, with what is known of who sends it, or answer it.
 pub(super) async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match guard.admit(request).await {
-        Ok(request) => guard.until_stop(next.run(request).await),
+        Ok(request) => until(&guard.stop, next.run(request).await),
         Err(problem) => problem.into_response(),
     };
     secure(response.headers_mut(), guard.is_encrypted);
+    if guard.reads == Reads::WithKey {
+        keep_private(response.headers_mut());
+    }
     response
+}
+
+/// What needs a key is not for caches that answer everybody.
+fn keep_private(headers: &mut HeaderMap) {
+    let is_public = |value: &HeaderValue| value.as_bytes().starts_with(b"public");
+    if headers.get(CACHE_CONTROL).is_some_and(is_public) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
 }
 
 impl Guard {
@@ -112,16 +123,16 @@ impl Guard {
         let Some(rate) = &self.rate else { return Ok(()) };
         rate.count(counted(client), Instant::now()).map_err(too_many)
     }
+}
 
-    /// A stream of events has no end of its own, and must not hold us up when we stop.
-    fn until_stop(&self, response: Response) -> Response {
-        let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-        if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
-            return response;
-        }
-        let stop = self.stop.clone().cancelled_owned();
-        response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop)))
+/// A stream of events has no end of its own, and must not hold us up when we stop.
+fn until(stop: &CancellationToken, response: Response) -> Response {
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+        return response;
     }
+    let stop = stop.clone().cancelled_owned();
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(stop)))
 }
 
 fn too_many(wait: Duration) -> Problem {
@@ -179,6 +190,32 @@ mod tests {
         assert_eq!(of("authorization", "Basic cm9ibzpyb2Jv".into()), None);
         assert_eq!(of("authorization", "é".into()), None);
         assert_eq!(shown(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_events_ends_when_we_stop() {
+        let stop = CancellationToken::new();
+        let endless =
+            futures::stream::iter([Ok::<_, std::convert::Infallible>("data: 1\n\n")]).chain(futures::stream::pending());
+        let response = ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(endless)).into_response();
+        let mut body = until(&stop, response).into_body().into_data_stream();
+        assert_eq!(body.next().await.unwrap().unwrap(), "data: 1\n\n");
+        stop.cancel();
+        assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_and_says_nothing_of_itself() {
+        let crash = async || -> &'static str { panic!("the secret") };
+        let router = axum::Router::new().route("/", axum::routing::get(crash));
+        let mut router = router.layer(tower_http::catch_panic::CatchPanicLayer::custom(crashed));
+        let answer = tower_service::Service::call(&mut router, Request::new(Body::empty())).await.unwrap();
+        assert_eq!(
+            (answer.status(), &answer.headers()[CONTENT_TYPE]),
+            (StatusCode::INTERNAL_SERVER_ERROR, &HeaderValue::from_static("application/problem+json"))
+        );
+        let body = axum::body::to_bytes(answer.into_body(), LARGEST).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
     }
 
     #[test]

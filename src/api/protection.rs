@@ -44,10 +44,17 @@ const PAGE: HeaderValue = HeaderValue::from_static(
 );
 
 /// How the API is guarded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Protection {
     guarding: Guarding,
     tls: Option<Tls>,
+}
+
+/// For a process that is its own client: nobody is limited.
+impl Default for Protection {
+    fn default() -> Self {
+        Self { guarding: Guarding { rate_limit: 0, ..Guarding::default() }, tls: None }
+    }
 }
 
 impl Protection {

@@ -33,7 +33,7 @@ pub struct Guarding {
     pub idle_timeout: Duration,
 
     /// Proxy whose word for its client's address counts, as an address or a network: `10.0.0.0/8`. May be repeated
-    #[arg(long = "trusted-proxy", env = "ROBO_BACKEND_TRUSTED_PROXIES", value_name = "CIDR", value_delimiter = ',',
+    #[arg(long = "trusted-proxy", env = "ROBO_BACKEND_TRUSTED_PROXIES", value_name = "CIDR", num_args = 1.., value_delimiter = ',',
           value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
 

@@ -24,7 +24,7 @@ use crate::{
         database::{TestDatabase, Version},
         own_server::{OwnServer, Proxy},
         program::{Place, workspace},
-        served::{Served, key, told},
+        served::{Served, key, told, unlimited},
     },
     weights::{WHOLE, publish_at},
 };
@@ -136,7 +136,7 @@ async fn a_cycle_is_started_once_however_often_it_is_asked_for() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
     let (_folder, pipelines) = narrow();
-    let served = Served::with(&store, Guarding::default(), pipelines).await;
+    let served = Served::with(&store, unlimited(), pipelines).await;
     let (token, _) = key(&store, "ci", None).await;
     let (other, _) = key(&store, "other", None).await;
     let body = json!({ "inputs": { "episodes_per_env": 3 } });
@@ -171,7 +171,7 @@ async fn what_cannot_be_done_is_said_and_not_written_down() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
     let (folder, pipelines) = narrow();
-    let served = Served::with(&store, Guarding::default(), pipelines).await;
+    let served = Served::with(&store, unlimited(), pipelines).await;
     let (token, _) = key(&store, "ci", None).await;
     let nobody = CycleId::generate();
     let long = json!({ "reason": "x".repeat(1001) });
@@ -194,6 +194,9 @@ async fn what_cannot_be_done_is_said_and_not_written_down() {
         let anonymous = served.client.post(format!("http://{}{path}", served.address)).body(body.to_string());
         assert_eq!(told(anonymous).await.0, 401, "{path}: and nobody else is told anything");
     }
+    let read = served.get(&format!("/v1/cycles/{nobody}/cancel")).send().await.unwrap();
+    assert_eq!(read.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(read.headers()[header::ALLOW], "POST");
     let named = served.post(&token, START, &json!({})).header("idempotency-key", "");
     assert_eq!(told(named).await.0, 400);
     std::fs::write(folder.path().join("pipeline.yaml"), "version: 1\nname: quickstart\nstages: {}\n").unwrap();
@@ -208,7 +211,7 @@ async fn a_cycle_is_cancelled_and_tried_again() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
     let (_folder, pipelines) = narrow();
-    let served = Served::with(&store, Guarding::default(), pipelines).await;
+    let served = Served::with(&store, unlimited(), pipelines).await;
     let (token, _) = key(&store, "ci", None).await;
     let (_, started) = told(served.post(&token, START, &json!({}))).await;
     let id = started["id"].as_str().unwrap();
@@ -248,7 +251,11 @@ async fn schedules_are_paused_and_held_vectors_released() {
     let store = database.store().await;
     let served = Served::of(&store).await;
     let (token, _) = key(&store, "ci", None).await;
-    let schedule: Schedule = serde_json::from_value(json!({ "cron": "0 3 * * *" })).unwrap();
+    let schedule: Schedule = serde_json::from_value(json!({
+        "timing": { "blocks": 360 }, "overlap": "skip", "catchup": "latest", "window_ms": 3_600_000, "jitter_ms": 0,
+        "pause_on_failure": null,
+    }))
+    .unwrap();
     store.register_schedules(("nightly", "/srv/nightly.yaml"), &[schedule], Utc::now()).await.unwrap();
     let pause = || told(served.post(&token, "/v1/schedules/nightly/pause", &json!({ "reason": "new simulator" })));
     let answer = |paused, changed| (200, json!({ "pipeline": "nightly", "paused": paused, "changed": changed }));
@@ -284,7 +291,7 @@ async fn without_a_database_known_keys_read_and_nothing_is_half_done() {
     let server = OwnServer::start().await;
     let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();
     let (_folder, pipelines) = narrow();
-    let served = Served::with(&store, Guarding { require_key: true, ..Guarding::default() }, pipelines).await;
+    let served = Served::with(&store, Guarding { require_key: true, ..unlimited() }, pipelines).await;
     let (token, _) = key(&store, "ci", None).await;
     let live = |token: &Token| told(served.get("/v1/weights/latest").bearer_auth(token.expose()));
     let _ = publish_at(
@@ -296,6 +303,8 @@ async fn without_a_database_known_keys_read_and_nothing_is_half_done() {
     .await;
     while live(&token).await.0 != 200 {}
     assert_eq!(told(served.get("/v1/weights/latest")).await.0, 401, "a key is needed");
+    let answer = served.get("/v1/weights/latest").bearer_auth(token.expose()).send().await.unwrap();
+    assert_eq!(answer.headers()[header::CACHE_CONTROL], "private, no-cache", "no cache answers others with it");
     assert_eq!(told(served.get("/health")).await.0, 200, "and none for those who look after processes");
     server.signal_all(Signal::SIGSTOP);
     let (written, problem) = told(served.post(&token, START, &json!({}))).await;
@@ -317,7 +326,7 @@ async fn a_write_whose_end_is_lost_is_done_once() {
     let proxy = Proxy::start(&server);
     let store = Store::open(&proxy.config(), &Progress::silent()).await.unwrap();
     let (_folder, pipelines) = narrow();
-    let served = Served::with(&store, Guarding::default(), pipelines).await;
+    let served = Served::with(&store, unlimited(), pipelines).await;
     let (token, _) = key(&store, "ci", None).await;
     let start = || told(served.post(&token, START, &json!({})).header("idempotency-key", "once"));
     // The key is known before the connection that would ask for it is lost.

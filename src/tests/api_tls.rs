@@ -14,7 +14,7 @@ use tokio::{
 use crate::support::{
     database::{TestDatabase, Version},
     program::Place,
-    served::Served,
+    served::{Served, unlimited},
 };
 
 const NAME: &str = "backend.example";
@@ -31,7 +31,7 @@ fn write(folder: &Path, made: &CertifiedKey<rcgen::KeyPair>) {
 
 fn guarding(folder: &Path) -> Guarding {
     let file = |name: &str| Some(folder.join(name));
-    Guarding { tls_cert: file("chain.pem"), tls_key: file("key.pem"), ..Guarding::default() }
+    Guarding { tls_cert: file("chain.pem"), tls_key: file("key.pem"), ..unlimited() }
 }
 
 async fn served(store: &Store, folder: &Path) -> Served {

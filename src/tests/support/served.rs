@@ -22,9 +22,9 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// As an operator has it who sets nothing.
+    /// For a test that asks as often as it likes.
     pub(crate) async fn of(store: &Store) -> Self {
-        Self::with(store, Guarding::default(), Arc::new(robo::backend::Pipelines::default())).await
+        Self::guarded(store, unlimited()).await
     }
 
     /// Guarded like this.
@@ -58,6 +58,11 @@ impl Served {
         // Far longer than it takes: whoever hangs is to be named here.
         tokio::time::timeout(Duration::from_secs(60), self.running).await.expect("it stops").unwrap().unwrap();
     }
+}
+
+/// As often as anybody likes.
+pub(crate) fn unlimited() -> Guarding {
+    Guarding { rate_limit: 0, ..Guarding::default() }
 }
 
 /// Make a key known to a database.
