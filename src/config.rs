@@ -1,5 +1,6 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
+mod evaluation;
 mod guarding;
 mod serving;
 
@@ -13,6 +14,7 @@ use std::{
 
 use clap::{Args, Command, builder::Resettable};
 
+pub use evaluation::Evaluation;
 pub use guarding::{ForwardedHeader, Guarding};
 pub use serving::Serving;
 
@@ -353,15 +355,33 @@ pub fn secret(name: &str) -> io::Result<Option<String>> {
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
+/// Whether somebody collects traces: the variables are those of every program that speaks OTLP.
+pub fn collects_traces() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_off = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
+    !is_off && (is_set("OTEL_EXPORTER_OTLP_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+}
+
+/// What this program is called among those whose traces are collected.
+pub fn service_name() -> String {
+    std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "robo".to_owned())
+}
+
 /// Whether there is such a secret.
 pub fn has_secret(name: &str) -> bool {
     matches!(secret(name), Ok(Some(_)))
 }
 
-/// An environment variable that a pipeline is compiled with, if it is set: that of an input (`ROBO_INPUT_<NAME>`), or of the
-/// subnet that it discovers miners on.
+/// An environment variable that a pipeline is compiled with, if it is set: that of an input (`ROBO_INPUT_<NAME>`, of which two
+/// have another name, too), of the subnet that it discovers miners on, or of what is set for all environments.
 pub fn input_variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    let other = match name {
+        "ROBO_INPUT_EPISODES_PER_ENV" => Some("ROBO_BACKEND_EPISODES_PER_ENV"),
+        "ROBO_INPUT_TEMPERATURE" => Some("ROBO_BACKEND_PARETO_TEMPERATURE"),
+        _ => None,
+    };
+    let other = || std::env::var(other?).ok().filter(|text| !text.trim().is_empty());
+    std::env::var(name).ok().or_else(other)
 }
 
 /// The one random cycle that `ROBO_SIMULATION_SEED` asks the engine's simulation to play again.

@@ -15,6 +15,7 @@
 //! | L0 | [`address`] | which addresses a miner may announce |
 //! | L0 | [`config`] | flags and environment |
 //! | L0 | [`host`] | this machine: data directory, child processes, pinned downloads |
+//! | L0 | [`telemetry`] | log lines and traces |
 //! | L1 | [`chain`] | what stands on the chain, and what is written there |
 //! | L1 | [`store`] | all SQL; the embedded server; the journal on Postgres |
 //! | L1 | [`miner`] | the safe client for endpoints that strangers control; the demo miner |
@@ -51,4 +52,5 @@ pub mod schedule;
 pub mod scoring;
 pub mod stage;
 pub mod store;
+pub mod telemetry;
 pub mod validator;

@@ -63,6 +63,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
     let miners = (0..GOOD).map(|miner| order_of(task, &format!("good-{miner}"), &good.url(HERE), miner, miner));
     let more = (0..tries).map(|order| order_of(task, "eighth", eighth, GOOD + order, GOOD + order));
     EpisodesRequest {
+        run: uuid::Uuid::nil(),
         environment: format!("metaworld/{task}").parse().expect("it is an id"),
         action_timeout_ms: 200,
         reset_timeout_ms: 10_000,

@@ -199,6 +199,7 @@ fn simulation(task: &str, kind: Kind) -> Simulation {
 
 fn request(task: &str, miner: &str, first_seed: u32, episodes: u32) -> EpisodesRequest {
     EpisodesRequest {
+        run: uuid::Uuid::nil(),
         environment: format!("metaworld/{task}").parse().expect("it is an id"),
         // The machine may be busy; lateness shows in the figures, not in faults.
         action_timeout_ms: 10_000,

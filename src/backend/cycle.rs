@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::Machine;
 use crate::config;
-use crate::cycle::{CycleId, Journal, JournalError, Rows};
+use crate::cycle::{CycleId, CycleRecord, Journal, JournalError, Rows};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan;
 use crate::runtime::{self, DemoMiners};
-use crate::stage::{self, Context, EpisodeProgress, Invocation, Servers};
+use crate::stage::{self, Context, Drain, EpisodeProgress, Invocation, Servers};
 use crate::store::Store;
+use crate::telemetry;
 
 /// How the caller steers a cycle and hears of it.
 pub struct Steering {
     /// Stops it, and says how much of it runs at a time.
     pub control: Control,
+    /// Has it begin no more episodes.
+    pub drain: Drain,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
     /// Hears what is prepared and fetched.
@@ -50,6 +55,21 @@ pub async fn run_cycle<J: Journal + Rows>(
     (cycle, steering): (CycleId, Steering),
 ) -> Result<Ending, Error> {
     let record = journal.load(cycle).await?;
+    let (pipeline, created) =
+        (record.definition["pipeline"].as_str().unwrap_or_default().to_owned(), record.created_at);
+    let span = telemetry::run_span(cycle, &pipeline);
+    let ending = run_loaded(journal, (store, machine), (cycle, record, steering)).instrument(span).await;
+    if let Ok(Ending::Ended(status, _)) = &ending {
+        telemetry::cycle_ended(cycle, &pipeline, created.into(), status.word());
+    }
+    ending
+}
+
+async fn run_loaded<J: Journal + Rows>(
+    journal: &Arc<J>,
+    (store, machine): (&Arc<Store>, &Machine),
+    (cycle, record, steering): (CycleId, CycleRecord, Steering),
+) -> Result<Ending, Error> {
     let ledger = Arc::new(store.ledger());
     let runtime = machine.runtime(steering.progress, ledger.clone())?;
     let programs = Arc::new(machine.programs(ledger.clone()));
@@ -69,6 +89,7 @@ pub async fn run_cycle<J: Journal + Rows>(
             ledger: ledger.clone(),
             programs: Arc::clone(&programs),
             subnet: machine.subnet(),
+            drain: steering.drain.clone(),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -16,6 +16,7 @@ use super::{Error, Machine, Steering, run_cycle, unreachable};
 use crate::cycle::{CycleId, CycleStatus, Entry, JournalError, TaskEvent};
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
+use crate::stage::Drain;
 use crate::store::Store;
 
 /// The first and the longest rest of a cycle that could not go on.
@@ -31,6 +32,8 @@ pub struct Limits {
     pub cycles: usize,
     /// Tasks of each.
     pub tasks: usize,
+    /// How long episodes that have begun have to end when it stops.
+    pub grace: Duration,
 }
 
 pub(super) struct Cycles {
@@ -38,6 +41,7 @@ pub(super) struct Cycles {
     machine: Machine,
     limits: Limits,
     suspend: CancellationToken,
+    drain: Drain,
     runs: JoinSet<Result<Ending, Error>>,
     running: HashMap<Id, CycleId>,
     /// Cycles that could not go on: how often in a row, and when they are tried again.
@@ -54,6 +58,7 @@ impl Cycles {
             machine,
             limits,
             suspend,
+            drain: Drain::default(),
             runs: JoinSet::new(),
             running: HashMap::new(),
             resting: HashMap::new(),
@@ -96,8 +101,17 @@ impl Cycles {
         }
     }
 
-    /// Stop every cycle where it is, and wait until all have given their leases back.
+    /// Let episodes that have begun end, within the grace; then stop every cycle where it is, and wait until all have
+    /// given their leases back.
     pub(super) async fn suspend(&mut self) {
+        let grace = self.limits.grace;
+        if !self.running.is_empty() && !grace.is_zero() {
+            info!("episodes that have begun have {} s to end; none begins any more", grace.as_secs());
+            match timeout(grace, self.drain.drained()).await {
+                Ok(()) => info!("every episode that had begun has ended"),
+                Err(_) => warn!("episodes were still playing after {} s: they are played again", grace.as_secs()),
+            }
+        }
         self.suspend.cancel();
         while let Some(ran) = self.runs.join_next_with_id().await {
             self.note(ran);
@@ -105,19 +119,22 @@ impl Cycles {
     }
 
     fn start(&mut self, cycle: CycleId) {
-        info!(cycle.id = %cycle, "cycle {cycle} is taken up");
-        let steering = self.steering(cycle);
+        info!(cycle = %cycle, "cycle {cycle} is taken up");
+        let steering = self.steering();
         let (store, machine) = (Arc::clone(&self.store), self.machine.clone());
         let run = self.runs.spawn(async move { run_cycle(&store, &store, &machine, (cycle, steering)).await });
         self.running.insert(run.id(), cycle);
     }
 
-    fn steering(&self, cycle: CycleId) -> Steering {
+    fn steering(&self) -> Steering {
         let observer = move |entry: &Entry| match &entry.event {
             TaskEvent::Retried { failure } | TaskEvent::Failed { failure } => {
-                warn!(cycle.id = %cycle, "`{}` failed: {failure}", entry.task);
+                warn!("`{}` failed: {failure}", entry.task);
             }
-            event => debug!(cycle.id = %cycle, "`{}`: {}", entry.task, event.word()),
+            TaskEvent::Paused { failure } => {
+                warn!("`{}` failed and waits for a person (`robo cycle resume`): {failure}", entry.task);
+            }
+            event => debug!("`{}`: {}", entry.task, event.word()),
         };
         Steering {
             control: Control {
@@ -125,8 +142,9 @@ impl Cycles {
                 observer: Arc::new(observer),
                 parallelism: self.limits.tasks,
             },
+            drain: self.drain.clone(),
             watcher: Arc::new(|_| {}),
-            progress: Progress::new(move |text| info!(cycle.id = %cycle, "{text}")),
+            progress: Progress::new(move |text| info!("{text}")),
         }
     }
 
@@ -140,7 +158,7 @@ impl Cycles {
             Ok(ending) => self.conclude(cycle, ending),
             Err(error) => {
                 // Its lease runs out, and whoever takes it up then goes on where the journal stands.
-                error!(cycle.id = %cycle, "the run of cycle {cycle} crashed: {error}");
+                error!(cycle = %cycle, "the run of cycle {cycle} crashed: {error}");
                 self.rest(cycle);
             }
         }
@@ -152,23 +170,23 @@ impl Cycles {
                 let reason = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
                 let text = format!("cycle {cycle} ended as {}{reason}", status.word());
                 match status {
-                    CycleStatus::Failed => error!(cycle.id = %cycle, "{text}"),
-                    _ => info!(cycle.id = %cycle, "{text}"),
+                    CycleStatus::Failed => error!(cycle = %cycle, "{text}"),
+                    _ => info!(cycle = %cycle, "{text}"),
                 }
                 self.resting.remove(&cycle);
             }
             Ok(ending) => {
-                info!(cycle.id = %cycle, "cycle {cycle} stopped where it is: {ending:?}");
+                info!(cycle = %cycle, "cycle {cycle} stopped where it is: {ending:?}");
                 self.rest(cycle);
             }
             Err(Error::Engine(engine::Error::Journal(
                 problem @ (JournalError::Leased(..) | JournalError::LeaseLost(_) | JournalError::Waits(..)),
             ))) => {
-                info!(cycle.id = %cycle, "cycle {cycle} is left alone: {problem}");
+                info!(cycle = %cycle, "cycle {cycle} is left alone: {problem}");
                 self.rest(cycle);
             }
             Err(problem) => {
-                error!(cycle.id = %cycle, "cycle {cycle} cannot go on: {:#}", anyhow::Error::from(problem));
+                error!(cycle = %cycle, "cycle {cycle} cannot go on: {:#}", anyhow::Error::from(problem));
                 self.rest(cycle);
             }
         }

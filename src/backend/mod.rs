@@ -22,7 +22,7 @@ pub use blocks::{BlockSource, FinalizedHead, NoBlock};
 pub use cycle::{Error, Steering, run_cycle};
 pub use cycles::Limits;
 pub use machine::Machine;
-pub use pipeline::{Pipeline, new_cycle};
+pub use pipeline::{Outside, Pipeline, new_cycle};
 pub use pipelines::{Kept, Pipelines};
 pub use schedules::Schedules;
 
@@ -52,7 +52,7 @@ impl Backend {
         }
     }
 
-    /// Work until `stop`, then suspend what runs. When this returns, every cycle that was not at its end is open and free
+    /// Work until `stop`, then let episodes end and suspend what runs. When this returns, every cycle that was not at its end is open and free
     /// for others, and all that was started for it has stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut clock = interval(ROUND);

@@ -11,15 +11,36 @@ use crate::config;
 use crate::cycle::Salt;
 use crate::manifest::Diagnostics;
 use crate::plan::{self, Bindings, Compiled, Missing};
+use crate::schedule::{Schedule, Timing};
 use crate::store::NewCycle;
+
+/// What a backend's command line adds to its pipelines.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// Whose miners are discovered.
+    pub discovery: config::Discovery,
+    /// How often, and how many episodes.
+    pub evaluation: config::Evaluation,
+}
+
+impl Outside {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.evaluation.variable(name).or_else(|| self.discovery.variable(name))
+    }
+
+    /// When a pipeline is due that does not say.
+    fn schedule(&self) -> Option<Schedule> {
+        self.evaluation.interval().map(|seconds| Schedule::of(Timing::Interval(seconds)))
+    }
+}
 
 /// A pipeline's file with the inputs of this backend.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     file: PathBuf,
     inputs: Vec<(String, String)>,
-    discovery: Option<config::Discovery>,
-    seen: Option<(SystemTime, u64)>,
+    outside: Option<Outside>,
+    seen: Vec<Stamp>,
     compiled: Compiled,
 }
 
@@ -32,27 +53,19 @@ impl Pipeline {
         Self::read_as(file, inputs, None)
     }
 
-    /// Read a pipeline whose miners are discovered as the command line says, where it does not say itself.
+    /// Read a pipeline to which the command line adds what it does not say itself.
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn read_for(
-        file: &Path,
-        inputs: &[(String, String)],
-        discovery: config::Discovery,
-    ) -> Result<Self, Diagnostics> {
-        Self::read_as(file, inputs, Some(discovery))
+    pub fn read_for(file: &Path, inputs: &[(String, String)], outside: Outside) -> Result<Self, Diagnostics> {
+        Self::read_as(file, inputs, Some(outside))
     }
 
-    fn read_as(
-        file: &Path,
-        inputs: &[(String, String)],
-        discovery: Option<config::Discovery>,
-    ) -> Result<Self, Diagnostics> {
+    fn read_as(file: &Path, inputs: &[(String, String)], outside: Option<Outside>) -> Result<Self, Diagnostics> {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let seen = stamp(&file);
-        let compiled = compile(&file, inputs, discovery.as_ref())?;
-        Ok(Self { file, inputs: inputs.to_vec(), discovery, seen, compiled })
+        let compiled = compile(&file, inputs, outside.as_ref())?;
+        let seen = stamps(&compiled.files);
+        Ok(Self { file, inputs: inputs.to_vec(), outside, seen, compiled })
     }
 
     /// What it calls itself.
@@ -77,12 +90,12 @@ impl Pipeline {
     pub fn compile_with(&self, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
         let own = self.inputs.iter().filter(|(name, _)| !inputs.iter().any(|(given, _)| given == name));
         let inputs: Vec<(String, String)> = own.chain(inputs).cloned().collect();
-        compile(&self.file, &inputs, self.discovery.as_ref())
+        compile(&self.file, &inputs, self.outside.as_ref())
     }
 
-    /// Whether the file has changed since it was last read.
+    /// Whether one of its files has changed since it was last read.
     pub(super) fn has_changed(&self) -> bool {
-        stamp(&self.file) != self.seen
+        stamps(&self.compiled.files) != self.seen
     }
 
     /// Read it again, with all that it refers to.
@@ -90,12 +103,14 @@ impl Pipeline {
     /// # Errors
     /// Every mistake in it; then it stays as it was until it changes again.
     pub(super) async fn reread(&mut self) -> Result<(), Diagnostics> {
-        self.seen = stamp(&self.file);
-        let (file, inputs, discovery) = (self.file.clone(), self.inputs.clone(), self.discovery.clone());
-        let compiled = tokio::task::spawn_blocking(move || compile(&file, &inputs, discovery.as_ref())).await;
+        self.seen = stamps(&self.compiled.files);
+        let (file, inputs, outside) = (self.file.clone(), self.inputs.clone(), self.outside.clone());
+        let compiled = tokio::task::spawn_blocking(move || compile(&file, &inputs, outside.as_ref())).await;
         // A compiler that panicked has left nothing behind; what we have stays good.
         if let Ok(compiled) = compiled {
             self.compiled = compiled?;
+            // An edit in between is seen when the next cycle starts, before which everything is read again.
+            self.seen = stamps(&self.compiled.files);
         }
         Ok(())
     }
@@ -115,19 +130,26 @@ pub fn new_cycle(compiled: &Compiled) -> NewCycle {
     }
 }
 
-fn compile(
-    file: &Path,
-    inputs: &[(String, String)],
-    discovery: Option<&config::Discovery>,
-) -> Result<Compiled, Diagnostics> {
-    let variable = |name: &str| match discovery {
-        Some(discovery) => discovery.variable(name),
+fn compile(file: &Path, inputs: &[(String, String)], outside: Option<&Outside>) -> Result<Compiled, Diagnostics> {
+    let variable = |name: &str| match outside {
+        Some(outside) => outside.variable(name),
         None => config::input_variable(name),
     };
-    plan::compile(file, &Bindings { flags: inputs, variable: &variable, missing: Missing::Refuse })
+    let bindings = Bindings { flags: inputs, variable: &variable, missing: Missing::Refuse };
+    let mut compiled = plan::compile(file, &bindings)?;
+    if compiled.schedules.is_empty() {
+        compiled.schedules.extend(outside.and_then(Outside::schedule));
+    }
+    Ok(compiled)
 }
 
-fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// What changes with a file. None when it is not there.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |file: &PathBuf| {
+        let metadata = std::fs::metadata(file).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    files.iter().map(stamp).collect()
 }

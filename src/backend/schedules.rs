@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use tracing::{error, info, warn};
 
 use super::{BlockSource, Pipeline, Pipelines, new_cycle, pipelines, unreachable};
-use crate::schedule::{Clock, Due, Schedule, Timing, next_start};
+use crate::schedule::{Clock, Due, Schedule, next_start};
 use crate::store::{self, Fired, Outcome, Round, Store};
 
 /// The schedules of some pipelines.
@@ -26,6 +26,8 @@ struct Kept {
     pipeline: Pipeline,
     /// Its place among those that are shown.
     place: usize,
+    /// How often it was asked for that it be read again, when it last was.
+    asked: u64,
     /// Its name and schedules as the database knows them.
     registered: Option<(String, Vec<Schedule>)>,
     /// When each schedule, by its key, is to be looked at again.
@@ -53,6 +55,7 @@ impl Schedules {
         let kept = |(place, shown): (usize, pipelines::Kept)| Kept {
             pipeline: shown.pipeline,
             place,
+            asked: 0,
             registered: None,
             quiet: HashMap::new(),
         };
@@ -74,9 +77,8 @@ impl Schedules {
     }
 
     async fn block(&mut self) -> Option<u64> {
-        let by_block = |kept: &Kept| {
-            kept.pipeline.compiled().schedules.iter().any(|schedule| matches!(schedule.timing, Timing::Blocks(_)))
-        };
+        let by_block =
+            |kept: &Kept| kept.pipeline.compiled().schedules.iter().any(|schedule| schedule.timing.is_by_block());
         if !self.kept.iter().any(by_block) {
             return None;
         }
@@ -92,8 +94,16 @@ impl Schedules {
 
 impl Kept {
     async fn round(&mut self, (store, shown): (&Store, &Pipelines), clock: &Clock) -> Result<Vec<Fired>, store::Error> {
-        if self.pipeline.has_changed() {
-            self.reread(shown).await;
+        let is_asked = shown.asked() != self.asked;
+        if is_asked || self.pipeline.has_changed() {
+            self.asked = shown.asked();
+            let before = self.pipeline.compiled().definition.hash();
+            let is_good = self.reread(shown).await;
+            let hash = self.pipeline.compiled().definition.hash();
+            if is_good && (is_asked || hash != before) {
+                let file = self.pipeline.file().display();
+                info!("{file} was read again: the next cycle of `{}` has the definition {hash}", self.pipeline.name());
+            }
         }
         self.register(store, clock.now).await?;
         let mut all = Vec::new();
@@ -125,13 +135,16 @@ impl Kept {
         self.pipeline.compiled().schedules.iter().filter(is_awake).cloned().collect()
     }
 
-    async fn reread(&mut self, shown: &Pipelines) {
+    /// Read the pipeline again; whether it could be used.
+    async fn reread(&mut self, shown: &Pipelines) -> bool {
         let problem = self.pipeline.reread().await.err();
         if let Some(problems) = &problem {
             let file = self.pipeline.file().display();
             error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
         }
+        let is_good = problem.is_none();
         shown.show(self.place, pipelines::Kept { pipeline: self.pipeline.clone(), problem });
+        is_good
     }
 
     fn facts(&self) -> (String, Vec<Schedule>) {
@@ -161,7 +174,7 @@ fn tell(pipeline: &str, fired: &Fired) {
         Due::Block(block) => format!("block {block}"),
     };
     match &fired.outcome {
-        Outcome::Cycle(cycle) => info!(cycle.id = %cycle, "`{pipeline}` was due at {due}: cycle {cycle}"),
+        Outcome::Cycle(cycle) => info!(cycle = %cycle, "`{pipeline}` was due at {due}: cycle {cycle}"),
         Outcome::Skipped(reason) => info!("`{pipeline}` was due at {due} and is left out: {reason}"),
     }
 }

@@ -1,8 +1,11 @@
 //! `robo backend`: serve weights and scores over HTTP; start cycles by their schedules and run every open one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
     inputs::{self, Inputs},
     render,
 };
-use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Pipeline, Pipelines};
+use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
 use crate::{
     api::{self, Protection, Settings, standing::Validity},
     config,
@@ -54,6 +57,15 @@ pub(super) struct Args {
     #[arg(long, default_value_t = drive::PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 
+    /// How long episodes that have begun may go on when it is told to stop, as `30s`; those that do not end in time are
+    /// played again
+    #[arg(long, env = "ROBO_BACKEND_GRACE", value_name = "TIME", default_value = "30s",
+          value_parser = crate::manifest::duration)]
+    grace: Duration,
+
+    #[command(flatten)]
+    evaluation: config::Evaluation,
+
     #[command(flatten)]
     discovery: config::Discovery,
 
@@ -76,6 +88,7 @@ pub(super) async fn run(args: Args) -> Result {
     let scheme = protection.scheme();
     let validity = Validity(args.serving.valid_blocks);
     let settings = Settings { validity, pipelines: Arc::new(pipelines.clone()), protection };
+    let reload = tokio::spawn(reload(pipelines.clone())?);
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
@@ -87,7 +100,7 @@ pub(super) async fn run(args: Args) -> Result {
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
-    let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into() };
+    let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
@@ -98,6 +111,7 @@ pub(super) async fn run(args: Args) -> Result {
     };
     let (served, ()) = tokio::join!(serve, work);
     signals.abort();
+    reload.abort();
     retention.abort();
     // It holds the store, which is closed in order once nobody else does.
     let _ = retention.await;
@@ -107,11 +121,23 @@ pub(super) async fn run(args: Args) -> Result {
     Ok(Exit::Ok)
 }
 
+/// Have the pipelines read again at every SIGHUP, from now on.
+fn reload(pipelines: Pipelines) -> std::io::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: every pipeline is read again");
+            pipelines.read_again();
+        }
+    })
+}
+
 /// Every pipeline, or everything that is wrong with them.
 fn read(args: &Args) -> Result<Vec<Pipeline>> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
     for file in &args.pipelines {
-        let pipeline = Pipeline::read_for(file, &args.inputs.inputs, args.discovery.clone());
+        let outside = Outside { discovery: args.discovery.clone(), evaluation: args.evaluation.clone() };
+        let pipeline = Pipeline::read_for(file, &args.inputs.inputs, outside);
         let pipeline = pipeline.map_err(|problems| inputs::refused(&problems))?;
         let compiled = pipeline.compiled();
         if !compiled.warnings.is_empty() {

@@ -23,7 +23,7 @@ use crate::cycle::{CycleId, CycleStatus, FailureClass, Guarded, JournalError, Ta
 use crate::engine::{self, Control, Ending};
 use crate::host::Progress;
 use crate::plan::BuildError;
-use crate::stage::{Subnet, documents};
+use crate::stage::{Drain, Subnet, documents};
 use crate::store::{self, Store};
 
 /// Tasks in flight at a time when nobody says otherwise.
@@ -183,6 +183,7 @@ fn steering(board: &Arc<Board>, suspend: CancellationToken, options: &Options) -
             observer: Arc::new(move |entry| entries.entry(entry)),
             parallelism: options.parallel.into(),
         },
+        drain: Drain::default(),
         watcher: Arc::new(move |progress| episodes.episodes(&progress)),
         progress: Progress::new(move |text| progress.say(text)),
     }

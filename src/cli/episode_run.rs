@@ -150,6 +150,7 @@ async fn exchange(
         keep: Keep::All,
     };
     let request = EpisodesRequest {
+        run: uuid::Uuid::nil(),
         environment: environment.simulation.environment.clone(),
         action_timeout_ms: environment.action_timeout_ms,
         reset_timeout_ms: environment.reset_timeout_ms,

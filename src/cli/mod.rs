@@ -59,10 +59,13 @@ mod shown;
 mod validate;
 mod weights;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::{self, LogFormat, Telemetry};
 use exit::Exit;
 
 #[derive(Debug, Parser)]
@@ -71,6 +74,18 @@ struct Cli {
     /// How much to log [default: INFO for `backend` and `validate`, WARNING for all others]
     #[arg(long, env = "ROBO_BACKEND_LOG_LEVEL", global = true, ignore_case = true)]
     log_level: Option<LogLevel>,
+
+    /// How log lines are written: `json` is one object a line, with `cycle`, `stage`, `environment` and `hotkey` where they apply.
+    /// `auto` writes JSON for verbs that serve, unless they are at a terminal
+    #[arg(
+        long,
+        env = "ROBO_BACKEND_LOG_FORMAT",
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_possible_values = false
+    )]
+    log_format: LogFormat,
 
     #[command(subcommand)]
     verb: Verb,
@@ -149,13 +164,10 @@ enum Verb {
 pub fn main() -> ExitCode {
     let command = crate::config::without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    start_logging(cli.log_level.unwrap_or(match &cli.verb {
-        Verb::Backend(_) => LogLevel::Info,
-        Verb::Validate(args) if args.serves() => LogLevel::Info,
-        _ => LogLevel::Warning,
-    }));
     // One TLS provider for everything; a second call would only find it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // Dropped last: what is told of the end is sent, too.
+    let _telemetry = start_telling(&cli);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     match cli.verb {
         Verb::EnvServer(_) => env_server::tune(&mut runtime),
@@ -214,8 +226,14 @@ async fn run(verb: Verb) -> exit::Result {
     }
 }
 
-fn start_logging(level: LogLevel) {
-    use tracing_subscriber::{EnvFilter, fmt};
+/// Logs and traces, as the verb and the command line want them.
+fn start_telling(cli: &Cli) -> Telemetry {
+    let serves = match &cli.verb {
+        Verb::Backend(_) => true,
+        Verb::Validate(args) => args.serves(),
+        _ => false,
+    };
+    let level = cli.log_level.unwrap_or(if serves { LogLevel::Info } else { LogLevel::Warning });
     let level = match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",
@@ -225,8 +243,12 @@ fn start_logging(level: LogLevel) {
     // sqlx warns of every slow statement; on a busy disk that would be most of what a person reads.
     let filter = format!("warn,sqlx=error,robo={level}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let colours = std::io::stderr().is_terminal();
-    fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let is_json = cli.log_format.is_json(serves);
+    if is_json {
+        render::note_as_log_lines();
+    }
+    let runs_cycles = matches!(cli.verb, Verb::Backend(_) | Verb::RunPipeline(_) | Verb::Cycle(_));
+    telemetry::start(filter, is_json, runs_cycles)
 }
 
 #[cfg(test)]

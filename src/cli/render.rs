@@ -1,6 +1,9 @@
 //! Printing: the only place that writes to standard output and standard error.
 
-use std::io::{ErrorKind, Write};
+use std::{
+    io::{ErrorKind, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use clap::ValueEnum;
 
@@ -41,11 +44,27 @@ pub(super) fn json(value: &serde_json::Value) {
 /// Print a line to standard error. Nobody may be there to read it (a closed terminal, a full disk under a log file): that
 /// must not end a cycle.
 pub(super) fn note(text: impl AsRef<str>) {
+    if LOGGED.load(Ordering::Relaxed) {
+        tracing::info!("{}", text.as_ref().trim());
+        return;
+    }
     let _ = writeln!(anstream::stderr().lock(), "{}", text.as_ref());
 }
 
+/// From now on notes are lines of the log, as all that is on standard error is for programs.
+pub(super) fn note_as_log_lines() {
+    LOGGED.store(true, Ordering::Relaxed);
+}
+
+/// Whether notes are lines of the log.
+static LOGGED: AtomicBool = AtomicBool::new(false);
+
 /// Print why a verb failed: the error, its causes, and what to do.
 pub(super) fn failure(failure: &Failure) {
+    if LOGGED.load(Ordering::Relaxed) {
+        tracing::error!(hint = failure.hints.join("; "), "{:#}", failure.error);
+        return;
+    }
     note(format!("error: {}", failure.error));
     for cause in failure.error.chain().skip(1) {
         note(format!("  caused by: {cause}"));

@@ -68,7 +68,7 @@ fn standing(
     now: DateTime<Utc>,
 ) -> Standing {
     let pause = pauses.get(pipeline);
-    let by_block = matches!(schedule.timing, Timing::Blocks(_));
+    let by_block = schedule.timing.is_by_block();
     let state = match (pause, row) {
         (Some(pause), _) => format!("paused: {}", pause.reason),
         (None, None) => "no backend has read it".to_owned(),
@@ -163,7 +163,7 @@ fn compile(file: &Path) -> Result<Compiled> {
 fn local(schedule: &Schedule, time: DateTime<Utc>) -> String {
     match &schedule.timing {
         Timing::Cron { timezone, .. } => time.with_timezone(timezone).format("%a %Y-%m-%d %H:%M %:z").to_string(),
-        Timing::Blocks(_) => moment(time),
+        Timing::Interval(_) | Timing::Blocks(_) => moment(time),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, field::Empty, info_span, warn};
 
 use super::attempt::{Attempt, timed_out};
 use super::context::CycleFacts;
@@ -247,14 +247,16 @@ impl<J: Journal> Run<'_, J> {
         let work = execute(self.scope.clone(), attempt.clone());
         let (stage, stop) = (Arc::clone(&attempt.stage), CancellationToken::new());
         let told = stop.clone();
-        let handle = self.attempts.spawn(async move {
+        let span = attempt_span(&attempt);
+        let work = async move {
             tokio::select! {
                 () = told.cancelled() => Err(stopped().into()),
                 result = timeout(Duration::from_millis(stage.timeout_ms), work) => {
                     result.unwrap_or_else(|_| Err(timed_out(&stage).into()))
                 }
             }
-        });
+        };
+        let handle = self.attempts.spawn(work.instrument(span));
         self.running.insert(handle.id(), Running { attempt, stop });
     }
 
@@ -282,6 +284,22 @@ impl<J: Journal> Run<'_, J> {
         self.journal.release(&self.scope.lease).await?;
         Ok(Ending::Suspended)
     }
+}
+
+/// What every line and every trace of an attempt carries.
+fn attempt_span(attempt: &Attempt) -> Span {
+    let span = info_span!(
+        target: "robo",
+        "attempt",
+        stage = %attempt.task.stage,
+        task = %attempt.task,
+        attempt = attempt.number,
+        environment = Empty,
+    );
+    if let Some(environment) = attempt.context["matrix"]["environment"].as_str() {
+        span.record("environment", environment);
+    }
+    span
 }
 
 /// The failure of an attempt that was told to stop. The journal sees it as cancelled.

@@ -20,6 +20,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::cycle::{EpisodeReport, MinerFault, MinerStatus, Outcome, Seen};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
@@ -54,6 +55,8 @@ pub(super) struct Run {
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
+    /// Cancelled: what has not begun does not begin any more.
+    drain: CancellationToken,
     playing: JoinSet<Played>,
     /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
     waiting: JoinSet<(usize, Waited)>,
@@ -70,10 +73,9 @@ impl Run {
     /// A run of these orders that writes its lines to `lines`.
     pub(super) fn new(
         stage: Stage,
-        orders: Vec<EpisodeOrder>,
-        per_miner: u32,
+        (orders, per_miner): (Vec<EpisodeOrder>, u32),
         slots: Arc<Slots>,
-        lines: mpsc::Sender<Bytes>,
+        (lines, drain): (mpsc::Sender<Bytes>, CancellationToken),
     ) -> Self {
         let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
         let guests = scheduler.first_episodes().map(|episode| Guest::new(&orders[episode], &stage)).collect();
@@ -84,6 +86,7 @@ impl Run {
             scheduler,
             slots,
             lines,
+            drain,
             playing: JoinSet::new(),
             waiting: JoinSet::new(),
             started: HashMap::new(),
@@ -93,7 +96,7 @@ impl Run {
         }
     }
 
-    /// Run all episodes, or until nobody reads the answer any more.
+    /// Run all episodes, or those that have begun once it is drained, or until nobody reads the answer any more.
     pub(super) async fn run(mut self) {
         // Dropping the episodes gives them up.
         let _ = self.run_to_end().await;
@@ -107,8 +110,17 @@ impl Run {
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let lines = self.lines.clone();
-        while !self.scheduler.is_done() {
+        let drain = self.drain.clone();
+        loop {
+            if drain.is_cancelled() {
+                // Again and again: what a dying worker gives back begins no more either.
+                self.give_up();
+            }
+            if self.scheduler.is_done() {
+                break;
+            }
             tokio::select! {
+                () = drain.cancelled(), if !drain.is_cancelled() => {}
                 () = lines.closed() => return Err(Gone),
                 // A wait that panicked has its miner's number no more; it cannot, it only waits.
                 Some(Ok((miner, waited))) = self.waiting.join_next() => self.waited(miner, waited).await?,
@@ -268,7 +280,7 @@ impl Run {
         Ok(())
     }
 
-    /// No worker is left: what has not ended cannot run here, and has lost nothing.
+    /// Nothing more begins: no worker is left, or we were told so. What has not begun has lost nothing.
     fn give_up(&mut self) {
         self.scheduler.give_up();
         for (suspect, _) in self.suspects.drain(..) {

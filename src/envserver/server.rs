@@ -1,8 +1,9 @@
 //! The HTTP side: who may ask, what is open, one answer per request (docs/protocols.md).
 
 use std::{
+    collections::HashMap,
     io,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -27,9 +28,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::miner::{Client, Limits, Timeouts};
-use crate::rollout::protocol::{EpisodesRequest, Health, Open};
+use crate::rollout::protocol::{Drain, EpisodesRequest, Health, Open};
 
 use super::{
     episode::Stage,
@@ -85,6 +87,8 @@ pub struct Server {
     client: Client,
     fleet: Mutex<Option<Arc<Fleet>>>,
     runs: TaskTracker,
+    /// By which each of them is told to begin no more.
+    drains: std::sync::Mutex<HashMap<Uuid, CancellationToken>>,
     stop: CancellationToken,
 }
 
@@ -102,6 +106,7 @@ impl Server {
             client: Client::new(Limits::default())?,
             fleet: Mutex::default(),
             runs: TaskTracker::new(),
+            drains: std::sync::Mutex::default(),
             stop: CancellationToken::new(),
         })
     }
@@ -116,6 +121,7 @@ impl Server {
             .route("/health", get(health))
             .route("/open", post(open))
             .route("/episodes", post(episodes))
+            .route("/drain", post(drain))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .layer(middleware::from_fn_with_state(server.clone(), authorize))
             .with_state(server.clone());
@@ -134,6 +140,12 @@ impl Server {
             fleet.close().await;
         }
         Ok(served?)
+    }
+}
+
+impl Server {
+    fn drains(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, CancellationToken>> {
+        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -243,8 +255,27 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
         steps: AtomicU64::new(0),
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);
-    let run = Run::new(stage, request.episodes, request.per_miner, fleet.slots.clone(), sender);
-    server.runs.spawn(server.stop.clone().run_until_cancelled_owned(run.run()));
+    let (name, drain) = (request.run, CancellationToken::new());
+    let run = Run::new(stage, (request.episodes, request.per_miner), fleet.slots.clone(), (sender, drain.clone()));
+    server.drains().insert(name, drain);
+    let (playing, keeper) = (server.stop.clone().run_until_cancelled_owned(run.run()), server.clone());
+    server.runs.spawn(async move {
+        playing.await;
+        keeper.drains().remove(&name);
+    });
     let body = Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// One that is not known has ended, and begins no more either.
+async fn drain(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
+    match parse(&body) {
+        Ok(Drain { run }) => {
+            if let Some(drain) = server.drains().get(&run) {
+                drain.cancel();
+            }
+            Json(json!({ "status": "ok" })).into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, error),
+    }
 }

@@ -17,13 +17,13 @@ const MOST_FILES: usize = 100;
 
 const VERSION: u32 = 1;
 
-/// Read a pipeline with everything it includes. None when something was wrong, which `found` then tells.
+/// Read a pipeline with everything it includes, and the files that are. None when something was wrong, which `found` then tells.
 pub(crate) fn read_pipeline(
     document: &mut Document,
     path: &Path,
     root: &Path,
     found: &mut Diagnostics,
-) -> Option<Pipeline> {
+) -> Option<(Pipeline, Vec<PathBuf>)> {
     let mut files =
         Files { root: std::fs::canonicalize(root).ok()?, open: Vec::new(), taken: Vec::new(), roots: Vec::new() };
     let mut problems = Diagnostics::default();
@@ -43,7 +43,7 @@ pub(crate) fn read_pipeline(
     for fragment in fragments {
         merge(document, &mut pipeline, fragment, found);
     }
-    Some(pipeline)
+    Some((pipeline, files.taken))
 }
 
 /// Check the form of a file that is only a part of a pipeline. What its names mean is known where it is included.

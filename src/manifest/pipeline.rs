@@ -142,7 +142,7 @@ pub(crate) struct ColdStartWire {
     pub(crate) budget: Located<Span>,
 }
 
-/// When a pipeline runs by itself: by the clock (`cron`) or by the chain (`every`).
+/// When a pipeline runs by itself: by the clock (`cron`, `every.time`) or by the chain (`every.blocks`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schedule {
@@ -150,7 +150,7 @@ pub(crate) struct Schedule {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(crate) cron: Option<Located<String>>,
-    /// In place of `cron`: by the chain.
+    /// In place of `cron`: again and again.
     #[serde(default)]
     pub(crate) every: Option<Every>,
     /// IANA time zone of `cron`, as `Europe/Berlin`.
@@ -174,13 +174,19 @@ pub(crate) struct Schedule {
     pub(crate) pause_on_failure: Option<Located<u32>>,
 }
 
-/// By the chain.
+/// Again and again: one of the two.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Every {
     /// A cycle is due at each block whose number is a multiple of this.
+    #[serde(default)]
     #[schemars(range(min = 1))]
-    pub(crate) blocks: Located<u64>,
+    pub(crate) blocks: Option<Located<u64>>,
+    /// A cycle is due at each moment whose distance from the beginning of 1970 (UTC) is a multiple of this; whole seconds, up to
+    /// 30 days.
+    #[serde(default)]
+    #[schemars(with = "Option<Span>")]
+    pub(crate) time: Option<Located<Span>>,
 }
 
 /// A value an operator may set at the start.

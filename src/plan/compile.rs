@@ -26,7 +26,9 @@ use super::limits::{self, Limits};
 use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
 use super::{Definition, Environment, Phase, Stage};
-use super::{codeless, concurrency, discovery, environments, foreign, miners, rules, schedule, secrets, settings};
+use super::{
+    codeless, concurrency, discovery, environments, foreign, miners, overrides, rules, schedule, secrets, settings,
+};
 
 const VERSION: u32 = 1;
 /// A pipeline that can be run.
@@ -38,6 +40,9 @@ pub struct Compiled {
     pub root: PathBuf,
     /// When it runs by itself. No part of the definition: the same cycle may be started by hand.
     pub schedules: Vec<Schedule>,
+    /// The files it was made of, and the directory of the manifests: when none of them has changed, nothing has, but for the
+    /// sources that simulate.
+    pub files: Vec<PathBuf>,
     /// What is probably not meant.
     pub warnings: Diagnostics,
     /// Every use of a secret: its name, and the warning for when it is not there.
@@ -64,20 +69,21 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
         let root = manifest::root_of(path).map_err(|problem| found.push(problem)).ok();
         let pipeline = match &root {
             Some(root) => read_pipeline(&mut document, path, root, &mut found),
-            None => decode(&document, &mut found),
+            None => decode(&document, &mut found).map(|pipeline| (pipeline, Vec::new())),
         };
         // A pipeline without environments does not care what is wrong with them.
-        let is_used = pipeline.as_ref().is_none_or(|pipeline| !pipeline.environments.is_empty());
+        let is_used = pipeline.as_ref().is_none_or(|(pipeline, _)| !pipeline.environments.is_empty());
         let families = match &root {
             Some(root) if is_used => manifest::load_all(root, &mut found),
             _ => Vec::new(),
         };
-        let (Some(pipeline), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
+        let (Some((pipeline, included)), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
         check_head(&document, &pipeline, &mut found);
         limits::check_pools(&document, &pipeline, &mut found);
         let schedules = schedule::read(&document, &pipeline.schedule, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
-        let selected = environments::select(&document, &pipeline.environments, &families, &mut found);
+        let mut selected = environments::select(&document, &pipeline.environments, &families, &mut found);
+        overrides::apply(&mut selected, bindings, &document, &mut found);
         let compiler = Compiler {
             document: &document,
             pipeline: &pipeline,
@@ -86,11 +92,15 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
             environments: selected,
             bindings,
         };
-        compiler.definition(&mut found).map(|compiled| (compiled, root, schedules)).ok_or_else(Diagnostics::default)
+        // A manifest that is new changes its directory.
+        let manifests = families.iter().map(|family| family.file.clone()).chain([root.join("environments")]);
+        let files = [path.to_owned()].into_iter().chain(included).chain(manifests).collect();
+        let compiled = compiler.definition(&mut found).ok_or_else(Diagnostics::default)?;
+        Ok((compiled, root, (schedules, files)))
     });
     match compiled {
-        Ok(((definition, secrets), root, schedules)) if !found.has_errors() => {
-            Ok(Compiled { definition, root, schedules, warnings: found.sorted(), secrets })
+        Ok(((definition, secrets), root, (schedules, files))) if !found.has_errors() => {
+            Ok(Compiled { definition, root, schedules, files, warnings: found.sorted(), secrets })
         }
         Ok(_) => Err(found.sorted()),
         Err(more) => {

@@ -26,6 +26,7 @@ mod lint;
 mod mapping;
 mod matrix;
 mod miners;
+mod overrides;
 mod references;
 mod rerun;
 mod reuse;

@@ -1,22 +1,25 @@
 //! A pipeline's `schedule`: from what is written to schedules that can be kept, every mistake located.
 
-use std::{collections::HashSet, num::NonZeroU64};
+use std::{
+    collections::HashSet,
+    num::{NonZeroU32, NonZeroU64},
+};
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use crate::manifest::document::Document;
+use crate::manifest::document::{Document, NodeId};
 use crate::manifest::located::Located;
 use crate::manifest::pipeline;
 use crate::manifest::{Diagnostic, Diagnostics, suggest};
-use crate::schedule::{Catchup, Cron, Schedule, Timing};
-
-/// A missed cycle of last month helps nobody; one of last week's holiday may.
-const WINDOW_MS: u64 = 7 * 86_400_000;
+use crate::schedule::{Catchup, Cron, Schedule, Timing, WINDOW_MS};
 
 /// The longest jitter: more is another schedule.
 const LONGEST_JITTER_MS: u64 = 86_400_000;
 
 const MOST_FAILURES: u32 = 1000;
+
+/// The longest interval in seconds: 30 days.
+const LONGEST_INTERVAL: u32 = 30 * 86_400;
 
 /// The schedules of a pipeline; those that are wrong are reported and left out.
 pub(super) fn read(
@@ -41,7 +44,7 @@ fn schedule(document: &Document, entry: &Located<pipeline::Schedule>, found: &mu
     let wire = &entry.value;
     let timing = match (&wire.cron, &wire.every) {
         (Some(cron), None) => by_clock(document, cron, wire.timezone.as_ref(), found),
-        (None, Some(every)) => by_block(document, every, wire, found),
+        (None, Some(again)) => every(document, entry.at, again, wire, found),
         (Some(_), Some(_)) => {
             found.push(document.error(entry.at, "`cron` and `every` exclude each other"));
             None
@@ -115,24 +118,45 @@ fn unknown_zone(document: &Document, zone: &Located<String>) -> Diagnostic {
     }
 }
 
-fn by_block(
+/// Again and again, by the chain or by the time that passes.
+fn every(
     document: &Document,
+    at: NodeId,
     every: &pipeline::Every,
     wire: &pipeline::Schedule,
     found: &mut Diagnostics,
 ) -> Option<Timing> {
-    let nodes =
-        [("timezone", wire.timezone.as_ref().map(|it| it.at)), ("jitter", wire.jitter.as_ref().map(|it| it.at))];
-    for (name, at) in nodes {
+    let zone = ("timezone", wire.timezone.as_ref().map(|it| it.at), "no wall clock is asked");
+    let jitter = wire.jitter.as_ref().filter(|_| every.blocks.is_some()).map(|it| it.at);
+    for (name, at, why) in [zone, ("jitter", jitter, "blocks come at the same time everywhere")] {
         if let Some(at) = at {
-            found.push(
-                document.error(at, format!("`{name}` belongs to `cron`; blocks come at the same time everywhere")),
-            );
+            found.push(document.error(at, format!("`{name}` belongs to `cron`; {why}")));
         }
     }
-    let blocks = NonZeroU64::new(every.blocks.value);
-    if blocks.is_none() {
-        found.push(document.error(every.blocks.at, "write how many blocks lie between two cycles: 1 or more"));
+    match (&every.blocks, &every.time) {
+        (Some(blocks), None) => {
+            let number = NonZeroU64::new(blocks.value);
+            if number.is_none() {
+                found.push(document.error(blocks.at, "write how many blocks lie between two cycles: 1 or more"));
+            }
+            number.map(Timing::Blocks)
+        }
+        (None, Some(time)) => {
+            let seconds = interval(time.value.milliseconds());
+            if seconds.is_none() {
+                found.push(document.error(time.at, "write whole seconds, from `1s` to `720h`"));
+            }
+            seconds.map(Timing::Interval)
+        }
+        _ => {
+            found.push(document.error(at, "write either `blocks` or `time`"));
+            None
+        }
     }
-    blocks.map(Timing::Blocks)
+}
+
+/// Whole seconds, at most 30 days of them.
+fn interval(milliseconds: u64) -> Option<NonZeroU32> {
+    let seconds = u32::try_from(milliseconds / 1000).ok().filter(|seconds| *seconds <= LONGEST_INTERVAL);
+    seconds.filter(|_| milliseconds.is_multiple_of(1000)).and_then(NonZeroU32::new)
 }

@@ -6,8 +6,10 @@ use bytes::{Buf, BytesMut};
 use futures::{Stream, stream};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::protocol::{EpisodesRequest, Open, Opened, ServerMessage};
+use super::protocol::{Drain, EpisodesRequest, Open, Opened, ServerMessage};
 
 /// Longest line of an answer. Reports are a few hundred bytes.
 const LINE_LIMIT: usize = 1 << 20;
@@ -118,16 +120,38 @@ impl Client {
         &self,
         request: &EpisodesRequest,
     ) -> Result<impl Stream<Item = Result<ServerMessage, Error>> + Send + use<>, Error> {
+        self.episodes_until(request, CancellationToken::new()).await
+    }
+
+    /// The same; once `drain` is cancelled, no more of them begin, and the stream ends with those that have begun.
+    ///
+    /// # Errors
+    /// When the request is not accepted.
+    pub async fn episodes_until(
+        &self,
+        request: &EpisodesRequest,
+        drain: CancellationToken,
+    ) -> Result<impl Stream<Item = Result<ServerMessage, Error>> + Send + use<>, Error> {
         let response = self.send(self.request(Method::POST, "episodes").json(request)).await?;
         let lines = Lines { response, buffer: BytesMut::new(), searched: 0 };
-        Ok(stream::unfold(Some(lines), |lines| async {
-            let mut lines = lines?;
-            match lines.next().await {
+        let asking = Asking { client: self.clone(), run: request.run, drain: Some(drain), lines };
+        Ok(stream::unfold(Some(asking), |asking| async {
+            let mut asking = asking?;
+            match asking.next().await {
                 Ok(ServerMessage::End) => Some((Ok(ServerMessage::End), None)),
-                Ok(message) => Some((Ok(message), Some(lines))),
+                Ok(message) => Some((Ok(message), Some(asking))),
                 Err(error) => Some((Err(error), None)),
             }
         }))
+    }
+
+    /// Have a request begin no more of its episodes.
+    async fn drain(&self, run: Uuid) {
+        let request = self.request(Method::POST, "drain").timeout(Duration::from_secs(5)).json(&Drain { run });
+        if let Err(error) = self.send(request).await {
+            // Then it goes on until its stream is dropped.
+            tracing::debug!("the environment server could not be asked to begin no more: {}", root_cause(&error));
+        }
     }
 
     fn request(&self, method: Method, verb: &str) -> RequestBuilder {
@@ -177,6 +201,31 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// A request that is being answered.
+struct Asking {
+    client: Client,
+    run: Uuid,
+    /// None once the server was told.
+    drain: Option<CancellationToken>,
+    lines: Lines,
+}
+
+impl Asking {
+    async fn next(&mut self) -> Result<ServerMessage, Error> {
+        if let Some(drain) = &self.drain {
+            tokio::select! {
+                // First: who asks for the next message after that can rely on the server having been told.
+                biased;
+                () = drain.cancelled() => {}
+                message = self.lines.next() => return message,
+            }
+            self.drain = None;
+            self.client.drain(self.run).await;
+        }
+        self.lines.next().await
+    }
 }
 
 /// A stream of lines, each a message.

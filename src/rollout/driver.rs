@@ -1,6 +1,7 @@
 //! One way to speak to an environment server, whichever protocol it speaks.
 
 use futures::{StreamExt, stream::BoxStream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Client, Error, affinetes,
@@ -40,7 +41,8 @@ impl Driver {
         }
     }
 
-    /// Run episodes of an environment that was opened. Dropping the stream gives them up.
+    /// Run episodes of an environment that was opened. Dropping the stream gives them up; once `drain` is cancelled, no more
+    /// of them begin, and the stream ends with those that have begun.
     ///
     /// # Errors
     /// When the request is not accepted.
@@ -48,10 +50,11 @@ impl Driver {
         &self,
         environment: &plan::Environment,
         request: EpisodesRequest,
+        drain: CancellationToken,
     ) -> Result<BoxStream<'static, Result<ServerMessage, Error>>, Error> {
         match self {
-            Self::Robo(client) => Ok(client.episodes(&request).await?.boxed()),
-            Self::Affinetes(client) => Ok(client.episodes(environment, request)),
+            Self::Robo(client) => Ok(client.episodes_until(&request, drain).await?.boxed()),
+            Self::Affinetes(client) => Ok(client.episodes(environment, request, drain)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Messages between the engine and an environment server: `POST /open` once, then `POST /episodes` per task,
-//! answered by NDJSON lines as episodes end.
+//! answered by NDJSON lines as episodes end; `POST /drain` to have one of them begin no more.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::address::Rules;
 use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep, Seen};
@@ -51,6 +52,9 @@ pub struct Health {
 /// Body of `POST /episodes`: run these, in any order, and stream a [`ServerMessage`] per line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpisodesRequest {
+    /// What this request is called when it is to begin no more of its episodes.
+    #[serde(default)]
+    pub run: Uuid,
     /// The environment, one of those opened.
     pub environment: EnvironmentId,
     /// From the last byte of `/act` sent to the last byte received.
@@ -70,6 +74,13 @@ pub struct EpisodesRequest {
     pub rules: Rules,
     /// What to run.
     pub episodes: Vec<EpisodeOrder>,
+}
+
+/// `POST /drain`: begin no more episodes of a request. It ends when those that have begun do.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Drain {
+    /// [`EpisodesRequest::run`].
+    pub run: Uuid,
 }
 
 /// How long a miner may take to be ready when nobody says otherwise.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Catchup, Due, Overlap, Schedule, Timing};
+use super::{Catchup, Due, Overlap, Schedule};
 use crate::evidence;
 
 /// Due times that are decided at once. After a year without a backend the rest follows in the next rounds.
@@ -190,7 +190,7 @@ fn overlapping(overlap: Overlap, open: usize) -> Verdict {
 
 /// How long after its due time the cycle starts: the same on every backend, another for every due time and pipeline.
 pub fn jitter(schedule: &Schedule, pipeline: &str, due: DateTime<Utc>) -> Duration {
-    if schedule.jitter_ms == 0 || matches!(schedule.timing, Timing::Blocks(_)) {
+    if schedule.jitter_ms == 0 || schedule.timing.is_by_block() {
         return Duration::zero();
     }
     let digest = evidence::digest(&json!([pipeline, schedule.key(), due.timestamp()]));

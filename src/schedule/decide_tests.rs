@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::super::Cron;
+use super::super::{Cron, Timing};
 use super::*;
 
 fn at(time: &str) -> DateTime<Utc> {

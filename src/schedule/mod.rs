@@ -8,7 +8,10 @@ mod cron;
 mod decide;
 mod zone;
 
-use std::{fmt, num::NonZeroU64};
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -49,6 +52,8 @@ pub enum Timing {
         /// Where the wall is.
         timezone: Tz,
     },
+    /// The clock of the machine: moments whose distance from 1970 in seconds is a multiple of this.
+    Interval(NonZeroU32),
     /// The chain: blocks whose number is a multiple of this.
     Blocks(NonZeroU64),
 }
@@ -89,7 +94,16 @@ pub enum Due {
     Block(u64),
 }
 
+/// How far back a missed cycle is made up for when nobody says: one of last month helps nobody; one of last week's holiday may.
+pub const WINDOW_MS: u64 = 7 * 86_400_000;
+
 impl Schedule {
+    /// A schedule that leaves everything else as it is when nobody says.
+    pub fn of(timing: Timing) -> Self {
+        let (overlap, catchup) = (Overlap::default(), Catchup::default());
+        Self { timing, overlap, catchup, window_ms: WINDOW_MS, jitter_ms: 0, pause_on_failure: None }
+    }
+
     /// What tells this schedule from the others of its pipeline. It stays the same when entries change places, and changes
     /// with the due times.
     pub fn key(&self) -> String {
@@ -103,19 +117,28 @@ impl Timing {
     pub fn next_time(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Self::Cron { cron, timezone } => zone::next(cron, *timezone, after),
+            Self::Interval(seconds) => {
+                let seconds = i64::from(seconds.get());
+                DateTime::from_timestamp((after.timestamp().div_euclid(seconds) + 1) * seconds, 0)
+            }
             Self::Blocks(_) => None,
         }
+    }
+
+    /// Whether the chain decides, and no clock.
+    pub fn is_by_block(&self) -> bool {
+        matches!(self, Self::Blocks(_))
     }
 
     /// What is due next after `after`.
     pub fn next(&self, after: Due) -> Option<Due> {
         match (self, after) {
-            (Self::Cron { .. }, Due::Time(after)) => self.next_time(after).map(Due::Time),
+            (Self::Cron { .. } | Self::Interval(_), Due::Time(after)) => self.next_time(after).map(Due::Time),
             (Self::Blocks(every), Due::Block(after)) => {
                 (after / every.get()).checked_add(1)?.checked_mul(every.get()).map(Due::Block)
             }
             // A schedule that went by the clock and goes by blocks now has another key.
-            (Self::Cron { .. }, Due::Block(_)) | (Self::Blocks(_), Due::Time(_)) => None,
+            (Self::Cron { .. } | Self::Interval(_), Due::Block(_)) | (Self::Blocks(_), Due::Time(_)) => None,
         }
     }
 }
@@ -124,7 +147,41 @@ impl fmt::Display for Timing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cron { cron, timezone } => write!(f, "{cron} {timezone}"),
+            Self::Interval(seconds) => write!(f, "every {}", span(seconds.get())),
             Self::Blocks(every) => write!(f, "every {every} blocks"),
         }
+    }
+}
+
+/// Seconds in the largest unit that they are a multiple of.
+fn span(seconds: u32) -> String {
+    match (seconds % 3600, seconds % 60) {
+        (0, _) => format!("{}h", seconds / 3600),
+        (_, 0) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(seconds: u32, after: &str) -> String {
+        let timing = Timing::Interval(seconds.try_into().unwrap());
+        timing.next_time(after.parse().unwrap()).unwrap().to_rfc3339()
+    }
+
+    #[test]
+    fn an_interval_is_due_at_multiples_of_itself_whoever_asks_and_whenever() {
+        assert_eq!(next(3600, "2026-03-01T10:00:00Z"), "2026-03-01T11:00:00+00:00");
+        assert_eq!(next(3600, "2026-03-01T10:59:59.999Z"), "2026-03-01T11:00:00+00:00");
+        assert_eq!(next(90, "1970-01-01T00:00:00Z"), "1970-01-01T00:01:30+00:00");
+        assert_eq!(next(90, "1969-12-31T23:59:00Z"), "1970-01-01T00:00:00+00:00");
+    }
+
+    #[test]
+    fn an_interval_is_told_in_its_largest_unit() {
+        let told = |seconds: u32| Timing::Interval(seconds.try_into().unwrap()).to_string();
+        assert_eq!([told(7200), told(5400), told(61)], ["every 2h", "every 90m", "every 61s"]);
     }
 }

@@ -11,7 +11,8 @@ use futures::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{
     Context, EpisodeProgress, Error, Invocation, Output, chain, config,
@@ -163,12 +164,17 @@ impl<J: Journal> Work<'_, J> {
                 return Ok(());
             }
             let faults_before = self.progress.infra_faults;
-            self.round(pending).await?;
+            let begun = self.context.drain.begin().await;
+            let round = self.round(pending).await;
+            drop(begun);
+            // Whatever became of the round: what is left is played when the cycle is taken up again.
+            self.context.drain.hold().await;
+            round?;
             let faults = self.progress.infra_faults - faults_before;
             if let (1.., Some(fault)) = (faults, &self.fault) {
                 // Once for all of them: when a server dies, hundreds are lost for one reason.
                 let environment = &self.settings.environment;
-                warn!(%environment, faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
+                warn!(faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
             }
         }
     }
@@ -203,6 +209,10 @@ impl<J: Journal> Work<'_, J> {
     /// Write down how a miner was found.
     async fn saw(&self, hotkey: Hotkey, mut seen: Seen) -> Result<(), Error> {
         self.hidden.hide_sighting(&hotkey, &mut seen);
+        match seen.status {
+            MinerStatus::Active => debug!(%hotkey, "the miner answers"),
+            status => info!(%hotkey, "the miner is {}", status.word()),
+        }
         let sighting = Sighting { environment: self.settings.environment.clone(), hotkey, seen };
         Ok(self.context.journal.record_sighting(&self.context.lease, &sighting).await?)
     }
@@ -279,7 +289,8 @@ impl<J: Journal> Work<'_, J> {
         let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
         let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
         let request = self.request(pending, miners.into_iter().zip(endpoints))?;
-        let messages = server.client.episodes(self.environment, request).await.map_err(|error| {
+        let drain = self.context.drain.asked().clone();
+        let messages = server.client.episodes(self.environment, request, drain).await.map_err(|error| {
             if error.has_forgotten() {
                 self.context.servers.forget(server);
             }
@@ -315,6 +326,7 @@ impl<J: Journal> Work<'_, J> {
             });
         }
         Ok(EpisodesRequest {
+            run: Uuid::new_v4(),
             environment: self.settings.environment.clone(),
             action_timeout_ms: self.environment.action_timeout_ms,
             reset_timeout_ms: self.environment.reset_timeout_ms,
@@ -334,11 +346,14 @@ impl<J: Journal> Work<'_, J> {
         match outcome {
             Outcome::InfraFault(_) => {
                 let detail = episode.report.detail.as_deref().unwrap_or_default();
-                debug!(episode = ?episode.key, %outcome, detail, "a fault of ours: the episode is not scored");
+                let Episode { key: EpisodeKey { hotkey, seed_index, .. }, attempt, .. } = &episode;
+                debug!(%hotkey, seed_index, try = attempt, %outcome, detail, "a fault of ours: the episode is not scored");
                 self.fault = Some(format!("{outcome}: {detail}"));
                 self.progress.infra_faults += 1;
             }
             _ => {
+                let key = &episode.key;
+                debug!(hotkey = %key.hotkey, seed_index = key.seed_index, %outcome, "an episode has ended");
                 self.progress.scored += 1;
                 self.progress.successes += usize::from(outcome == Outcome::Success);
             }

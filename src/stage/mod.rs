@@ -7,6 +7,7 @@ mod aggregate;
 mod chain_miners;
 mod container;
 pub mod documents;
+mod drain;
 mod environments;
 mod episodes;
 mod expr;
@@ -25,6 +26,7 @@ mod webhook;
 use std::sync::Arc;
 
 pub use chain_miners::Subnet;
+pub use drain::Drain;
 pub use servers::Servers;
 
 use serde::de::DeserializeOwned;
@@ -105,6 +107,8 @@ pub struct Context<J> {
     pub programs: Arc<Once>,
     /// The chain as this machine reads it.
     pub subnet: Arc<Subnet>,
+    /// Whether to begin anything that takes long.
+    pub drain: Drain,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::schedule::{Due, Schedule, Timing};
+use crate::schedule::{Due, Schedule};
 
 use super::{
     Error, Fired, Store,
@@ -173,7 +173,7 @@ async fn upsert(
     (position, schedule): (usize, &Schedule),
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let from = matches!(schedule.timing, Timing::Cron { .. }).then_some(now);
+    let from = (!schedule.timing.is_by_block()).then_some(now);
     sqlx::query(
         "insert into schedule (pipeline, schedule, position, entry, file, decided_time)
          values ($1, $2, $3, $4::text::json, $5, $6)

@@ -29,6 +29,7 @@ use robo::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     children::{Serving, python},
@@ -94,7 +95,7 @@ type Reports = BTreeMap<(String, u32), EpisodeReport>;
 /// Reports by miner and seed, and how the stream broke off, if it did.
 async fn run(url: &str, environment: &plan::Environment, request: EpisodesRequest) -> (Reports, Option<Error>) {
     let orders = request.episodes.clone();
-    let mut messages = driver(environment, url).episodes(environment, request).await.unwrap();
+    let mut messages = driver(environment, url).episodes(environment, request, CancellationToken::new()).await.unwrap();
     let (mut reports, mut problem, mut ended) = (BTreeMap::new(), None, false);
     while let Some(message) = messages.next().await {
         match message {

@@ -22,7 +22,7 @@ use tokio::{
 use crate::children::{self, Serving, TOKEN};
 
 /// A MetaWorld task as its manifest describes it, with fewer steps.
-fn metaworld(task: &str, max_steps: u32) -> Simulation {
+pub(crate) fn metaworld(task: &str, max_steps: u32) -> Simulation {
     simulation(json!({
         "environment": format!("metaworld/{task}"),
         "gymnasium": { "make": "Meta-World/MT1", "kwargs": { "env_name": task }, "hook": "metaworld" },
@@ -90,7 +90,7 @@ pub(crate) fn faulty_package() -> tempfile::TempDir {
     directory
 }
 
-fn client(server: &Serving) -> Client {
+pub(crate) fn client(server: &Serving) -> Client {
     crate::install_tls();
     Client::new(server.url(), TOKEN).unwrap()
 }
@@ -112,6 +112,7 @@ pub(crate) fn request(
 ) -> EpisodesRequest {
     let orders = seeds.into_iter().flat_map(|seed| miners.iter().map(move |miner| (seed, miner)));
     EpisodesRequest {
+        run: uuid::Uuid::nil(),
         environment: environment.parse().unwrap(),
         // Long, because tests share the machine: time-outs have tests of their own.
         action_timeout_ms: 10_000,

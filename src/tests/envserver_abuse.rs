@@ -104,6 +104,7 @@ async fn a_miner_that_is_slow_without_end_is_cut_off_and_nobody_else_is() {
     open(&server, vec![faulty("never")], 1, 8).await;
     let (slow, good) = (Serving::demo_miner("noop", &["--latency", "20ms"]), Serving::demo_miner("noop", &[]));
     let orders = |name: &str, url: String, budget| EpisodesRequest {
+        run: uuid::Uuid::nil(),
         budget_ms: budget,
         per_miner: 1,
         ..request("faulty/never", &[(name, url)], 0..3)

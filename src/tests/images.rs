@@ -84,6 +84,7 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         keep: Keep::All,
     });
     let request = EpisodesRequest {
+        run: uuid::Uuid::nil(),
         environment: "metaworld/reach-v3".parse().unwrap(),
         action_timeout_ms: 20_000,
         reset_timeout_ms: 20_000,

@@ -10,6 +10,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, Called};
 use crate::rollout::{
@@ -22,6 +23,7 @@ pub(super) struct Queue {
     call: Call,
     miners: Vec<Line>,
     at_a_time: usize,
+    drain: CancellationToken,
     per_miner: usize,
     playing: FuturesUnordered<BoxFuture<'static, (usize, u32, Called)>>,
     /// Steps of the episodes that have ended.
@@ -39,7 +41,7 @@ struct Line {
 }
 
 impl Queue {
-    pub(super) fn new(call: Call, request: EpisodesRequest, at_a_time: usize) -> Self {
+    pub(super) fn new(call: Call, request: EpisodesRequest, at_a_time: usize, drain: CancellationToken) -> Self {
         let mut lines: Vec<Line> = Vec::new();
         let mut number: HashMap<String, usize> = HashMap::new();
         for (place, order) in request.episodes.into_iter().enumerate() {
@@ -53,6 +55,7 @@ impl Queue {
             call,
             miners: lines,
             at_a_time,
+            drain,
             per_miner: request.per_miner.max(1) as usize,
             playing: FuturesUnordered::new(),
             steps: 0,
@@ -93,7 +96,7 @@ impl Queue {
 
     /// Call for as many episodes as there is room for.
     fn begin(&mut self) {
-        while self.playing.len() < self.at_a_time {
+        while self.playing.len() < self.at_a_time && !self.drain.is_cancelled() {
             let Some(miner) = self.turn() else { return };
             let Some((_, order)) = self.miners[miner].waiting.pop_front() else { return };
             self.miners[miner].in_flight += 1;
@@ -169,6 +172,7 @@ mod tests {
             keep: Keep::Nothing,
         };
         let request = EpisodesRequest {
+            run: uuid::Uuid::nil(),
             environment: "m/a".parse().unwrap(),
             action_timeout_ms: 100,
             reset_timeout_ms: 5000,
@@ -179,7 +183,7 @@ mod tests {
             episodes: (0..).zip(miners).map(order).collect(),
         };
         let http = Http::new("http://127.0.0.1:9", "").unwrap();
-        Queue::new(Call::new(http, simulation, 100).unwrap(), request, at_a_time)
+        Queue::new(Call::new(http, simulation, 100).unwrap(), request, at_a_time, CancellationToken::new())
     }
 
     fn begun(queue: &mut Queue) -> Vec<u32> {
@@ -202,6 +206,17 @@ mod tests {
     fn a_miner_takes_no_more_places_than_others_or_than_it_may() {
         assert_eq!(begun(&mut queue(&["a", "a", "a", "b", "b", "b"], 4, 4)), [0, 3, 1, 4]);
         assert_eq!(begun(&mut queue(&["a", "a", "a", "b"], 1, 4)), [0, 3]);
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_called_for_once_it_is_drained_and_the_rest_is_as_it_was() {
+        let mut queue = queue(&["a", "b", "c"], 1, 1);
+        assert_eq!(begun(&mut queue), [0]);
+        queue.drain.cancel();
+        queue.playing.clear();
+        assert_eq!(begun(&mut queue), [0; 0]);
+        assert!(matches!(queue.next().await, Some(Ok(ServerMessage::End))));
+        assert!(queue.next().await.is_none());
     }
 
     #[test]

@@ -68,11 +68,19 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     let listed = place.json(&["schedule", "ls", "--format", "json"]);
     assert_eq!(listed["schedules"][0]["state"], "waits for the chain");
     trigger(&place, "quickstart");
-    first.until("`episodes[");
+    first.until("an episode has ended");
     first.signal(Signal::SIGTERM);
     let ran = first.wait();
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("every episode that had begun has ended"), "{}", ran.stderr);
     assert_eq!(statuses(&place), ["interrupted"]);
+    // Who reads the log knows what a line is about.
+    let told = ran.stderr.lines().find(|line| line.contains("an episode has ended")).unwrap();
+    let told: Value = serde_json::from_str(told).unwrap();
+    assert_eq!((&told["stage"], &told["pipeline"]), (&json!("episodes"), &json!("quickstart")), "{told}");
+    assert!(["cycle", "environment", "hotkey", "task"].iter().all(|field| told[field].is_string()), "{told}");
+    let lost = place.json(&["cycle", "show", "--format", "json"]);
+    assert!(!lost.to_string().contains("server_lost"), "{lost}");
     assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
 
     let mut second = backend(&place, &file);
@@ -86,6 +94,55 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     assert_eq!(third.wait().code, 0);
     assert_eq!(statuses(&place), ["completed"]);
     assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+}
+
+#[test]
+fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
+    let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));
+    let manifest = file.0.path().join("environments/broken.yaml");
+    let mut running = backend(&place, file.path().to_str().unwrap());
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
+    // A mistake says where it is; the schedule stays that of the last good version.
+    fs::write(file.path(), "version: 1\nname: scheduled\nschedule: [{ cron: '61 * * * *' }]\nstages: {}\n").unwrap();
+    running.until("can no longer be used; cycles start from its last good version");
+    let listed = place.json(&["schedule", "ls", "--format", "json"]);
+    assert_eq!(listed["schedules"][0]["schedule"], "0 0 1 1 * UTC", "{listed}");
+    // Mended: told once it is another one. A signal has everything read again.
+    file.write("scheduled", "{ cron: '0 0 2 1 *' }, { every: { time: 90m } }");
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().len() < 2 {}
+    let listed = place.json(&["schedule", "ls", "--format", "json"]);
+    assert_eq!(listed["schedules"][1]["schedule"], "every 90m", "{listed}");
+    running.signal(Signal::SIGHUP);
+    running.until("was read again: the next cycle of `scheduled`");
+    // A manifest is one of its files as soon as its environments are used.
+    fs::write(&manifest, "version: 1\nfamily: broken\n").unwrap();
+    let uses = fs::read_to_string(file.path()).unwrap().replace("stages:", "environments: ['broken/*']\nstages:");
+    fs::write(file.path(), uses).unwrap();
+    running.until("environments/broken.yaml:");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code, 0);
+}
+
+#[test]
+fn a_pipeline_without_a_schedule_is_due_at_every_interval_of_the_command_line() {
+    let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));
+    let text = fs::read_to_string(file.path()).unwrap().replace("schedule: [{ cron: '0 0 1 1 *' }]\n", "");
+    fs::write(file.path(), text).unwrap();
+    let path = file.path();
+    let arguments = ["backend", "--pipeline", path.to_str().unwrap(), "--host", "127.0.0.1", "--port", "0"];
+    let mut running = place.start(&[&arguments[..], &["--eval-interval", "2592000"]].concat());
+    running.until("listening on");
+    while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
+    let listed = place.json(&["schedule", "ls", "--format", "json"]);
+    assert_eq!(listed["schedules"][0]["schedule"], "every 720h", "{listed}");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code, 0);
+    // Without an interval nothing is due.
+    let mut running = place.start(&[&arguments[..], &["--eval-interval", "0"]].concat());
+    running.until("has no schedule");
+    running.until("listening on");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code, 0);
 }
 
 #[test]

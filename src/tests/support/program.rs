@@ -48,6 +48,8 @@ impl Place {
             .current_dir(repository())
             .env("ROBO_DATA_DIR", self.data.path())
             .env_remove("ROBO_BACKEND_DATABASE_URL")
+            // A pipeline without a schedule must not become due when the hour strikes.
+            .env("ROBO_BACKEND_EVAL_INTERVAL_SECONDS", "0")
             .env_remove("RUST_LOG")
             .envs(self.database_url.iter().map(|url| ("ROBO_BACKEND_DATABASE_URL", url)))
             .stdin(Stdio::null())
