@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 # The first one decides versions that the others share.
-for name in metaworld gymnasium gymnasium-mujoco gymnasium-robotics dm-control dev maniskill; do
+for name in metaworld gymnasium gymnasium-mujoco gymnasium-robotics dm-control dev maniskill schemathesis; do
     uv pip compile "$name.in" --output-file "$name.lock" \
         --universal --python-version 3.11 --generate-hashes --only-binary :all: \
         --no-emit-index-url --custom-compile-command "requirements/lock.sh" "$@"

@@ -1,76 +1,117 @@
 //! `GET /v1/cycles...`: what has been evaluated, newest first, and how one cycle went.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
-use serde_json::json;
+use chrono::Utc;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Api,
     answer::{Answer, Cache},
-    ask, cycle_documents, documents,
+    ask,
+    caller::Caller,
+    cycle_documents::{self, LISTED, Summary},
+    documents,
     problem::Problem,
+    query::{Asked, PageSize, Question},
+    view::View,
     weights::unreadable,
 };
-use crate::cycle::CycleId;
+use crate::cycle::{CycleId, CycleStatus};
+use crate::store::{CycleFilter, CycleSummary};
 
-/// Cycles of a page, at most.
-const MOST: u32 = 100;
-
-/// Which page.
-#[derive(Debug, Deserialize)]
+/// Which cycles.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
-    /// Cycles older than this one.
-    before: Option<String>,
-    /// How many.
-    limit: Option<u32>,
+    /// Only cycles that are older than this one: the `next_before` of the page before.
+    before: Option<CycleId>,
+    /// How many; 20 where nothing is said.
+    limit: Option<PageSize>,
+    /// Only cycles that stand so. `open` are those that run, wait, are paused or interrupted.
+    status: Option<StatusWord>,
+    /// Only cycles of the pipeline of this name.
+    pipeline: Option<String>,
+}
+
+impl Question for Page {
+    const TAKES: &'static str = "the question takes `before`, the id of a cycle; `limit`, from 1 to 100; `status`, one of open, \
+        completed, failed and cancelled; and `pipeline`, a name";
+}
+
+/// How a cycle stands, as it is stored.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+enum StatusWord {
+    Open,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl From<StatusWord> for CycleStatus {
+    fn from(word: StatusWord) -> Self {
+        match word {
+            StatusWord::Open => Self::Open,
+            StatusWord::Completed => Self::Completed,
+            StatusWord::Failed => Self::Failed,
+            StatusWord::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// A page of cycles.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Cycles<'a> {
+    /// The cycles, newest first.
+    cycles: Vec<Summary<'a>>,
+    /// What `before` has to be for the next page; null when this is the last one.
+    next_before: Option<CycleId>,
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
-    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+    Asked(page): Asked<Page>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let asked = "the question takes `before`, the id of a cycle, and `limit`, from 1 to 100";
-    let bad = || Problem::new(StatusCode::BAD_REQUEST, asked);
-    let Query(page) = page.map_err(|_| bad())?;
-    let limit = page.limit.unwrap_or(20);
-    if !(1..=MOST).contains(&limit) {
-        return Err(bad());
-    }
-    let cycles = match page.before {
-        None => ask(api.store.cycles(limit)).await?,
-        Some(before) => {
-            let before: CycleId = before.parse().map_err(|_| bad())?;
-            ask(api.store.cycles_before(before, limit)).await?
-        }
+    let size = page.limit.unwrap_or_default();
+    let filter = CycleFilter { before: page.before, pipeline: page.pipeline, status: page.status.map(Into::into) };
+    let cycles = ask(api.store.cycles_of(&filter, size.number())).await?;
+    let body = Cycles {
+        next_before: size.last(&cycles).map(|cycle| cycle.id),
+        cycles: cycles.iter().map(cycle_documents::summary).collect(),
     };
-    // A full page may have another after it; a page that is not full is the last.
-    let next = cycles.last().filter(|_| cycles.len() == limit as usize).map(|cycle| cycle.id);
-    let listed: Vec<_> = cycles.iter().map(cycle_documents::summary).collect();
-    Ok(Answer::new(&json!({ "cycles": listed, "next_before": next }), Cache::Moments).to(&request))
+    Ok(Answer::of(&body, Cache::Moments)?.to(&request))
 }
 
 pub(super) async fn show(
     State(api): State<Api>,
+    caller: Caller,
     Path(id): Path<String>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let cycle = find(&api, &id).await?;
-    let stages = ask(api.store.stage_rows(cycle.id)).await?;
-    let mut body = cycle_documents::summary(&cycle);
-    body["stages"] = stages.iter().map(cycle_documents::stage).collect();
-    // Even of one that has completed the episodes age out.
-    Ok(Answer::new(&body, Cache::Moments).to(&request))
+    let view = View::from(&caller);
+    let id = id_of(&id)?;
+    let make = async {
+        let cycle = find(&api, id).await?;
+        let stages = ask(api.store.stage_rows(cycle.id)).await?;
+        let narrow: Vec<_> = stages.iter().filter(|row| row.tasks() <= LISTED).map(|row| &row.stage).collect();
+        let tasks = ask(api.store.task_lines_of(cycle.id, &narrow)).await?;
+        let body = cycle_documents::detail(&cycle, (&stages, &tasks), (view, Utc::now()));
+        // Even of one that has completed the episodes age out.
+        Answer::of(&body, Cache::for_view(view))
+    };
+    Ok(api.memo.answer((format!("cycle {id}"), view), make).await?.to(&request))
 }
 
 /// The scores of a cycle as a table, one line per miner and environment.
 pub(super) async fn scores_csv(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let cycle = find(&api, &id).await?;
+    let cycle = find(&api, id_of(&id)?).await?;
     let none = Problem::new(StatusCode::NOT_FOUND, "the cycle has published no scores");
     let row = ask(api.store.publication(cycle.id)).await?.ok_or(none)?;
     let table = documents::scores_csv(&row).map_err(unreadable)?;
@@ -79,9 +120,17 @@ pub(super) async fn scores_csv(State(api): State<Api>, Path(id): Path<String>) -
     Ok((headers, table).into_response())
 }
 
-pub(super) async fn find(api: &Api, id: &str) -> Result<crate::store::CycleSummary, Problem> {
-    let none = || Problem::new(StatusCode::NOT_FOUND, "there is no such cycle");
-    let id: CycleId = id.parse().map_err(|_| none())?;
+fn no_such_cycle() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such cycle")
+}
+
+/// The cycle that an address names, whether or not there is one.
+pub(super) fn id_of(text: &str) -> Result<CycleId, Problem> {
+    text.parse().map_err(|_| no_such_cycle())
+}
+
+/// A cycle that there is.
+pub(super) async fn find(api: &Api, id: CycleId) -> Result<CycleSummary, Problem> {
     let found = ask(async {
         match api.store.cycle_summary(id).await {
             Ok(cycle) => Ok(Some(cycle)),
@@ -89,5 +138,5 @@ pub(super) async fn find(api: &Api, id: &str) -> Result<crate::store::CycleSumma
             Err(error) => Err(error),
         }
     });
-    found.await?.ok_or_else(none)
+    found.await?.ok_or_else(no_such_cycle)
 }

@@ -3,13 +3,17 @@
 //! Two generations of clients read them, so some things stand under two names. Everything of the published documents is
 //! kept as it is; names are only added. Pure functions.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::standing::{Status, Validity};
 use crate::{
     cycle::CycleId,
+    stage::documents::{ScoreEntry, ScoresDocument, WeightsDocument},
     store::{CycleSummary, PublicationRow},
 };
 
@@ -48,6 +52,65 @@ pub fn weight_entries(row: &PublicationRow) -> Result<Vec<Weight>, Unreadable> {
     Ok(weights.entries)
 }
 
+/// The body of `/v1/weights/...`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Weights")]
+struct WeightsBody<'a> {
+    /// The cycle it is the result of.
+    cycle_id: CycleId,
+    /// The block the cycle was pinned to, where a chain was read.
+    block: Option<u64>,
+    /// When it was published.
+    created_at: DateTime<Utc>,
+    /// The same as `block`.
+    block_number: Option<u64>,
+    /// The same as `created_at`.
+    timestamp: DateTime<Utc>,
+    /// The document that the digest covers, as it was published.
+    #[serde(flatten)]
+    #[schemars(with = "WeightsDocument")]
+    published: Map<String, Value>,
+    /// The subnet, where a chain was read.
+    netuid: Option<u16>,
+    /// Hash of the chain's block 0, as `0x` and digits.
+    genesis: Option<String>,
+    /// SHA-256 of the published document.
+    digest: &'a str,
+    /// Digest of the vector published before it.
+    previous_digest: Option<&'a str>,
+    /// Its place in the chain of publications, from 1.
+    sequence: i64,
+    /// The last block in which it counts.
+    valid_until_block: Option<u64>,
+    /// Of the vector that counts `fresh`, `stale`, `held` or `burn`; of any other `published` or `held`.
+    status: &'a str,
+    /// Why it is not fresh.
+    reason: Option<&'a str>,
+    /// By whose word a held vector is given out.
+    released: Option<ReleasedBody<'a>>,
+    /// What it rests on.
+    metadata: Metadata,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Release")]
+struct ReleasedBody<'a> {
+    /// What that person says.
+    reason: &'a str,
+    /// When.
+    at: DateTime<Utc>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Metadata {
+    /// Miners with a score.
+    n_miners_evaluated: usize,
+    /// In how many environments.
+    n_environments: usize,
+    /// Seconds from the cycle's start to its end.
+    evaluation_duration_seconds: f64,
+}
+
 /// The body of `/v1/weights/...`. Only the vector that counts has a status.
 ///
 /// # Errors
@@ -59,31 +122,84 @@ pub fn weights(
 ) -> Result<Value, Unreadable> {
     let published: Map<String, Value> = read(&row.publication.weights, "weights", row.cycle)?;
     let size = Size::of(&read(&row.publication.scores, "scores", row.cycle)?);
-    let mut body = head(row);
-    body.insert("block_number".into(), json!(row.block));
-    body.insert("timestamp".into(), json!(row.created_at));
-    body.extend(published);
     // Where clients look for them; the document's own `pin` is what the digest covers.
-    for name in ["netuid", "genesis"] {
-        body.insert(name.into(), body.get("pin").map_or(Value::Null, |pin| pin[name].clone()));
-    }
-    body.insert("digest".into(), json!(row.publication.digest));
-    body.insert("previous_digest".into(), json!(row.previous_digest));
-    body.insert("sequence".into(), json!(row.sequence));
-    body.insert("valid_until_block".into(), json!(row.block.map(|block| validity.until(block))));
-    body.insert("status".into(), json!(status.map_or(given_out(row), Status::word)));
-    body.insert("reason".into(), json!(status.map_or(row.held.as_deref(), Status::reason)));
-    let release = row.release.as_ref();
-    body.insert("released".into(), json!(release.map(|it| json!({ "reason": it.reason, "at": it.at }))));
-    body.insert(
-        "metadata".into(),
-        json!({
-            "n_miners_evaluated": size.miners,
-            "n_environments": size.environments,
-            "evaluation_duration_seconds": duration(cycle, row.created_at),
-        }),
-    );
-    Ok(body.into())
+    let pin = |name: &str| published.get("pin").map(|pin| pin[name].clone());
+    let body = WeightsBody {
+        cycle_id: row.cycle,
+        block: row.block,
+        created_at: row.created_at,
+        block_number: row.block,
+        timestamp: row.created_at,
+        netuid: pin("netuid").and_then(|netuid| netuid.as_u64()?.try_into().ok()),
+        genesis: pin("genesis").and_then(|genesis| Some(genesis.as_str()?.to_owned())),
+        published,
+        digest: &row.publication.digest,
+        previous_digest: row.previous_digest.as_deref(),
+        sequence: row.sequence,
+        valid_until_block: row.block.map(|block| validity.until(block)),
+        status: status.map_or(given_out(row), Status::word),
+        reason: status.map_or(row.held.as_deref(), Status::reason),
+        released: row.release.as_ref().map(|it| ReleasedBody { reason: &it.reason, at: it.at }),
+        metadata: Metadata {
+            n_miners_evaluated: size.miners,
+            n_environments: size.environments,
+            evaluation_duration_seconds: duration(cycle, row.created_at),
+        },
+    };
+    written(&body, "weights", row.cycle)
+}
+
+/// What a weights body looks like.
+pub(super) fn weights_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<WeightsBody<'_>>()
+}
+
+/// The body of `/v1/scores/...`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Scores")]
+struct ScoresBody<'a> {
+    /// The cycle they are the result of.
+    cycle_id: CycleId,
+    /// The block the cycle was pinned to, where a chain was read.
+    block: Option<u64>,
+    /// When they were published.
+    created_at: DateTime<Utc>,
+    /// Success rate by uid and environment.
+    scores: &'a ByMiner,
+    /// The same as `scores`.
+    miner_summary: &'a ByMiner,
+    /// The document as it was published; each entry with the names that older clients know, too.
+    #[serde(flatten)]
+    #[schemars(with = "PublishedScores")]
+    published: Map<String, Value>,
+    /// The cycle as older clients know it.
+    cycle: OlderCycle,
+}
+
+type ByMiner = BTreeMap<u16, BTreeMap<String, f64>>;
+
+/// The published document with its entries' older names.
+#[derive(Serialize, JsonSchema)]
+struct PublishedScores {
+    #[serde(flatten)]
+    document: ScoresDocument,
+    /// Sorted by uid, then environment.
+    entries: Vec<PublishedScore>,
+}
+
+/// How one miner did in one environment.
+#[derive(Serialize, JsonSchema)]
+struct PublishedScore {
+    #[serde(flatten)]
+    entry: ScoreEntry,
+    /// The same as `environment`.
+    env_id: String,
+    /// The same as `mean_return`.
+    mean_reward: f64,
+    /// Episodes whose simulation came to its end.
+    episodes_completed: u64,
+    /// Episodes that the miner broke off.
+    episodes_failed: u64,
 }
 
 /// The body of `/v1/scores/...`.
@@ -100,32 +216,61 @@ pub fn scores(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unrea
             }
         }
     }
-    let mut by_miner: Map<String, Value> = Map::new();
+    let mut by_miner = ByMiner::new();
     for score in &document.entries {
-        let miner = by_miner.entry(score.uid.to_string()).or_insert_with(|| json!({}));
-        miner[&score.environment] = json!(score.success_rate);
+        by_miner.entry(score.uid).or_default().insert(score.environment.clone(), score.success_rate);
     }
-    let mut body = head(row);
-    body.insert("scores".into(), by_miner.clone().into());
-    body.insert("miner_summary".into(), by_miner.into());
-    body.extend(published);
-    body.insert("cycle".into(), self::cycle(cycle, Some(&document)));
-    Ok(body.into())
+    let body = ScoresBody {
+        cycle_id: row.cycle,
+        block: row.block,
+        created_at: row.created_at,
+        scores: &by_miner,
+        miner_summary: &by_miner,
+        published,
+        cycle: self::cycle(cycle, Some(&document)),
+    };
+    written(&body, "scores", row.cycle)
+}
+
+/// What a scores body looks like.
+pub(super) fn scores_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<ScoresBody<'_>>()
+}
+
+/// A cycle as older clients know it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct OlderCycle {
+    /// Its id.
+    id: CycleId,
+    /// The block it is pinned to.
+    block_number: Option<u64>,
+    /// When it was created.
+    started_at: DateTime<Utc>,
+    /// When it ended.
+    completed_at: Option<DateTime<Utc>>,
+    /// `open`, `completed`, `failed` or `cancelled`.
+    status: &'static str,
+    /// Miners with a score; 0 before it has published.
+    n_miners: usize,
+    /// In how many environments; 0 before it has published.
+    n_environments: usize,
+    /// Seconds from its start to its end.
+    duration_seconds: Option<f64>,
 }
 
 /// A cycle as older clients know it; what was evaluated in it is known once it has published.
-pub fn cycle(cycle: &CycleSummary, evaluated: Option<&Evaluated>) -> Value {
+pub(super) fn cycle(cycle: &CycleSummary, evaluated: Option<&Evaluated>) -> OlderCycle {
     let size = evaluated.map(Size::of);
-    json!({
-        "id": cycle.id,
-        "block_number": cycle.block,
-        "started_at": cycle.created_at,
-        "completed_at": cycle.finished_at,
-        "status": cycle.status,
-        "n_miners": size.as_ref().map_or(0, |size| size.miners),
-        "n_environments": size.as_ref().map_or(0, |size| size.environments),
-        "duration_seconds": cycle.finished_at.map(|ended| duration(cycle, ended)),
-    })
+    OlderCycle {
+        id: cycle.id,
+        block_number: cycle.block,
+        started_at: cycle.created_at,
+        completed_at: cycle.finished_at,
+        status: cycle.status.word(),
+        n_miners: size.as_ref().map_or(0, |size| size.miners),
+        n_environments: size.as_ref().map_or(0, |size| size.environments),
+        duration_seconds: cycle.finished_at.map(|ended| duration(cycle, ended)),
+    }
 }
 
 /// The scores of a publication as a table: one line for each miner and environment.
@@ -164,14 +309,6 @@ fn given_out(row: &PublicationRow) -> &'static str {
     if row.is_given_out() { "published" } else { "held" }
 }
 
-fn head(row: &PublicationRow) -> Map<String, Value> {
-    let mut body = Map::new();
-    body.insert("cycle_id".into(), json!(row.cycle));
-    body.insert("block".into(), json!(row.block));
-    body.insert("created_at".into(), json!(row.created_at));
-    body
-}
-
 /// Seconds from the cycle's start to its end, which is when it is published.
 fn duration(cycle: &CycleSummary, published: DateTime<Utc>) -> f64 {
     let span = cycle.finished_at.unwrap_or(published) - cycle.created_at;
@@ -180,6 +317,11 @@ fn duration(cycle: &CycleSummary, published: DateTime<Utc>) -> f64 {
 
 fn read<'a, T: Deserialize<'a>>(text: &'a str, document: &'static str, cycle: CycleId) -> Result<T, Unreadable> {
     serde_json::from_str(text).map_err(|error| Unreadable { document, cycle, source: error.into() })
+}
+
+/// The body as a value: what is said twice is as the published document says it.
+fn written(body: &impl Serialize, document: &'static str, cycle: CycleId) -> Result<Value, Unreadable> {
+    serde_json::to_value(body).map_err(|error| Unreadable { document, cycle, source: error.into() })
 }
 
 /// What clients of the API are told of a scores document.
@@ -229,6 +371,11 @@ impl Evaluated {
 }
 
 impl Score {
+    /// Scored episodes by outcome.
+    pub(super) fn outcomes(&self) -> BTreeMap<&str, u64> {
+        self.outcomes.iter().filter_map(|(word, count)| Some((word.as_str(), count.as_u64()?))).collect()
+    }
+
     /// Older clients call an episode failed when its miner broke off, and completed when the simulation came to its end.
     fn add_older_names(&self, entry: &mut Map<String, Value>) {
         let is_fault = |word: &str| word.starts_with("miner_fault");

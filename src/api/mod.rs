@@ -10,38 +10,58 @@ mod client;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
+mod episodes;
+mod events;
+mod followers;
+mod frontier;
 mod guard;
 mod health;
 mod keys;
 mod latest;
+mod memo;
+mod metrics;
+mod miner;
+mod miners;
+mod openapi;
+mod operation;
+mod operations;
 mod pipelines;
 mod problem;
 mod protection;
+mod query;
 mod rate;
+mod reference;
+mod roster;
+mod schedules;
 mod scores;
 mod server;
 pub mod standing;
 mod status;
 mod tls;
 mod token;
+mod view;
 mod weights;
 mod writes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{Router, http::StatusCode, middleware};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 
+pub use metrics::Metrics;
 pub use pipelines::{Pipelines, Refused, Shown};
 pub use protection::Protection;
 pub use tls::Error as TlsError;
 pub use token::Token;
 
+use answer::{Answer, Cache};
+use followers::Followers;
 use keys::Keys;
 use latest::{Keeper, Latest};
+use memo::Memo;
 use problem::Problem;
 use standing::Validity;
 
@@ -60,7 +80,23 @@ pub struct Settings {
     pub pipelines: Arc<dyn Pipelines>,
     /// Who may ask, and how much.
     pub protection: Protection,
+    /// Whether everybody is told where miners answer.
+    pub endpoints: Endpoints,
+    /// How it is.
+    pub metrics: Metrics,
 }
+
+/// Whether everybody is told where miners answer; operators always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Nobody else is.
+    Hidden,
+    /// Everybody is.
+    Shown,
+}
+
+/// Clients that follow cycles at a time.
+const FOLLOWERS: usize = 256;
 
 /// What handlers answer from.
 #[derive(Clone)]
@@ -69,22 +105,17 @@ struct Api {
     latest: Latest,
     validity: Validity,
     pipelines: Arc<dyn Pipelines>,
+    endpoints: Endpoints,
+    memo: Memo,
+    followers: Followers,
+    /// The OpenAPI document.
+    document: Arc<Answer>,
+    files: reference::Files,
+    metrics: Metrics,
 }
 
 fn router(api: Api) -> Router {
-    Router::new()
-        .route("/health", get(health::show))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::show))
-        .route("/v1/weights/latest", get(weights::latest))
-        .route("/v1/weights/{block}", get(weights::at_block))
-        .route("/v1/status", get(status::show))
-        .route("/v1/environments", get(status::environments))
-        .route("/v1/cycles", get(cycles::list))
-        .route("/v1/cycles/{cycle}", get(cycles::show))
-        .route("/v1/cycles/{cycle}/scores.csv", get(cycles::scores_csv))
-        .route("/v1/scores/latest", get(scores::latest))
-        .route("/v1/scores/{cycle}", get(scores::of_cycle))
+    operation::router(operations::operations())
         .merge(writes::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
@@ -102,13 +133,18 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines, protection } = settings;
+    let Settings { validity, pipelines, protection, endpoints, metrics } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     let keys = Keys::of(&store);
     tokio::join!(keeper.look(), keys.look_now());
     let stopping = CancellationToken::new();
-    let router = router(Api { store, latest, validity, pipelines });
-    let router = protection.wrap(router, keys.clone(), stopping.clone());
+    let followers = Followers::new(&store, FOLLOWERS, stopping.clone());
+    let document = Arc::new(Answer::new(&openapi::document(&operations::operations()), Cache::Moments));
+    let (memo, files) = (Memo::default(), reference::Files::default());
+    let counted = middleware::from_fn_with_state(metrics.clone(), metrics::count);
+    let router =
+        router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics });
+    let router = protection.wrap(router, keys.clone(), stopping.clone()).layer(counted);
     let server = server::run(listener, router, protection.entrance(), stopping.clone());
     tokio::pin!(server);
     tokio::select! {

@@ -24,6 +24,7 @@ use super::{
     client::Proxies,
     guard::{self, Guard, Reads},
     keys::Keys,
+    problem::name_instance,
     rate::Rate,
     server::Entrance,
     tls::{Error, Tls},
@@ -105,6 +106,7 @@ impl Protection {
         router
             .layer(CatchPanicLayer::custom(guard::crashed))
             .layer(middleware::from_fn_with_state(guard, guard::pass))
+            .layer(middleware::from_fn(name_instance))
             .layer(TraceLayer::new_for_http())
             .layer(cors.expose_headers([ETAG, LOCATION, RETRY_AFTER]).max_age(PREFLIGHT))
     }

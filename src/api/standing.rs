@@ -6,7 +6,7 @@ use super::documents::{Unreadable, weight_entries};
 use crate::store::{PublicationRow, Standing};
 
 /// Seconds from one block of the chain to the next.
-const BLOCK_SECONDS: i64 = 12;
+pub(super) const BLOCK_SECONDS: i64 = 12;
 
 /// For how many blocks a vector counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

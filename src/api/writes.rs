@@ -22,6 +22,7 @@ use super::{
     Api, Refused, ask,
     body::{self, Body},
     caller::Operator,
+    cycles,
     problem::Problem,
 };
 use crate::{
@@ -261,7 +262,7 @@ async fn require_schedule(api: &Api, pipeline: &str) -> Result<(), Problem> {
 }
 
 async fn find(api: &Api, id: &str) -> Result<CycleId, Problem> {
-    super::cycles::find(api, id).await.map(|cycle| cycle.id)
+    cycles::find(api, cycles::id_of(id)?).await.map(|cycle| cycle.id)
 }
 
 /// What is written down.

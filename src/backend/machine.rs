@@ -1,7 +1,7 @@
 //! Where the environment servers of this process run, as its operator has chosen. One for all cycles, which share its hosts
 //! and the servers that run already.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::config::{self, Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
@@ -10,6 +10,9 @@ use crate::runtime::{
     docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
 use crate::stage::Subnet;
+
+/// How often Docker engines are asked whether they are there.
+const ROUND: Duration = Duration::from_secs(15);
 
 /// What cycles are run with on this machine.
 #[derive(Debug, Clone)]
@@ -102,6 +105,26 @@ impl Machine {
     /// Where a cycle's own programs run that come as images, whatever environment servers run as.
     pub(super) fn programs(&self, ledger: Arc<dyn Ledger>) -> Once {
         Once::new(self.docker(ledger))
+    }
+
+    /// Tell again and again, for ever, which Docker engines answer; nothing where none is needed.
+    pub async fn watch_engines(&self, tell: impl Fn(&str, bool)) {
+        if !matches!(self.kind, RuntimeKind::Docker | RuntimeKind::Swarm) {
+            return;
+        }
+        let mut clock = tokio::time::interval(ROUND);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            for (host, answers) in self.hosts.answer().await {
+                tell(&host, answers);
+            }
+        }
+    }
+
+    /// Its Docker hosts.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     fn docker(&self, ledger: Arc<dyn Ledger>) -> Docker {

@@ -3,6 +3,7 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use subxt::{
     OnlineClient, SubstrateConfig,
     backend::LegacyBackend,
@@ -129,6 +130,8 @@ pub struct Head {
     pub block: u64,
     /// Its hash.
     pub hash: String,
+    /// When the finalized one was made, where the chain keeps the time.
+    pub made: Option<DateTime<Utc>>,
     /// Number of the last block.
     pub best: u64,
     /// Version of the runtime.
@@ -148,6 +151,7 @@ impl Head {
                 genesis: format!("{:?}", node.api.genesis_hash()),
                 block: at.block_number(),
                 hash: format!("{:?}", at.block_hash()),
+                made: made(&at).await.ok(),
                 best: node.best().await?,
                 spec_version: at.spec_version(),
             })
@@ -246,9 +250,7 @@ impl Node {
             return Err(Problem::Stalled { finalized, best });
         }
         if network.is_public() {
-            let moment = dynamic::storage::<(), u64>("Timestamp", "Now");
-            let millis = at.storage().fetch(moment, ()).await?.decode().map_err(Problem::unreadable)?;
-            let age = chrono::Utc::now().timestamp_millis().saturating_sub_unsigned(millis) / 1000;
+            let age = (Utc::now() - made(&at).await?).num_seconds();
             if age > MOST_AGE.as_secs() as i64 {
                 return Err(Problem::Old { block: finalized, age: age.unsigned_abs() });
             }
@@ -273,6 +275,14 @@ impl Node {
         u64::from_str_radix(header.number.trim_start_matches("0x"), 16)
             .map_err(|_| Problem::Unreadable(format!("`{}` is no block number", header.number)))
     }
+}
+
+/// When a block was made.
+async fn made(at: &AtBlock) -> Result<DateTime<Utc>, Problem> {
+    let moment = dynamic::storage::<(), u64>("Timestamp", "Now");
+    let millis = at.storage().fetch(moment, ()).await?.decode().map_err(Problem::unreadable)?;
+    let moment = i64::try_from(millis).ok().and_then(DateTime::from_timestamp_millis);
+    moment.ok_or_else(|| Problem::Unreadable(format!("`{millis}` is no moment in milliseconds")))
 }
 
 pub(super) async fn within<T>(

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
 use crate::{
-    api::{self, Protection, Settings, standing::Validity},
+    api::{self, Endpoints, Metrics, Protection, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -86,9 +86,15 @@ pub(super) async fn run(args: Args) -> Result {
             .hint("--tls-cert has the chain of certificates and --tls-key its key, both in PEM")
     })?;
     let scheme = protection.scheme();
-    let validity = Validity(args.serving.valid_blocks);
-    let settings = Settings { validity, pipelines: Arc::new(pipelines.clone()), protection };
+    let metrics = Metrics::new()?;
     let reload = tokio::spawn(reload(pipelines.clone())?);
+    let settings = Settings {
+        validity: Validity(args.serving.valid_blocks),
+        pipelines: Arc::new(pipelines.clone()),
+        protection,
+        endpoints: if args.serving.show_endpoints { Endpoints::Shown } else { Endpoints::Hidden },
+        metrics: metrics.clone(),
+    };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
@@ -101,7 +107,11 @@ pub(super) async fn run(args: Args) -> Result {
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
+    let watched = machine.clone();
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
+    let watch = tokio::spawn(async move {
+        watched.watch_engines(|host, answers| metrics.docker_host(host, answers)).await;
+    });
     let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
     let serve = async {
         let served = api::serve(listener, (Store::clone(&store), settings), stop.clone().cancelled_owned()).await;
@@ -112,6 +122,7 @@ pub(super) async fn run(args: Args) -> Result {
     let (served, ()) = tokio::join!(serve, work);
     signals.abort();
     reload.abort();
+    watch.abort();
     retention.abort();
     // It holds the store, which is closed in order once nobody else does.
     let _ = retention.await;
@@ -179,4 +190,19 @@ fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {
     };
     let what = format!("cannot listen on port {} of {}", args.port, args.host);
     Failure::new(Exit::Failed, anyhow::Error::from(error).context(what)).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches};
+
+    /// A daemon whose operator has said nothing keeps a month, and does collect.
+    #[test]
+    fn detail_is_collected_after_thirty_days_unless_somebody_says_otherwise() {
+        let command =
+            super::Args::augment_args(clap::Command::new("backend")).mut_arg("retention", |it| it.env(None::<&str>));
+        let args = super::Args::from_arg_matches(&command.get_matches_from(["backend"])).unwrap();
+        let month = std::time::Duration::from_secs(30 * 24 * 60 * 60);
+        assert_eq!(args.retention.retention, crate::config::KeepFor::Age(month));
+    }
 }

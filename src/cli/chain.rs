@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args) -> Result {
     let Verb::Status(args) = args.verb;
     let network = network(&args.chain)?;
     let head = Head::read(&network, Patience::default()).await.map_err(unreachable)?;
-    let Head { node, genesis, block, hash, best, spec_version } = head;
+    let Head { node, genesis, block, hash, best, spec_version, .. } = head;
     match args.format {
         Format::Json => render::json(&json!({
             "network": network.to_string(), "node": node, "genesis": genesis, "block": block, "hash": hash, "best_block": best,

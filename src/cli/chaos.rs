@@ -9,10 +9,12 @@ mod toy;
 
 use std::{
     collections::BTreeSet,
+    fmt,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     str::FromStr,
+    time::{Duration, Instant},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -50,6 +52,7 @@ Examples:
   robo chaos                                               # a built-in pipeline, both sides of every write
   robo chaos pipelines/quickstart.yaml -i episodes_per_env=1 --points 5
   robo chaos pipelines/quickstart.yaml --points 5 --seed 7 # the same points again
+  robo chaos pipelines/quickstart.yaml --moments 20        # and twenty times at any moment
 
 A pipeline whose result depends on more than its salt differs without any kill: miners that answer by chance, or that miss
 their deadline on a busy machine. Exit codes: 0 all the same, 1 the pipeline does not complete, 6 something differs.")]
@@ -64,6 +67,10 @@ pub(super) struct Args {
     /// How many points to kill at, chosen by chance, or `all` [default: all of the built-in pipeline, 10 of a file]
     #[arg(long, value_name = "N|all")]
     points: Option<Points>,
+
+    /// How many times more to kill it at a moment chosen by chance, whatever it does then [default: 0]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    moments: usize,
 
     /// What chance begins with; printed, so that a run can be repeated [default: random]
     #[arg(long, value_name = "N")]
@@ -108,9 +115,27 @@ struct Trial {
     salt: Salt,
 }
 
+/// When a run is killed.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    /// At a write to the journal.
+    At(DieAt),
+    /// So long after its start, from outside.
+    After(Duration),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(point) => point.fmt(f),
+            Self::After(delay) => write!(f, "{:.3} s", delay.as_secs_f64()),
+        }
+    }
+}
+
 /// What came of killing at one point.
 struct Verdict {
-    at: DieAt,
+    at: Death,
     /// Whether the process died there; a write that depends on chance may not come again.
     killed: bool,
     differences: Vec<String>,
@@ -146,10 +171,16 @@ fn salt_of(chance: &mut StdRng) -> Salt {
 
 /// Run undisturbed, then with a death at every chosen point.
 async fn torment(trial: &Trial, args: &Args, chance: &mut StdRng) -> Result {
+    let started = Instant::now();
     let (calm, writes) = trial.undisturbed().await?;
+    let took = started.elapsed();
     let all = (1..=writes).flat_map(|write| [Side::Before, Side::After].map(|side| DieAt::Write(write, side)));
     let default = if args.pipeline.is_some() { Points::Some(POINTS) } else { Points::All };
     let points = choose(all.collect(), args.points.unwrap_or(default), chance);
+    let points = points.into_iter().map(Death::At);
+    // Also the time in which it writes nothing: while it simulates, starts servers, or has just begun.
+    let moments = (0..args.moments).map(|_| Death::After(took.mul_f64(chance.random())));
+    let points: Vec<Death> = points.chain(moments).collect();
     render::note(format!("undisturbed: {writes} journal writes; killing at {} points", points.len()));
     let mut verdicts = Vec::with_capacity(points.len());
     for (index, at) in points.iter().enumerate() {
@@ -186,9 +217,12 @@ impl Trial {
     }
 
     /// A run that dies at a point and is resumed.
-    async fn killed_at(&self, at: DieAt, calm: &Evidence) -> Result<Verdict> {
+    async fn killed_at(&self, at: Death, calm: &Evidence) -> Result<Verdict> {
         let cycle = self.create().await?;
-        let ran = self.resume(cycle, Some(at)).await?;
+        let ran = match at {
+            Death::At(point) => self.resume(cycle, Some(point)).await?,
+            Death::After(delay) => self.resume_for(cycle, delay).await?,
+        };
         let killed = ran.status.signal() == Some(nix::sys::signal::Signal::SIGKILL as i32);
         if killed {
             let ran = self.resume(cycle, None).await?;
@@ -216,6 +250,25 @@ impl Trial {
 
     /// The real program in a process of its own, to its end.
     async fn resume(&self, cycle: CycleId, die_at: Option<DieAt>) -> Result<Output> {
+        Ok(self.program(cycle, die_at)?.output().await?)
+    }
+
+    /// The same, killed after a while unless it has ended by then.
+    async fn resume_for(&self, cycle: CycleId, delay: Duration) -> Result<Output> {
+        let child = self.program(cycle, None)?.spawn()?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(nix::unistd::Pid::from_raw);
+        let mut output = std::pin::pin!(child.wait_with_output());
+        if let Ok(ended) = tokio::time::timeout(delay, &mut output).await {
+            return Ok(ended?);
+        }
+        // Not waited for yet, so the number is still its own.
+        if let Some(pid) = pid {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        Ok(output.await?)
+    }
+
+    fn program(&self, cycle: CycleId, die_at: Option<DieAt>) -> Result<tokio::process::Command> {
         let program = std::env::current_exe()?;
         // A build may have replaced the file we run from; the new one is as good.
         let program =
@@ -237,7 +290,8 @@ impl Trial {
         };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = tokio::process::Command::from(command);
-        Ok(command.kill_on_drop(true).output().await?)
+        command.kill_on_drop(true);
+        Ok(command)
     }
 }
 

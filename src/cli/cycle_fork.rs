@@ -16,15 +16,15 @@ use super::{
     drive::{self, drive},
     exit::{Exit, Failure, Result},
     inputs::{self, Inputs},
-    render,
+    render, run_pipeline,
 };
 use crate::config;
-use crate::cycle::{CycleId, CycleRecord, Pin, StageId};
+use crate::cycle::{CycleId, CycleRecord, CycleStatus, Pin, StageId};
 use crate::plan::{
     self, Again, Bindings, Definition, Graph, Missing, Phase, Reuse, Stage, Verdict,
     kinds::{DISCOVERY, Kind},
 };
-use crate::store::{NewCycle, NewFork, Origin, Publishing};
+use crate::store::{Admission, NewCycle, NewFork, Origin, Publishing};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -90,19 +90,23 @@ struct Change {
 pub(super) async fn fork(desk: &Desk, args: &Fork) -> Result {
     let parent = Stored::find(&desk.store, &args.cycle).await?;
     parent.require_detail()?;
+    parent.require_ended()?;
     let (definition, root) = args.change.definition(&parent)?;
     main_stage(&definition, &args.from)?;
     let again = BTreeSet::from([args.from.clone()]);
     let reuse = Reuse::of(&definition, &parent.definition, &parent.done(), &again);
     require_upstream(&definition, &reuse, &again, parent.id)?;
     let plan = Plan { parent: &parent, definition, root, reuse, origin: Origin::Fork, skipped: Vec::new() };
-    let cycle = plan.create(desk, args.from.clone(), args.change.publishing()).await?;
-    drive(desk, cycle, &args.options).await
+    match plan.create(desk, args.from.clone(), args.change.publishing()).await? {
+        Admission::Created(cycle) => drive(desk, cycle, &args.options).await,
+        Admission::Refused { group, limit, open } => Ok(run_pipeline::refused(desk, (&group, limit), open)),
+    }
 }
 
 pub(super) async fn rescore(desk: &Desk, args: &Rescore) -> Result {
     let parent = Stored::find(&desk.store, &args.cycle).await?;
     parent.require_detail()?;
+    parent.require_ended()?;
     let (definition, root) = args.change.definition(&parent)?;
     let expected = if args.check { Some(expected(desk, &parent, &definition).await?) } else { None };
     let again = scoring(&definition)?;
@@ -113,7 +117,10 @@ pub(super) async fn rescore(desk: &Desk, args: &Rescore) -> Result {
     let left_out = reuse.stages.iter().filter(|(id, verdict)| *verdict != Verdict::Reused && !again.contains(id));
     let skipped = left_out.map(|(id, _)| (id.clone(), "no part of a rescore".to_owned())).collect();
     let plan = Plan { parent: &parent, definition, root, reuse, origin: Origin::Rescore, skipped };
-    let cycle = plan.create(desk, from, args.change.publishing()).await?;
+    let cycle = match plan.create(desk, from, args.change.publishing()).await? {
+        Admission::Created(cycle) => cycle,
+        Admission::Refused { group, limit, open } => return Ok(run_pipeline::refused(desk, (&group, limit), open)),
+    };
     let exit = drive(desk, cycle, &args.options).await?;
     match expected {
         Some(expected) if exit == Exit::Ok => compare(desk, cycle, &expected).await,
@@ -208,7 +215,7 @@ struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    async fn create(self, desk: &Desk, from: StageId, publishing: Publishing) -> Result<CycleId> {
+    async fn create(self, desk: &Desk, from: StageId, publishing: Publishing) -> Result<Admission> {
         let kept = self.reuse.kept();
         self.warn_of_known_seeds(&kept, publishing);
         let word = self.origin.word();
@@ -230,11 +237,19 @@ impl Plan<'_> {
             skipped: self.skipped,
             publishing,
         };
-        let cycle = desk.store.create_fork(&new).await.map_err(db::failure)?;
+        let admission = desk.store.create_fork(&new).await.map_err(db::failure)?;
+        let Admission::Created(cycle) = &admission else { return Ok(admission) };
         let kept: Vec<&str> = new.kept.iter().map(StageId::as_str).collect();
         render::note(format!("cycle {cycle}: {word} of {} from `{}`", new.parent, new.from));
         render::note(format!("keeps {}", if kept.is_empty() { "nothing".into() } else { kept.join(", ") }));
-        Ok(cycle)
+        if self.parent.record.status != CycleStatus::Completed {
+            let shown = format!(
+                "when it completes, the salt of {} is known, and that one can no longer be retried",
+                new.parent
+            );
+            render::note(shown);
+        }
+        Ok(admission)
     }
 
     /// The seeds of an ended cycle are no secret any more.

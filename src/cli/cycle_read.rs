@@ -8,7 +8,7 @@ use super::{
     drive::journal_failure,
     exit::{Exit, Failure, Result},
 };
-use crate::cycle::{CycleId, CycleRecord, Journal, StageId, TaskStatus};
+use crate::cycle::{CycleId, CycleRecord, CycleStatus, Journal, StageId, TaskStatus};
 use crate::engine;
 use crate::plan::{Definition, Phase, Stage};
 use crate::store::{Lineage, Store};
@@ -44,6 +44,14 @@ impl Stored {
         match self.lineage.aged_out_at {
             Some(_) => Err(db::failure(crate::store::Error::AgedOut(self.id))),
             None => Ok(()),
+        }
+    }
+
+    /// Refuse a cycle that somebody may still play.
+    pub(super) fn require_ended(&self) -> Result<()> {
+        match self.record.status {
+            CycleStatus::Open => Err(db::failure(crate::store::Error::NotEnded(self.id))),
+            _ => Ok(()),
         }
     }
 

@@ -74,7 +74,11 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
     let cycle = store.cycle_summary(id).await.map_err(db::failure)?;
     let counts = store.episode_counts(id).await.map_err(db::failure)?;
     let lineage = store.lineage(id).await.map_err(db::failure)?;
-    let result = store.result(id).await.map_err(db::failure)?;
+    // The documents hold the salt, and with it the seeds of what may still be played.
+    let result = match cycle.salt {
+        Some(_) => store.result(id).await.map_err(db::failure)?,
+        None => None,
+    };
     let documents: Option<(ScoresDocument, WeightsDocument)> = match &result {
         Some(result) => Some((serde_json::from_str(&result.scores)?, serde_json::from_str(&result.weights)?)),
         None => None,
@@ -170,7 +174,7 @@ fn provenance(lineage: &Lineage) -> Vec<String> {
 
 /// A cycle with the words of its end.
 pub(super) fn summary(cycle: &CycleSummary) -> Value {
-    let mut document = cycle_documents::summary(cycle);
+    let mut document = json!(cycle_documents::summary(cycle));
     document["reason"] = json!(cycle.reason);
     document
 }

@@ -61,7 +61,7 @@ fn narrow_one(task: &TaskRow) -> [String; 5] {
 
 /// A stage for programs, with the words of its failures.
 pub(super) fn stage(row: &StageRow) -> Value {
-    let mut document = cycle_documents::stage(row);
+    let mut document = json!(cycle_documents::stage(row));
     document["why"] = json!(row.why);
     document
 }

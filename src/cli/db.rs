@@ -91,10 +91,17 @@ pub(super) fn failure(error: store::Error) -> Failure {
         E::NoDatabase(_) => (Exit::DatabaseUnreachable, "run `robo db create`, then `robo db init`"),
         E::NotInitialised => (Exit::Failed, "run `robo db init`"),
         E::NewerSchema { .. } => (Exit::Failed, "an older robo does not write to it; nothing was changed"),
+        E::OtherSchema { .. } => (Exit::Failed, "use the robo that made it, or another database; nothing was changed"),
         E::OldServer(_) => (Exit::Failed, "upgrade the server, or leave --database-url out to use the embedded one"),
         E::Running(_) => (Exit::Failed, "wait for it to end, or stop it with `robo cycle cancel`"),
         E::UnknownCycle { .. } | E::AmbiguousCycle { .. } => (Exit::Usage, "`robo cycle ls` lists all cycles"),
         E::AgedOut(_) => (Exit::Failed, "keep detail for longer with --retention or ROBO_RETENTION; start a new cycle"),
+        E::NotEnded(_) => {
+            (Exit::Usage, "wait for it to end: `robo cycle watch` tells when; or stop it with `robo cycle cancel`")
+        }
+        E::SaltInUse(_) => {
+            (Exit::Usage, "wait for it to end: `robo cycle watch` tells when; or stop it with `robo cycle cancel`")
+        }
         E::NoCycle => (Exit::Failed, "`robo run-pipeline pipelines/quickstart.yaml` runs one"),
         E::DataDir(_) => (Exit::Failed, "choose another directory with --data-dir or ROBO_DATA_DIR"),
         E::Embedded(error) => (Exit::DatabaseUnreachable, embedded_hint(error)),

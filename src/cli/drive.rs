@@ -268,6 +268,12 @@ pub(super) fn journal_failure(error: JournalError) -> Failure {
             Err(error) => Failure::new(Exit::DatabaseUnreachable, JournalError::Storage(error)),
         },
         error @ JournalError::Unknown(_) => Failure::new(Exit::Usage, error).hint("list cycles with: robo cycle ls"),
+        error @ JournalError::SaltShown(cycle, _) => {
+            let hint = format!("make a new cycle of it with: robo cycle fork {cycle} --from STAGE");
+            Failure::new(Exit::Failed, error).hint(hint)
+        }
+        error @ JournalError::SaltInUse(_, open) => Failure::new(Exit::Failed, error)
+            .hint(format!("wait until that one has ended: robo cycle watch {open}; if it completes, fork this one")),
         error => Failure::new(Exit::Failed, error),
     }
 }

@@ -31,6 +31,7 @@ mod db;
 mod demo_miner;
 mod desk;
 mod differences;
+mod doctor;
 mod drive;
 mod env;
 mod env_server;
@@ -136,6 +137,8 @@ enum Verb {
     Score(score::Args),
     /// Create, initialise, inspect and reset the database
     Db(db::Args),
+    /// Check that this machine has what a backend needs
+    Doctor(doctor::Args),
     /// Make, list and revoke keys of the API
     Apikey(apikey::Args),
     /// Kill a cycle at its journal writes, resume it, and demand the same bytes
@@ -194,6 +197,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether these words, after the program's name, are a command line. For those who check what is written of it.
+///
+/// # Errors
+/// The first line of what is wrong.
+pub fn understands(words: &[&str]) -> Result<(), String> {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion, MissingRequiredArgument, ValueValidation};
+    let parsed = Cli::command().try_get_matches_from(["robo"].iter().chain(words));
+    match parsed.map_err(|error| (error.kind(), error.to_string())) {
+        // Words like `N` and `URL` stand for what a reader puts in; what is not said can come from a variable.
+        Ok(_) | Err((DisplayHelp | DisplayVersion | MissingRequiredArgument | ValueValidation, _)) => Ok(()),
+        Err((_, text)) => Err(text.lines().next().unwrap_or_default().to_owned()),
+    }
+}
+
 async fn run(verb: Verb) -> exit::Result {
     match verb {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,
@@ -213,6 +230,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Weights(args) => weights::run(args).await,
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,
+        Verb::Doctor(args) => doctor::run(args).await,
         Verb::Apikey(args) => apikey::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,

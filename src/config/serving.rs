@@ -19,4 +19,8 @@ pub struct Serving {
     #[arg(long, env = "ROBO_BACKEND_VALID_BLOCKS", value_name = "N", default_value_t = 720,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub valid_blocks: u32,
+
+    /// Tell everybody where miners answer; otherwise only operators are told
+    #[arg(long, env = "ROBO_BACKEND_SHOW_ENDPOINTS", value_parser = clap::builder::BoolishValueParser::new())]
+    pub show_endpoints: bool,
 }

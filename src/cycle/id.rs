@@ -22,7 +22,7 @@ impl InvalidId {
 }
 
 /// One run of a pipeline. Time-ordered (uuid v7), so ids sort as cycles were created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CycleId(Uuid);
 

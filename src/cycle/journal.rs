@@ -279,6 +279,12 @@ pub enum JournalError {
     /// It has ended well: nothing in it is run again.
     #[error("cycle `{0}` has completed; nothing in it can be run again")]
     Completed(CycleId),
+    /// What it still has to play could be known before.
+    #[error("cycle `{0}` cannot go on: its salt is known since cycle `{1}`, which has the same, has completed")]
+    SaltShown(CycleId, CycleId),
+    /// Two would play with a salt that nobody may know yet, and the first to complete would give it away.
+    #[error("cycle `{0}` cannot go on while cycle `{1}`, which has the same salt, is open")]
+    SaltInUse(CycleId, CycleId),
     /// The task's journal says otherwise.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),

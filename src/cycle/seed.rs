@@ -3,14 +3,16 @@
 use std::{fmt, str::FromStr};
 
 use hmac::{Hmac, KeyInit, Mac};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::EnvironmentId;
 
 /// The secret of a cycle: 32 bytes, committed to by their hash when the cycle starts, shown when it ends.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Salt([u8; 32]);
 
 /// The text is not 64 hexadecimal digits.

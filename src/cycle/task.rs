@@ -2,11 +2,12 @@
 //!
 //! The live run and recovery both call [`TaskStatus::apply`], so what a crash leaves behind means what it meant before.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Why a task failed. Its stage says which of these are worth another attempt (`retry.on`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// Our machinery.

@@ -368,7 +368,41 @@ impl Expect {
     pub fn is_met(self, scored: usize, planned: usize) -> bool {
         match self {
             Self::Complete => scored == planned,
-            Self::Quorum(share) => scored as f64 >= share * planned as f64,
+            // A quotient is rounded as the share was when it was read, and rounding keeps order: whoever reaches the share that
+            // is written has it. A product is rounded once more: 0.56 * 25 is more than 14.
+            Self::Quorum(share) => planned == 0 || scored as f64 / planned as f64 >= share,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Expect;
+
+    /// Shares as people write them, with up to three places, decided by whole numbers.
+    #[test]
+    fn a_quorum_is_met_by_exactly_as_many_as_it_says() {
+        for planned in 1..=200_usize {
+            for thousandths in 0..=1000_usize {
+                let share: f64 = format!("{}.{:03}", thousandths / 1000, thousandths % 1000).parse().unwrap();
+                let needed = (thousandths * planned).div_ceil(1000);
+                assert!(Expect::Quorum(share).is_met(needed, planned), "{needed} of {planned} at {share}");
+                let fewer = needed.checked_sub(1).is_none_or(|fewer| !Expect::Quorum(share).is_met(fewer, planned));
+                assert!(fewer, "one less than {needed} of {planned} at {share}");
+            }
+        }
+    }
+
+    /// Every fraction, written with all the places that a number has.
+    #[test]
+    fn a_share_that_is_a_fraction_is_met_by_its_numerator() {
+        for planned in 1..=200_usize {
+            for scored in 1..=planned {
+                let share: f64 = (scored as f64 / planned as f64).to_string().parse().unwrap();
+                assert!(Expect::Quorum(share).is_met(scored, planned), "{scored} of {planned} at {share}");
+                assert!(!Expect::Quorum(share).is_met(scored - 1, planned), "{} of {planned} at {share}", scored - 1);
+            }
+        }
+        assert!(Expect::Quorum(1.0).is_met(0, 0) && Expect::Complete.is_met(3, 3) && !Expect::Complete.is_met(2, 3));
     }
 }

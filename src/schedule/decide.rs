@@ -125,7 +125,11 @@ pub fn decide(schedule: &Schedule, state: &State<'_>, clock: &Clock) -> Vec<Deci
     let mut upcoming = ripe(schedule, state, state.decided_until, clock);
     while let Some((due, age)) = upcoming.filter(|_| decisions.len() < MOST_DECISIONS) {
         upcoming = ripe(schedule, state, due, clock);
-        let verdict = match missed(schedule, state, (due, age), upcoming.is_some()) {
+        let moment = match due {
+            Due::Time(time) => time,
+            Due::Block(_) => clock.now - age,
+        };
+        let verdict = match missed(schedule, state, (moment, age), upcoming.is_some()) {
             Some(reason) => Verdict::Skip(reason),
             None => overlapping(schedule.overlap, open),
         };
@@ -155,13 +159,15 @@ fn time_of(blocks: u64) -> Duration {
     Duration::seconds(i64::try_from(blocks).unwrap_or(most).min(most) * BLOCK_SECONDS)
 }
 
-/// Why there will be no cycle, whatever is open. `is_followed` says that a later due time has come, too.
-fn missed(schedule: &Schedule, state: &State<'_>, (due, age): (Due, Duration), is_followed: bool) -> Option<Reason> {
-    let was_paused = |pause: Pause| match (pause.until, due) {
-        (None, _) => true,
-        (Some(until), Due::Time(time)) => (pause.from..until).contains(&time),
-        (Some(_), Due::Block(_)) => false,
-    };
+/// Why there will be no cycle, whatever is open, for what was due at a moment (of a block: about then) and was to start so long ago.
+/// `is_followed` says that a later due time has come, too.
+fn missed(
+    schedule: &Schedule,
+    state: &State<'_>,
+    (moment, age): (DateTime<Utc>, Duration),
+    is_followed: bool,
+) -> Option<Reason> {
+    let was_paused = |pause: Pause| pause.until.is_none_or(|until| (pause.from..until).contains(&moment));
     if state.pause.is_some_and(was_paused) {
         return Some(Reason::Paused);
     }

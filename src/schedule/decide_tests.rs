@@ -86,6 +86,29 @@ fn what_falls_into_a_pause_is_not_made_up_for() {
     assert_eq!(decided(&all, &paused(None), "10:00"), ["08:00 paused", "09:00 paused", "10:00 paused"]);
 }
 
+/// The chain knows no clock times: a block is taken to be as old as its distance from the head says.
+#[test]
+fn blocks_of_a_pause_that_nobody_was_there_for_are_not_made_up_for() {
+    let schedule = Schedule {
+        timing: Timing::Blocks(100.try_into().unwrap()),
+        catchup: Catchup::All,
+        overlap: Overlap::Queue,
+        ..hourly()
+    };
+    // A block is 12 s: 1000 was due at 09:00, and then one every 20 minutes.
+    let (before, clock) = (state(Due::Block(900)), Clock { now: at("10:00"), block: Some(1300) });
+    let paused = |from, until| State { pause: Some(Pause { from: at(from), until: Some(at(until)) }), ..before };
+    assert_eq!(
+        words(&decide(&schedule, &paused("09:10", "09:50"), &clock)),
+        ["1000 Now", "1100 paused", "1200 paused", "1300 AfterOthers"]
+    );
+    assert_eq!(
+        words(&decide(&schedule, &paused("08:30", "09:00"), &clock)),
+        ["1000 Now", "1100 AfterOthers", "1200 AfterOthers", "1300 AfterOthers"],
+        "at its very end it is over"
+    );
+}
+
 #[test]
 fn blocks_are_due_at_multiples_and_never_without_a_chain() {
     let schedule = Schedule { timing: Timing::Blocks(360.try_into().unwrap()), ..hourly() };

@@ -8,6 +8,7 @@
 //! `libm` crate and everything else is an IEEE operation, so no platform's mathematics library can change a digit.
 
 mod bias;
+mod gap;
 mod hitting;
 mod margin;
 mod pareto;
@@ -22,6 +23,7 @@ mod brute_force;
 mod properties;
 
 pub use bias::{Bias, Stratum, bias};
+pub use gap::{Gap, Missing, missing};
 pub use hitting::TooHard;
 pub use pareto::{Pareto, SubsetWeighting, pareto};
 pub use relation::Rule;

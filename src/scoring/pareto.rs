@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::hitting::{Counts, Effort};
@@ -9,7 +10,7 @@ use super::relation::Relation;
 use super::{Rule, Table, TooHard, margin};
 
 /// What winning a subset of `s` environments is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SubsetWeighting {
     /// `s`.
@@ -44,15 +45,7 @@ pub struct Pareto {
 /// [`TooHard`] when counting would take minutes: never with up to 256 miners and 32 environments, and beyond that only
 /// for tables made for the purpose (`docs/scoring.md`).
 pub fn pareto(table: &Table, rule: Rule, weighting: SubsetWeighting) -> Result<Pareto, TooHard> {
-    let columns = 0..table.environments().len();
-    let epsilons: Vec<f64> = columns
-        .map(|column| margin::epsilon(table.miners().iter().map(|row| row.rates[column]), table.episodes()[column]))
-        .collect();
-    let thresholds: Vec<Vec<f64>> = table
-        .miners()
-        .iter()
-        .map(|row| row.rates.iter().zip(table.episodes()).map(|(rate, n)| margin::threshold(*rate, *n)).collect())
-        .collect();
+    let (epsilons, thresholds) = margins(table);
     let relation = Relation { table, rule, epsilons: &epsilons, thresholds: &thresholds };
 
     let mut effort = Effort::new();
@@ -68,6 +61,20 @@ pub fn pareto(table: &Table, rule: Rule, weighting: SubsetWeighting) -> Result<P
         thresholds: table.miners().iter().zip(&thresholds).map(|(row, t)| (row.uid, by_environment(t))).collect(),
         points,
     })
+}
+
+/// The margin of each environment, and the threshold of each row in each environment.
+pub(super) fn margins(table: &Table) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let columns = 0..table.environments().len();
+    let epsilons = columns
+        .map(|column| margin::epsilon(table.miners().iter().map(|row| row.rates[column]), table.episodes()[column]))
+        .collect();
+    let thresholds = table
+        .miners()
+        .iter()
+        .map(|row| row.rates.iter().zip(table.episodes()).map(|(rate, n)| margin::threshold(*rate, *n)).collect())
+        .collect();
+    (epsilons, thresholds)
 }
 
 impl SubsetWeighting {

@@ -1,11 +1,12 @@
 //! When one miner dominates another on a subset of environments, for both rules, as two bit masks per pair.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Table;
 
 /// How two miners are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// At least as good everywhere and better somewhere, up to a margin per environment; age does not matter.
@@ -79,7 +80,7 @@ impl Relation<'_> {
         pairs.fold(0, |mask, (environment, (rate, threshold))| mask | u64::from(rate > threshold) << environment)
     }
 
-    fn is_earlier(&self, row: usize, other: usize) -> bool {
+    pub(super) fn is_earlier(&self, row: usize, other: usize) -> bool {
         let age = |row: usize| {
             let miner = &self.table.miners()[row];
             // `None` sorts before `Some`, and a miner without a block is the latest.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who is paid when every miner has zero points.
@@ -26,7 +27,7 @@ pub struct Weights {
 }
 
 /// Weights as two lists of equal length, by ascending uid; zeros are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsU16 {
     /// The uids.

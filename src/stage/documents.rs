@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{EnvironmentId, Hotkey, Pin, Salt};
@@ -20,7 +21,7 @@ pub struct Scores {
 }
 
 /// How one miner did in one environment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreEntry {
     /// Slot on the subnet.
@@ -64,7 +65,7 @@ pub struct Frontier {
 }
 
 /// Output of `scores/weights`, and the document validators read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsDocument {
     /// The block that uids are as of, where a chain was read. Only publishing sets it.
@@ -79,7 +80,7 @@ pub struct WeightsDocument {
 }
 
 /// The weight of one miner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightEntry {
     /// Slot on the subnet at the pinned block.
@@ -93,7 +94,7 @@ pub struct WeightEntry {
 }
 
 /// The scores document that is published beside the weights: all that is needed to see where they come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScoresDocument {
     /// The block that uids are as of, where a chain was read.

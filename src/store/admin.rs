@@ -15,7 +15,7 @@ const OLDEST_SERVER: i32 = 130_000;
 /// Everything migrations make, children first: what a reset takes away, and nothing else that lives in the database.
 const RESET: &str = "
     drop view if exists miners, scores, episodes, tasks;
-    drop table if exists operation, api_key, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
+    drop table if exists operation, api_key, tally, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
         episode_actions, episode_attempt, episode, miner_sighting, standing, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change(), refuse_change_of_cycle(), refuse_change_of_task();
     drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text);
@@ -50,16 +50,31 @@ impl Store {
     /// # Errors
     /// [`Error::NewerSchema`] when a newer robo has been here; [`Error::Migrate`] when it cannot be done.
     pub async fn migrate(&self) -> Result<(), Error> {
-        let known = newest();
-        match self.schema_version().await? {
-            Some(version) if version > known => return Err(Error::NewerSchema { found: version, known }),
-            Some(version) if version == known => return Ok(()),
-            _ => {}
+        if self.schema().await? == Schema::Known {
+            return Ok(());
         }
+        let known = newest();
+        // Under an advisory lock: of several that start at once one does it, and the others find it done.
         MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(found) if found > known => Error::NewerSchema { found, known },
+            MigrateError::VersionMissing(found) | MigrateError::VersionMismatch(found) => Error::OtherSchema { found },
             error => Error::Migrate(error),
         })
+    }
+
+    /// How the schema in the database and the one of this program compare: every step, not only the last.
+    ///
+    /// # Errors
+    /// [`Error::NewerSchema`] and [`Error::OtherSchema`]: steps have been taken that this program does not know.
+    pub(super) async fn schema(&self) -> Result<Schema, Error> {
+        if self.schema_version().await?.is_none() {
+            return Ok(Schema::Older);
+        }
+        let taken: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as("select version, checksum from _sqlx_migrations where success order by version")
+                .fetch_all(&self.pool)
+                .await?;
+        compare(&taken)
     }
 
     /// Version of the schema in the database; none where it was never initialised.
@@ -95,6 +110,31 @@ impl Store {
         }
         sqlx::raw_sql(RESET).execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
+    }
+}
+
+/// How the schema in a database stands to the one that this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// It is the same.
+    Known,
+    /// Steps are missing.
+    Older,
+}
+
+/// Compare the steps that were taken, by version and checksum, with those that this program knows.
+fn compare(taken: &[(i64, Vec<u8>)]) -> Result<Schema, Error> {
+    let known = newest();
+    if let Some((found, _)) = taken.last().filter(|(version, _)| *version > known) {
+        return Err(Error::NewerSchema { found: *found, known });
+    }
+    let is_ours = |(version, checksum): &&(i64, Vec<u8>)| {
+        MIGRATIONS.iter().any(|ours| ours.version == *version && *ours.checksum == **checksum)
+    };
+    match taken.iter().find(|step| !is_ours(step)) {
+        Some((found, _)) => Err(Error::OtherSchema { found: *found }),
+        None if taken.len() == MIGRATIONS.iter().count() => Ok(Schema::Known),
+        None => Ok(Schema::Older),
     }
 }
 
@@ -161,6 +201,19 @@ mod tests {
         // The compiler does not notice a new file by itself.
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
         assert_eq!(std::fs::read_dir(directory).unwrap().count(), MIGRATIONS.iter().count());
+    }
+
+    #[test]
+    fn every_step_counts_not_only_the_last() {
+        let taken: Vec<(i64, Vec<u8>)> = MIGRATIONS.iter().map(|ours| (ours.version, ours.checksum.to_vec())).collect();
+        assert_eq!(compare(&taken).unwrap(), Schema::Known);
+        assert_eq!(compare(&taken[..3]).unwrap(), Schema::Older);
+        assert_eq!(compare(&taken[1..]).unwrap(), Schema::Older, "one in the middle is missing");
+        let mut changed = taken.clone();
+        changed[1].1[0] ^= 1;
+        assert!(matches!(compare(&changed), Err(Error::OtherSchema { found: 2 })));
+        let newer = [&taken[..], &[(newest() + 1, vec![0])]].concat();
+        assert!(matches!(compare(&newer), Err(Error::NewerSchema { .. })));
     }
 
     #[test]

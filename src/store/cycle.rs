@@ -166,12 +166,17 @@ impl Store {
 
     /// The latest cycles, newest first.
     pub async fn cycles(&self, limit: u32) -> Result<Vec<CycleSummary>, Error> {
-        self.ask(|| summaries(&self.pool, Which::All, limit.into())).await
+        self.cycles_of(&CycleFilter::default(), limit).await
     }
 
     /// The next page of a list: cycles that are older than one, newest first. A cycle that begins meanwhile shifts nothing.
     pub async fn cycles_before(&self, before: CycleId, limit: u32) -> Result<Vec<CycleSummary>, Error> {
-        self.ask(|| summaries(&self.pool, Which::Before(before), limit.into())).await
+        self.cycles_of(&CycleFilter { before: Some(before), ..CycleFilter::default() }, limit).await
+    }
+
+    /// The latest of some cycles, newest first.
+    pub async fn cycles_of(&self, filter: &CycleFilter, limit: u32) -> Result<Vec<CycleSummary>, Error> {
+        self.ask(|| summaries(&self.pool, Which::Some(filter), limit.into())).await
     }
 
     /// One cycle.
@@ -375,23 +380,31 @@ struct SummaryRow {
     weights_digest: Option<String>,
 }
 
+/// Which cycles of a list: those of which everything holds that is said.
+#[derive(Debug, Clone, Default)]
+pub struct CycleFilter {
+    /// Older than this one.
+    pub before: Option<CycleId>,
+    /// Of this pipeline.
+    pub pipeline: Option<String>,
+    /// How they stand.
+    pub status: Option<CycleStatus>,
+}
+
 /// Which cycles to summarise.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Which {
-    /// All.
-    All,
-    /// Those older than this one.
-    Before(CycleId),
+pub(super) enum Which<'a> {
+    /// These.
+    Some(&'a CycleFilter),
     /// This one.
     Only(CycleId),
 }
 
 /// The latest of some cycles, newest first.
-pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result<Vec<CycleSummary>, Error> {
-    let (only, before) = match which {
-        Which::All => (None, None),
-        Which::Before(cycle) => (None, Some(cycle.as_uuid())),
-        Which::Only(cycle) => (Some(cycle.as_uuid()), None),
+pub(super) async fn summaries(pool: &PgPool, which: Which<'_>, limit: i64) -> Result<Vec<CycleSummary>, Error> {
+    let (only, filter) = match which {
+        Which::Some(filter) => (None, filter.clone()),
+        Which::Only(cycle) => (Some(cycle.as_uuid()), CycleFilter::default()),
     };
     let rows: Vec<SummaryRow> = sqlx::query_as(
         "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
@@ -415,12 +428,15 @@ pub(super) async fn summaries(pool: &PgPool, which: Which, limit: i64) -> Result
                    where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault')) open
          ) episode
          where ($1::uuid is null or cycle_id = $1) and ($3::uuid is null or cycle_id < $3)
+               and ($4::text is null or pipeline = $4) and ($5::text is null or status = $5)
          order by cycle_id desc
          limit $2",
     )
     .bind(only)
     .bind(limit)
-    .bind(before)
+    .bind(filter.before.map(CycleId::as_uuid))
+    .bind(filter.pipeline.as_deref().map(super::append::storable))
+    .bind(filter.status.map(CycleStatus::word))
     .fetch_all(pool)
     .await?;
     rows.into_iter().map(SummaryRow::summary).collect()
@@ -450,7 +466,7 @@ impl SummaryRow {
     }
 }
 
-fn salt(bytes: &[u8]) -> Result<Salt, Error> {
+pub(super) fn salt(bytes: &[u8]) -> Result<Salt, Error> {
     hex::encode(bytes).parse().map_err(|_| Error::Corrupt("a salt that is not 32 bytes".into()))
 }
 

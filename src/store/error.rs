@@ -34,6 +34,14 @@ pub enum Error {
         /// Newest version this program knows.
         known: i64,
     },
+    /// A step of its schema is not the one of that number that this program knows.
+    #[error(
+        "the database was made by another build of robo: step {found} of its schema is not the one this robo knows"
+    )]
+    OtherSchema {
+        /// Which step.
+        found: i64,
+    },
     /// The tables are not there, or older than this program needs.
     #[error("the database is not initialised for this version of robo")]
     NotInitialised,
@@ -62,6 +70,12 @@ pub enum Error {
     /// What it was made of has been deleted.
     #[error("the episodes of cycle `{0}` have aged out: its scores and weights are kept, what they came from is not")]
     AgedOut(CycleId),
+    /// A fork of it would have its salt, and give it away when it is done.
+    #[error("cycle `{0}` has not ended: a cycle can be made only of one that has")]
+    NotEnded(CycleId),
+    /// Two would play with a salt that nobody may know yet, and the first to complete would give it away.
+    #[error("cycle `{0}`, which has the same salt, is still open, and its seeds are a secret for as long")]
+    SaltInUse(CycleId),
     /// `@latest` in a database without cycles.
     #[error("there is no cycle yet")]
     NoCycle,
@@ -119,6 +133,15 @@ impl Error {
     /// read-only, or another transaction was in the way.
     pub(super) fn is_transient(&self) -> bool {
         self.absence().is_some()
+    }
+
+    /// Whether nothing is wrong but that another transaction came first.
+    pub(super) fn is_rivalry(&self) -> bool {
+        let code = match self {
+            Self::Query(sqlx::Error::Database(error)) => error.code(),
+            _ => None,
+        };
+        matches!(code.as_deref(), Some("40001" | "40P01"))
     }
 
     /// For a failure that may pass by itself: what the database does, in words that go on from "the database".

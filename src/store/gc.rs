@@ -159,6 +159,7 @@ async fn mark(store: &Store, cycle: CycleId) -> Result<(), Error> {
             .fetch_optional(&mut *transaction)
             .await?;
     if ended.is_some() {
+        super::tally::keep(&mut transaction, cycle.as_uuid()).await?;
         sqlx::query("insert into aged_out (cycle_id) values ($1) on conflict do nothing")
             .bind(cycle.as_uuid())
             .execute(&mut *transaction)

@@ -8,9 +8,9 @@ use uuid::Uuid;
 use crate::cycle::{CycleId, Publication, PublishGuard, StageId};
 
 use super::{
-    Error, NewCycle, Store,
+    Admission, Error, NewCycle, Store,
     append::{json, storable},
-    cycle,
+    cycle, secrecy, turn,
 };
 
 /// How a cycle came to be.
@@ -90,23 +90,39 @@ pub struct Lineage {
 type LineageRow = (String, Option<Uuid>, Option<String>, bool, Vec<String>, Option<DateTime<Utc>>);
 
 impl Store {
-    /// Write down a fork with everything it keeps.
+    /// Write down a fork with everything it keeps, if its `concurrency` lets it. A rescore plays nothing, takes a moment, and is not
+    /// counted: to check the result of a cycle nobody has to wait for the next one.
     ///
     /// # Errors
-    /// [`Error::AgedOut`] when what it would keep is not there any more.
-    pub async fn create_fork(&self, new: &NewFork) -> Result<CycleId, Error> {
+    /// [`Error::AgedOut`] when what it would keep is not there any more, [`Error::NotEnded`] and [`Error::SaltInUse`] while somebody
+    /// plays with its salt.
+    pub async fn create_fork(&self, new: &NewFork) -> Result<Admission, Error> {
         // One id for all tries: if an acknowledgement is lost, the next try finds the fork to be there.
         let id = CycleId::generate();
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
+            turn::lock(&mut transaction).await?;
+            if is_there(&mut transaction, id).await? {
+                return Ok(Admission::Created(id));
+            }
             require_detail(&mut transaction, new.parent).await?;
-            if cycle::insert_into(&mut transaction, id, &new.cycle).await? {
+            secrecy::require_ended(&mut transaction, new.parent).await?;
+            secrecy::require_unused(&mut transaction, &new.cycle.salt, id).await?;
+            let admission = match new.origin {
+                Origin::Rescore => {
+                    cycle::insert_into(&mut transaction, id, &new.cycle).await?;
+                    turn::forget_limit(&mut transaction, id).await?;
+                    Admission::Created(id)
+                }
+                Origin::Run | Origin::Fork => turn::admit(&mut transaction, id, &new.cycle).await?,
+            };
+            if admission == Admission::Created(id) {
                 fill(&mut transaction, id, new).await?;
             }
-            Ok(transaction.commit().await?)
+            transaction.commit().await?;
+            Ok(admission)
         })
-        .await?;
-        Ok(id)
+        .await
     }
 
     /// Where a cycle comes from and what is left of it.
@@ -179,6 +195,13 @@ fn lineage((origin, parent, from, publishes, kept, aged_out_at): LineageRow) -> 
     })
 }
 
+async fn is_there(connection: &mut PgConnection, cycle: CycleId) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from cycle where cycle_id = $1)")
+        .bind(cycle.as_uuid())
+        .fetch_one(connection)
+        .await
+}
+
 /// Hold off the deletion of a cycle's detail until this transaction ends, unless it has begun.
 pub(super) async fn require_detail(connection: &mut PgConnection, cycle: CycleId) -> Result<(), Error> {
     let found: Option<i32> = sqlx::query_scalar("select 1 from cycle where cycle_id = $1 for share")
@@ -244,7 +267,8 @@ const COPIES: [&str; 7] = [
                        where planned.cycle_id = $1 and planned.stage = old.stage and planned.cell = old.cell)",
     // Epoch 0 is before the first owner: these lines came with the fork.
     "insert into task_event (cycle_id, stage, cell, attempt, kind, epoch, payload, at)
-     select $1, stage, cell, attempt, kind, 0, payload, at from task_event where cycle_id = $2 and stage = any($3)",
+     select $1, stage, cell, attempt, kind, 0, payload, at from task_event where cycle_id = $2 and stage = any($3)
+     order by event_id",
     "insert into episode (cycle_id, environment, seed_index, hotkey, stage, cell, attempt, outcome, reason, detail, steps,
                           return, trajectory_hash, latency_p50_ms, latency_p95_ms, latency_max_ms, wall_ms, finished_at,
                           score)

@@ -11,7 +11,11 @@
 //! | `turn.rs` | how many cycles may be open, which of them goes first, which nobody runs |
 //! | `schedule.rs` | schedules and pauses as they stand, with `fire.rs`: what became of due times |
 //! | `lineage.rs` | forks: what a cycle keeps of another, and results that are not published |
-//! | `events.rs` | the journal as people follow it |
+//! | `retry.rs` | everything again while the database is away, with `absence.rs`: what is told of that |
+//! | `secrecy.rs` | whether a salt is still a secret, and what may not be made or opened again for that reason |
+//! | `events.rs` | the journal as people and clients follow it |
+//! | `evaluated.rs` | episodes page by page, and of one miner |
+//! | `discovered.rs` | whom the last discovery has found |
 //! | `takeover.rs` | a lease taken from an owner that hangs; tries given anew |
 //! | `sighting.rs` | how miners were found |
 //! | `standing.rs` | the block a cycle is pinned to; since when hotkeys have served what they serve |
@@ -22,21 +26,26 @@
 //! | `api_key.rs` | keys of the API, and with `operation.rs` what was done with them |
 //! | `query.rs` | an operator's own question about a cycle |
 //! | `ledger.rs` | what cycles have started and what may outlive them |
+//! | `tally.rs` | what cycles came to, counted once, with `gauges.rs`: how things stand; both for metrics |
 //! | `status.rs` | the whole database at a glance |
 //! | `admin.rs` | create, migrate, reset |
 //! | `embedded/` | the server of our own |
 
+mod absence;
 mod actions;
 mod admin;
 mod api_key;
 mod append;
 mod bias;
 mod cycle;
+mod discovered;
 pub mod embedded;
 mod episode;
 mod error;
+mod evaluated;
 mod events;
 mod fire;
+mod gauges;
 mod gc;
 mod history;
 mod holder;
@@ -52,11 +61,13 @@ mod query;
 mod reopen;
 mod retry;
 mod schedule;
+mod secrecy;
 mod sighting;
 mod stage;
 mod standing;
 mod status;
 mod takeover;
+mod tally;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -70,11 +81,14 @@ use crate::{
 
 pub use admin::Created;
 pub use api_key::{ApiKey, KeyAnswer, NewApiKey};
-pub use cycle::{CancelAnswer, CycleSummary, NewCycle, TaskRow};
+pub use cycle::{CancelAnswer, CycleFilter, CycleSummary, NewCycle, TaskRow};
+pub use discovered::Discovered;
 pub use episode::EpisodeCount;
 pub use error::Error;
-pub use events::EventRow;
+pub use evaluated::{EpisodeFilter, EpisodeOutcome, EpisodeRow, LatencyRow};
+pub use events::{EventRow, Followed, FollowedEvent};
 pub use fire::{Fired, Outcome, Round};
+pub use gauges::{Gauges, LastCycle, PoolState, Queue, Servers};
 pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
@@ -83,10 +97,12 @@ pub use operation::{Earlier, Once, Operation, OperationRow};
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
 pub use sighting::FaultCount;
-pub use stage::StageRow;
+pub use stage::{StageRow, TaskLine};
 pub use status::{Contents, DatabaseStatus};
+pub use tally::{CYCLE_SECONDS, Count, Counters, Ended, InBucket, LATENCY_SECONDS, STAGE_SECONDS, Tally};
 pub use turn::Admission;
 
+use absence::Absence;
 use location::Location;
 
 /// Connections a process holds at most: enough for every task of a cycle, few enough for many processes on one server.
@@ -109,6 +125,8 @@ pub struct Store {
     keeper: Option<Arc<dyn Keeper>>,
     /// What is written down with the next thing that a person does through this handle.
     operation: Option<Arc<Operation>>,
+    /// What is told of a database that is away.
+    absence: Absence,
 }
 
 impl Store {
@@ -160,7 +178,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None })
+        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None, absence: Absence::default() })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.

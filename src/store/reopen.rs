@@ -11,7 +11,7 @@ use super::{
     Error,
     append::{locked_tasks, write},
     error::Trouble,
-    lease,
+    lease, secrecy, turn,
 };
 
 /// Remember that the cycle, whose lease has just been given back, waits for a person.
@@ -28,10 +28,14 @@ pub(super) async fn mark_paused(connection: &mut PgConnection, lease: &Lease) ->
 
 /// Reopen tasks, and with them their cycle, in the transaction that `connection` is in.
 pub(super) async fn reopen(connection: &mut PgConnection, cycle: CycleId, tasks: &[TaskKey]) -> Result<(), Trouble> {
+    turn::lock(connection).await?;
+    secrecy::require_secret(connection, cycle).await?;
     let status = lease::hold_for_a_person(connection, cycle).await?;
     if status == CycleStatus::Completed.word() {
         return Err(JournalError::Completed(cycle).into());
     }
+    // That it ended like this stays true.
+    super::tally::keep(connection, cycle.as_uuid()).await?;
     // A new epoch voids the lease of whoever may have fallen asleep over the cycle.
     let (epoch, definition): (i64, String) = sqlx::query_as(
         "update cycle

@@ -1,12 +1,12 @@
 //! A database that is away for a moment: try again, and start our own server again if it is the one that has gone.
 //!
-//! Only idempotent work goes through here. After a lost acknowledgement it is done a second time.
+//! Only idempotent work goes through here. After a lost acknowledgement it is done a second time. What people are told meanwhile: `absence.rs`.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CONNECTIONS, Error, Store, error::Trouble, location::Location};
+use super::{CONNECTIONS, Error, Store, absence::Waiting, error::Trouble, location::Location};
 
 /// For how long a lost connection is tried again before the caller is told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,12 +17,8 @@ const ONE_TRY: Duration = Duration::from_secs(20);
 /// The first and the longest wait between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Say that it works again, to whoever was told that it does not. Losing to another transaction is no absence.
-fn report_return(since: Instant) {
-    if since.elapsed() > WAITS.1 {
-        tracing::warn!("the database works again after {:.1} s; nothing was lost", since.elapsed().as_secs_f64());
-    }
-}
+/// After how long without an answer people want to know what is going on.
+const SILENCE: Duration = Duration::from_secs(3);
 
 impl Store {
     /// Run `work` until it succeeds, fails for good, or the database has been away for too long.
@@ -33,14 +29,13 @@ impl Store {
     {
         let mut deadline = Instant::now() + PATIENCE;
         let mut wait = WAITS.0;
-        let mut was_away = None;
+        let mut waiting = None;
         loop {
-            let result = timeout(ONE_TRY, work()).await.unwrap_or(Err(Trouble::Store(Error::Timeout)));
-            let error = match result {
+            let error = match self.attempt(work(), &mut waiting).await {
                 Err(Trouble::Store(error)) if error.is_transient() => error,
                 other => {
-                    if let (Some(since), Ok(_)) = (was_away, &other) {
-                        report_return(since);
+                    if let (Some(waiting), Ok(_)) = (waiting, &other) {
+                        waiting.end();
                     }
                     return other;
                 }
@@ -54,9 +49,15 @@ impl Store {
             if Instant::now() + wait > deadline {
                 return Err(error.into());
             }
-            was_away.get_or_insert_with(Instant::now);
-            let what = error.absence().unwrap_or_default();
-            tracing::warn!(error = &error as &dyn std::error::Error, "the database {what}; trying again");
+            if error.is_rivalry() {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "another transaction was in the way; trying again"
+                );
+            } else if waiting.is_none() {
+                let what = format!("{}; trying again", error.absence().unwrap_or_default());
+                waiting = Some(self.absence.notice(&what, Some(&error)));
+            }
             // Not polling for anybody: the pause leaves room for a server that is starting.
             sleep(wait).await;
             wait = (wait * 2).min(WAITS.1);
@@ -64,6 +65,25 @@ impl Store {
                 server.revive().await.map_err(Error::from)?;
             }
         }
+    }
+
+    /// One try. A database that hangs says nothing, so it is said for it.
+    async fn attempt<T>(
+        &self,
+        work: impl Future<Output = Result<T, Trouble>>,
+        waiting: &mut Option<Waiting>,
+    ) -> Result<T, Trouble> {
+        let mut one_try = pin!(timeout(ONE_TRY, work));
+        let ended = match timeout(SILENCE, &mut one_try).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let seconds = SILENCE.as_secs();
+                let notice = || self.absence.notice(&format!("has not answered for {seconds} s; waiting for it"), None);
+                waiting.get_or_insert_with(notice);
+                one_try.await
+            }
+        };
+        ended.unwrap_or(Err(Trouble::Store(Error::Timeout)))
     }
 
     /// The same for questions that are no part of the journal.

@@ -1,5 +1,6 @@
 //! How miners were found. Rows that explain scores and never decide them.
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use crate::cycle::{CycleId, Hotkey, Lease, MinerStatus, Seen, Sighting};
@@ -39,6 +40,13 @@ struct Row {
     address: String,
     certificate: String,
     model: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct TimedRow {
+    #[sqlx(flatten)]
+    row: Row,
+    seen_at: DateTime<Utc>,
 }
 
 impl Row {
@@ -89,6 +97,23 @@ impl Store {
             })
             .await?;
         rows.into_iter().map(Row::sighting).collect()
+    }
+
+    /// What was seen of one miner in a cycle, by environment, what was seen last at the end, each with when.
+    pub async fn sightings_of(&self, cycle: CycleId, hotkey: &Hotkey) -> Result<Vec<(DateTime<Utc>, Sighting)>, Error> {
+        let rows: Vec<TimedRow> = self
+            .ask(|| async {
+                Ok(sqlx::query_as(
+                    "select environment, hotkey, status, detail, address, certificate, model, seen_at from miner_sighting
+                     where cycle_id = $1 and hotkey = $2 order by environment, seen_at",
+                )
+                .bind(cycle.as_uuid())
+                .bind(hotkey.as_str())
+                .fetch_all(&self.pool)
+                .await?)
+            })
+            .await?;
+        rows.into_iter().map(|row| Ok((row.seen_at, row.row.sighting()?))).collect()
     }
 
     /// The faults of each miner of a cycle, the most frequent first, with the words of one of them.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgPool;
 
-use crate::cycle::{CycleId, StageId, TaskFailure};
+use crate::cycle::{CycleId, StageId, TaskFailure, TaskKey};
 
 use super::{Error, Store, TaskRow, cycle};
 
@@ -31,6 +31,54 @@ impl StageRow {
     /// How many tasks it has.
     pub fn tasks(&self) -> u64 {
         self.statuses.values().sum()
+    }
+}
+
+/// A task as the API's clients see it: without what it has put out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskLine {
+    /// Which.
+    pub key: TaskKey,
+    /// The word of its status.
+    pub status: String,
+    /// Attempts that have begun.
+    pub attempts: u32,
+    /// When its first attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What failed, where something did.
+    pub failure: Option<TaskFailure>,
+    /// Why it was skipped, where it was.
+    pub reason: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct LineRow {
+    stage: String,
+    cell: String,
+    status: String,
+    attempt: i32,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    failure: Option<String>,
+    reason: Option<String>,
+}
+
+impl LineRow {
+    fn line(self) -> Result<TaskLine, Error> {
+        let corrupt = || Error::Corrupt(format!("a task `{}[{}]` that cannot be read", self.stage, self.cell));
+        let failure = self.failure.as_deref().map(serde_json::from_str).transpose().map_err(|_| corrupt())?;
+        let stage = self.stage.parse().map_err(|_| corrupt())?;
+        Ok(TaskLine {
+            key: TaskKey { stage, cell: self.cell },
+            status: self.status,
+            attempts: self.attempt.unsigned_abs(),
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            failure,
+            reason: self.reason,
+        })
     }
 }
 
@@ -70,6 +118,23 @@ impl Store {
     /// The tasks of some stages of a cycle, in the plan's order.
     pub async fn task_rows_of(&self, cycle: CycleId, stages: &[StageId]) -> Result<Vec<TaskRow>, Error> {
         self.rows_in_order(cycle, Some(stages)).await
+    }
+
+    /// The same, but what they have put out stays where it is.
+    pub async fn task_lines_of(&self, cycle: CycleId, stages: &[&StageId]) -> Result<Vec<TaskLine>, Error> {
+        let rows: Vec<LineRow> = self
+            .ask(|| async {
+                Ok(sqlx::query_as(
+                    "select stage, cell, status, attempt, started_at, finished_at, failure::text, reason
+                     from task where cycle_id = $1 and stage = any($2) order by position",
+                )
+                .bind(cycle.as_uuid())
+                .bind(stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>())
+                .fetch_all(&self.pool)
+                .await?)
+            })
+            .await?;
+        rows.into_iter().map(LineRow::line).collect()
     }
 
     pub(super) async fn rows_in_order(

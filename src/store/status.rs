@@ -1,5 +1,6 @@
 //! The whole database at a glance, for `robo db status`.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -48,25 +49,38 @@ impl Store {
         Ok(DatabaseStatus { location: self.location(), server_version, schema_version, known_version, contents })
     }
 
+    /// How far the database's clock is ahead of ours.
+    pub async fn clock_ahead(&self) -> Result<TimeDelta, Error> {
+        let theirs: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await?;
+        Ok(theirs - Utc::now())
+    }
+
     /// Refuse a database whose schema is not the one this program knows. For verbs that only read.
     ///
     /// # Errors
-    /// [`Error::NotInitialised`] or [`Error::NewerSchema`].
+    /// [`Error::NotInitialised`], [`Error::NewerSchema`] or [`Error::OtherSchema`].
     pub async fn require_schema(&self) -> Result<(), Error> {
-        let known = admin::newest();
-        match self.schema_version().await? {
-            Some(found) if found > known => Err(Error::NewerSchema { found, known }),
-            Some(found) if found == known => Ok(()),
-            _ => Err(Error::NotInitialised),
+        match self.schema().await? {
+            admin::Schema::Known => Ok(()),
+            admin::Schema::Older => Err(Error::NotInitialised),
         }
     }
 
     /// What is in a database of the schema that this program knows.
     pub async fn contents(&self) -> Result<Contents, Error> {
         let (cycles, miners): (i64, i64) =
-            sqlx::query_as("select (select count(*) from cycle), (select count(distinct hotkey) from episode)")
-                .fetch_one(&self.pool)
-                .await?;
+            // One look into the index for every miner, however many episodes it has.
+            sqlx::query_as(
+                "with recursive miner as (
+                     (select hotkey from episode order by hotkey limit 1)
+                     union all
+                     select (select episode.hotkey from episode where episode.hotkey > miner.hotkey order by episode.hotkey limit 1)
+                     from miner where miner.hotkey is not null
+                 )
+                 select (select count(*) from cycle), (select count(hotkey) from miner)",
+            )
+            .fetch_one(&self.pool)
+            .await?;
         let completed: Option<Uuid> = sqlx::query_scalar(
             "select cycle_id from cycle where status = 'completed' order by finished_at desc limit 1",
         )

@@ -41,6 +41,8 @@ impl Store {
         let id = CycleId::generate();
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
+            lock(&mut transaction).await?;
+            super::secrecy::require_unused(&mut transaction, &new.salt, id).await?;
             let admission = admit(&mut transaction, id, new).await?;
             transaction.commit().await?;
             Ok(admission)
@@ -133,6 +135,15 @@ pub(super) async fn note_limit(connection: &mut PgConnection, id: CycleId, new: 
         .bind(id.as_uuid())
         .bind(&concurrency.group)
         .bind(i32::try_from(concurrency.limit).unwrap_or(i32::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Take a cycle out of its group: it neither waits for the others nor do they for it.
+pub(super) async fn forget_limit(connection: &mut PgConnection, id: CycleId) -> Result<(), sqlx::Error> {
+    sqlx::query("update cycle set concurrency_group = null, concurrency_limit = null where cycle_id = $1")
+        .bind(id.as_uuid())
         .execute(connection)
         .await?;
     Ok(())

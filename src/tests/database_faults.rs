@@ -143,6 +143,11 @@ impl Told {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 
+    /// Lines that hold these words.
+    fn lines(&self, words: &str) -> usize {
+        self.text().lines().filter(|line| line.contains(words)).count()
+    }
+
     async fn until(&self, words: &str) {
         while !self.text().contains(words) {
             tokio::task::yield_now().await;
@@ -165,15 +170,19 @@ impl Write for Told {
 async fn a_restart_of_the_server_loses_nothing() {
     let server = OwnServer::start().await;
     let writing = Writing::begin(&server.config()).await;
+    let (told, _guard) = Told::listen();
     let before = server.started().await;
     writing.through(server.restart()).await;
     assert_ne!(server.started().await, before, "it was not restarted");
+    let (gone, back) = (told.lines("; trying again"), told.lines("the database works again"));
+    assert!(gone > 0 && gone == back, "{}", told.text());
 }
 
 #[tokio::test]
 async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
     let server = OwnServer::start().await;
     let writing = Writing::begin(&server.config()).await;
+    let (told, _guard) = Told::listen();
     writing
         .through(async {
             server.signal_all(Signal::SIGSTOP);
@@ -182,9 +191,13 @@ async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
             tokio::time::sleep(Duration::from_secs(10)).await;
             // What was on its way when it stopped may have arrived.
             assert!(writing.count() <= before + WRITERS, "it did not stand still");
+            assert_eq!(told.lines("the database"), 1, "one line for everybody who waits: {}", told.text());
+            assert_eq!(told.lines("the database has not answered for 3 s; waiting for it"), 1, "{}", told.text());
             server.signal_all(Signal::SIGCONT);
         })
         .await;
+    assert_eq!(told.lines("the database works again after"), 1, "{}", told.text());
+    assert_eq!(told.lines("the database"), 2, "{}", told.text());
 }
 
 #[tokio::test]
@@ -215,6 +228,7 @@ async fn a_slow_way_to_the_server_and_lost_acknowledgements_count_nothing_twice(
     let server = OwnServer::start().await;
     let proxy = Proxy::start(&server);
     let writing = Writing::begin(&proxy.config()).await;
+    let (told, _guard) = Told::listen();
     writing
         .through(async {
             // Each commit is made, and nobody hears of it.
@@ -227,6 +241,9 @@ async fn a_slow_way_to_the_server_and_lost_acknowledgements_count_nothing_twice(
             proxy.delay(0);
         })
         .await;
+    let (gone, back) = (told.lines("; trying again"), told.lines("the database works again"));
+    assert!(gone > 0 && gone == back, "however short it was: {}", told.text());
+    assert_eq!(told.lines("has not answered"), 0, "slow is not away: {}", told.text());
 }
 
 /// A process that is stopped inside a transaction holds its cycle's row. The server lets go of it.

@@ -14,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use robo::cycle::Salt;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -300,6 +301,34 @@ fn a_simulator_that_always_fails_ends_below_quorum_and_says_why() {
     ended(&ran, 1, &["provision[", "drawer-explode-v3"]);
     assert!(!ran.stderr.contains("will be tried again"), "what cannot work was tried again: {}", ran.stderr);
     nothing_runs(&place);
+}
+
+/// One seed of four is lost for good, for every miner: twelve of sixteen are exactly what is asked for.
+#[test]
+fn a_cycle_that_loses_some_episodes_for_good_passes_its_quorum() {
+    let _turn = turn();
+    let (folder, place) = (with_own_sources(), Place::new());
+    let others = "  - metaworld/button-press-v3\n  - metaworld/door-open-v3\n  - metaworld/drawer-open-v3\n";
+    edit(&folder.path().join("pipeline.yaml"), others, "");
+    let plays = "    uses: episodes/run\n";
+    edit(&folder.path().join("pipeline.yaml"), plays, &format!("{plays}    expect: {{ quorum: 0.75 }}\n"));
+    let salt: Salt = SALT.parse().unwrap();
+    let lost = salt.seed(&"metaworld/reach-v3".parse().unwrap(), 2);
+    let falls =
+        format!("{ENTRY}\n        if self._seed == {lost}:\n            raise RuntimeError(\"the arm fell off\")");
+    edit(&folder.path().join("eval-env/robo_eval_env/episode.py"), ENTRY, &falls);
+    let ran = place.run(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=4", "--salt", SALT]);
+    ended(&ran, 0, &[]);
+    nothing_runs(&place);
+    let shown = place.json(&["cycle", "show", "--format", "json", "--episodes"]);
+    let played = shown["tasks"].as_array().unwrap().iter().find(|row| row["task"] == "episodes[metaworld/reach-v3]");
+    let output = &played.unwrap()["output"];
+    assert_eq!((&output["planned"], &output["scored"]), (&16.into(), &12.into()), "{shown}");
+    let scored = shown["episodes"].as_array().unwrap();
+    assert!(scored.len() == 12 && scored.iter().all(|row| row["seed_index"] != 2), "{scored:?}");
+    for entry in shown["scores_document"]["entries"].as_array().unwrap() {
+        assert_eq!(entry["episodes"], 3, "a rate is of what could be scored: {entry}");
+    }
 }
 
 #[test]

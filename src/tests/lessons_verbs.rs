@@ -1,6 +1,8 @@
 //! The verbs about cycles on the real program and a real database: what is kept, what runs again, why, and what ages out.
 //! Numbers in names are those of the lessons that other engines' users have taught.
 
+mod secrecy;
+
 use std::{fs, path::PathBuf, sync::OnceLock};
 
 use nix::sys::signal::Signal;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use reqwest::{Client, StatusCode, header};
 use robo::{
-    api::{self, Protection, Settings, standing::Validity},
+    api::{self, Endpoints, Protection, Settings, standing::Validity},
     backend::Pipelines,
     cycle::{
         Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
@@ -203,19 +203,22 @@ fn a_guard_that_the_pipeline_names_holds_what_jumps() {
 /// The API over a store, in this process.
 pub(crate) struct Served {
     pub(crate) url: String,
-    client: Client,
+    pub(crate) client: Client,
     _serving: tokio::task::JoinSet<()>,
 }
 
 impl Served {
     pub(crate) async fn from(store: &Store) -> Self {
+        Self::with(store, Endpoints::Hidden).await
+    }
+
+    /// The same, with the operator's word on where miners answer.
+    pub(crate) async fn with(store: &Store, endpoints: Endpoints) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let settings = Settings {
-            validity: Validity::default(),
-            pipelines: Arc::new(Pipelines::default()),
-            protection: Protection::default(),
-        };
+        let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
+        let (protection, metrics) = (Protection::default(), api::Metrics::new().unwrap());
+        let settings = Settings { validity, pipelines, protection, endpoints, metrics };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();
@@ -233,6 +236,17 @@ impl Served {
         let tag = answer.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap().to_owned());
         let status = answer.status();
         (status, tag, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    /// Ask until the answer is the one that is waited for: some are kept for a moment.
+    pub(crate) async fn until_it_says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let (status, _, body) = self.get(path, None).await;
+            if status == StatusCode::OK && wanted(&body) {
+                return body;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Ask until the vector that counts has this word.
@@ -336,7 +350,7 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
     for _ in 0..5 {
         cycles.push(publish(&store, Some("ann"), WHOLE, PublishGuard::default()).await.to_string());
     }
-    let (_, _, status) = served.get("/v1/status", None).await;
+    let status = served.until_it_says("/v1/status", |status| status["total_cycles"] == 5).await;
     assert_eq!((status["status"].as_str(), status["is_evaluating"].as_bool()), (Some("idle"), Some(false)));
     let last = &status["last_completed_cycle"];
     assert_eq!(
@@ -356,7 +370,7 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
     ] {
         assert_eq!(status.get(field), Some(&value), "{field}");
     }
-    let (_, _, environments) = served.get("/v1/environments", None).await;
+    let environments = served.until_it_says("/v1/environments", |it| it["environments"][0].is_object()).await;
     let one =
         json!({ "env_id": "m/a", "env_name": "m", "task_name": "a", "n_evaluations": 10, "avg_success_rate": 0.8 });
     assert_eq!(environments, json!({ "environments": [one] }));

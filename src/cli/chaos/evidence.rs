@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::exit::Result;
 use crate::cycle::{CycleId, Journal, TaskStatus};
-use crate::plan::Definition;
+use crate::plan::{Definition, Stage, kinds::Kind};
 use crate::store::Store;
 
 /// What a cycle has come to: each fact under the name by which a difference is told.
@@ -20,8 +20,9 @@ impl Evidence {
         for task in &record.tasks {
             let key = &task.key;
             facts.insert(format!("the status of `{key}`"), task.status.word().to_owned());
-            let is_score = definition.stage(&key.stage).is_some_and(|stage| stage.uses.starts_with("scores/"));
-            if let (true, TaskStatus::Succeeded { output }) = (is_score, &task.status) {
+            let is_certain = |stage: &Stage| Kind::find(&stage.uses).is_some_and(|kind| kind.is_pure(&stage.with));
+            let is_certain = definition.stage(&key.stage).is_some_and(is_certain);
+            if let (true, TaskStatus::Succeeded { output }) = (is_certain, &task.status) {
                 facts.insert(format!("the output of `{key}`"), output.to_string());
             }
         }

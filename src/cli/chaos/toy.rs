@@ -1,6 +1,7 @@
 //! The built-in pipeline of `robo chaos`: every kind of transition that needs no simulator, so that a cycle takes a moment.
 //!
-//! Its scores are written down where a real pipeline measures them.
+//! Its scores are written down where a real pipeline measures them. Beside them stand a matrix that only becomes known while the cycle
+//! runs, whose tasks take turns in a pool, a program that fails once and is tried again, and a query.
 
 use serde_json::{Value, json};
 
@@ -16,10 +17,15 @@ pub(super) fn definition() -> Result<Definition, serde_json::Error> {
         stage("shadow_weights", "scores/weights", &["shadow"], weights("shadow")),
         skipped(stage("never", "scores/weights", &["pareto"], weights("pareto"))),
         stage("publish", "weights/publish", &["weights"], publish()),
+        giving(stage("each", "expr/map", &[], map("[3, 1, 2]", "item * 2")), "doubled", "list"),
+        giving(in_turns(late(stage("late", "expr/map", &["each"], map("[matrix.x]", "item + 1")))), "more", "list"),
+        giving(stage("flaky", "container/run", &[], program(FAILS_ONCE)), "done", "boolean"),
+        giving(stage("asked", "sql/query", &["late"], query()), "sum", "integer"),
         last(stage("teardown", "environments/teardown", &[], json!({}))),
     ];
     serde_json::from_value(json!({
-        "version": 1, "pipeline": "toy", "inputs": {}, "environments": [], "stages": stages,
+        "version": 1, "pipeline": "toy", "inputs": {}, "environments": [], "pools": { "narrow": 1 },
+        "stages": stages,
     }))
 }
 
@@ -32,6 +38,44 @@ fn stage(id: &str, uses: &str, depends_on: &[&str], with: Value) -> Value {
         },
         "timeout_ms": 600_000, "expect": "complete",
     })
+}
+
+fn giving(mut stage: Value, output: &str, kind: &str) -> Value {
+    stage["outputs"] = json!({ output: kind });
+    stage
+}
+
+/// With a task for every number that `each` has made: three rows of the journal that nobody knew before.
+fn late(mut stage: Value) -> Value {
+    stage["expansion"] = json!({ "axes": { "x": "${{ stages.each.doubled }}" }, "include": [], "exclude": [] });
+    stage["tasks"] = json!([]);
+    stage
+}
+
+fn in_turns(mut stage: Value) -> Value {
+    stage["pool"] = json!("narrow");
+    stage
+}
+
+fn map(items: &str, value: &str) -> Value {
+    json!({ "items": format!("${{{{ {items} }}}}"), "value": value, "max_bytes": 1000 })
+}
+
+/// The first of two tries asks for another one. What it remembers that by is gone after the second, and is the cycle's own.
+const FAILS_ONCE: &str = "d=\"/tmp/robo-chaos-$CYCLE\"
+if mkdir \"$d\" 2>/dev/null; then exit 75; fi
+rmdir \"$d\" && echo '{\"done\": true}'";
+
+fn program(script: &str) -> Value {
+    json!({
+        "runtime": "process", "command": ["sh", "-c", script], "input": null, "env": { "CYCLE": "${{ cycle.id }}" },
+        "pure": false, "max_bytes": 1000,
+    })
+}
+
+fn query() -> Value {
+    let sum = "select sum((output -> 'more' ->> 0)::int)::int as sum from tasks where stage = 'late'";
+    json!({ "query": sum, "max_rows": 1, "max_bytes": 1000 })
 }
 
 fn skipped(mut stage: Value) -> Value {
@@ -88,7 +132,7 @@ mod tests {
     #[test]
     fn it_is_a_definition() {
         let definition = super::definition().unwrap();
-        assert_eq!(definition.stages.len(), 8);
+        assert_eq!(definition.stages.len(), 12);
         // What is stored is read back as the same.
         assert_eq!(serde_json::from_value::<crate::plan::Definition>(definition.to_json()).unwrap(), definition);
     }

@@ -122,6 +122,6 @@ fn stage(random: &mut StdRng, name: &str, tasks: usize) -> Stage {
             then: if random.random_bool(0.2) { Then::Pause } else { Then::Fail },
         },
         timeout_ms: 60_000,
-        expect: Expect::Complete,
+        expect: if random.random_bool(0.3) { Expect::Quorum(0.6) } else { Expect::Complete },
     }
 }

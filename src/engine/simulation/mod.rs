@@ -39,10 +39,11 @@ struct Met {
     stopped_by_a_sibling: usize,
     on_failure_runs: usize,
     episodes: usize,
+    quorums: usize,
 }
 
 impl Met {
-    fn fields(&self) -> [(&'static str, usize); 16] {
+    fn fields(&self) -> [(&'static str, usize); 17] {
         [
             ("crashes", self.crashes),
             ("robberies", self.robberies),
@@ -60,6 +61,7 @@ impl Met {
             ("stopped_by_a_sibling", self.stopped_by_a_sibling),
             ("on_failure_runs", self.on_failure_runs),
             ("episodes", self.episodes),
+            ("quorums", self.quorums),
         ]
     }
 }
@@ -82,13 +84,19 @@ impl AddAssign for Met {
         self.stopped_by_a_sibling += other.stopped_by_a_sibling;
         self.on_failure_runs += other.on_failure_runs;
         self.episodes += other.episodes;
+        self.quorums += other.quorums;
     }
 }
 
 /// Play one cycle; what it met, or the seed with what went wrong.
 fn play(seed: u64) -> Result<Met, String> {
+    watched(seed, World::play)
+}
+
+/// Have something done with the world of a seed; if that breaks a rule, how to see it again.
+fn watched(seed: u64, deed: impl FnOnce(&mut World)) -> Result<Met, String> {
     let mut world = World::new(seed);
-    let played = catch_unwind(AssertUnwindSafe(|| world.play()));
+    let played = catch_unwind(AssertUnwindSafe(|| deed(&mut world)));
     played.map(|()| world.met).map_err(|panic| {
         let told = panic.downcast_ref::<String>().cloned();
         let told = told.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
@@ -118,4 +126,15 @@ fn simulation_of_ten_thousand_cycles_breaks_no_rule() {
     for (name, count) in met.fields() {
         assert!(count >= 100, "only {count} {name}: {met:?}");
     }
+}
+
+#[test]
+fn a_broken_rule_is_told_with_its_seed_and_journal() {
+    let told = watched(1234, |world| {
+        world.play();
+        panic!("two and two are {}", 5);
+    })
+    .unwrap_err();
+    assert!(told.contains("\nROBO_SIMULATION_SEED=1234 cargo test simulation\ntwo and two are 5"), "{told}");
+    assert!(told.starts_with(&World::journal_of(1234)), "the same seed has another journal: {told}");
 }

@@ -26,6 +26,8 @@ use crate::engine::{
 
 /// Steps after which the world turns kind, so that every cycle can end.
 const UNREST: usize = 150;
+/// Episodes of every task.
+const EPISODES: u32 = 3;
 /// Steps after which a cycle that has not ended never will.
 const TOO_LONG: usize = 4000;
 
@@ -114,6 +116,13 @@ impl World {
         self.mirror.lines.clone()
     }
 
+    /// The journal that a seed comes to.
+    pub(super) fn journal_of(seed: u64) -> String {
+        let mut world = Self::new(seed);
+        world.play();
+        world.journal_lines().join("\n")
+    }
+
     /// Play the cycle to its last end.
     pub(super) fn play(&mut self) {
         loop {
@@ -189,7 +198,7 @@ impl World {
             seed_index,
             hotkey: "one".parse().unwrap(),
         };
-        let keys: Vec<EpisodeKey> = (0..1).map(key).collect();
+        let keys: Vec<EpisodeKey> = (0..EPISODES).map(key).collect();
         now(self.journal.plan_episodes(&self.lease, &attempt.task, &keys)).unwrap();
         let left = now(self.journal.pending_episodes(self.cycle, &attempt.task)).unwrap();
         self.flights.push(Flight { attempt, left });
@@ -263,7 +272,9 @@ impl World {
             return self.episode(index, pending);
         }
         let flight = self.flights.swap_remove(index);
-        let failed = is_stopped || !flight.left.is_empty() || self.happens(self.case.failures);
+        let is_enough = flight.attempt.stage.expect.is_met(played(&flight.left), EPISODES as usize);
+        let failed = is_stopped || !is_enough || self.happens(self.case.failures);
+        self.met.quorums += usize::from(!failed && !flight.left.is_empty());
         let class = match self.random.random_range(0..4) {
             0 => FailureClass::Infra,
             1 => FailureClass::Timeout,
@@ -420,7 +431,13 @@ impl World {
         let record = now(self.journal.load(self.cycle)).unwrap();
         for state in record.tasks.iter().filter(|state| matches!(state.status, TaskStatus::Succeeded { .. })) {
             let left = now(self.journal.pending_episodes(self.cycle, &state.key)).unwrap();
-            assert!(left.is_empty(), "{} succeeded without {left:?}", state.key);
+            let stage = self.case.definition.stage(&state.key.stage).unwrap();
+            assert!(
+                stage.expect.is_met(played(&left), EPISODES as usize),
+                "{} succeeded without {left:?}, though {:?}",
+                state.key,
+                stage.expect
+            );
         }
         assert_eq!(record.tasks.len(), self.mirror.states.len());
         assert!(
@@ -439,6 +456,11 @@ impl World {
         self.take_up();
         false
     }
+}
+
+/// How many episodes of a task are scored, when these are left.
+fn played(left: &[PendingEpisode]) -> usize {
+    EPISODES as usize - left.len()
 }
 
 fn episode(pending: &PendingEpisode, outcome: Outcome) -> Episode {

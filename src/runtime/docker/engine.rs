@@ -57,6 +57,20 @@ impl Engine {
             .await
     }
 
+    /// Whether it answers now.
+    pub(super) async fn answers(&self) -> bool {
+        let asked = async { self.client().await.ok()?.ping().await.ok() };
+        timeout(GREETING, asked).await.is_ok_and(|answer| answer.is_some())
+    }
+
+    /// Its address without the name of a user.
+    pub(super) fn label(&self) -> String {
+        match self.url.split_once("://") {
+            Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or(rest)),
+            None => self.url.to_string(),
+        }
+    }
+
     /// What a refusal means to whoever wanted `doing` done.
     pub(super) fn fault(&self, doing: &str, refusal: &Refusal) -> Error {
         let text = chain(refusal);

@@ -111,6 +111,24 @@ impl Hosts {
         }
     }
 
+    /// Whether each of them answers, by its address without the name of a user.
+    pub async fn answer(&self) -> Vec<(String, bool)> {
+        let ask = |host: &Host| {
+            let engine = host.engine.clone();
+            async move { (engine.label(), engine.answers().await) }
+        };
+        join_all(self.hosts.iter().map(ask)).await
+    }
+
+    /// Those of them that answer and do not have an image.
+    pub async fn without(&self, image: &str) -> Vec<String> {
+        let ask = |host: &Host| {
+            let engine = host.engine.clone();
+            async move { matches!(super::image::inspect(&engine, image).await, Ok(None)).then(|| engine.label()) }
+        };
+        join_all(self.hosts.iter().map(ask)).await.into_iter().flatten().collect()
+    }
+
     /// The engine that images are built on and programs are run on: the first.
     pub(super) fn first(&self) -> Result<&Engine, Error> {
         self.hosts.first().map(Host::engine).ok_or_else(|| none().into())

@@ -1,11 +1,17 @@
 //! Real backends as processes: they share cycles, let go of them, and take over from the dead.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::File;
+use crate::faults::{Result, arguments, ended, until_they_play};
 use crate::support::program::{Place, Running, pipeline, repository, turn, workspace};
 
 fn backend(place: &Place, file: &str) -> Running {
@@ -28,6 +34,52 @@ fn statuses(place: &Place) -> Vec<Value> {
 
 fn until_all_are(place: &Place, status: &str) {
     while !statuses(place).iter().all(|found| found == status) {}
+}
+
+/// The head of the answer of a backend.
+fn answer(backend: &Running, path: &str) -> String {
+    let (_, rest) = backend.said.split_once("listening on http://").unwrap();
+    let mut stream = TcpStream::connect(rest.split_whitespace().next().unwrap()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: robo\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Nobody ages the lease by hand: the second backend takes over when the first has really been silent for as long as it lasts.
+#[test]
+fn a_backend_that_stands_still_past_its_lease_writes_nothing_more_and_goes_on_serving() {
+    let _turn = turn();
+    let calm = Result::undisturbed();
+    let (folder, place) = (workspace(str::to_owned), Place::new());
+    let file = pipeline(&folder);
+    // With the salt of the undisturbed one, which a trigger could not name.
+    let mut begun = place.start(&arguments(&file));
+    until_they_play(&mut begun);
+    begun.signal(Signal::SIGTERM);
+    ended(&begun.wait(), 4, &[]);
+
+    let mut first = backend(&place, &file);
+    first.until("is taken up");
+    first.until("`episodes[");
+    first.signal(Signal::SIGSTOP);
+    let mut second = backend(&place, &file);
+    second.until("is taken up");
+    assert_eq!(statuses(&place), ["running"]);
+    first.signal(Signal::SIGCONT);
+    first.until("is left alone: cycle");
+    assert!(first.said.contains("is owned by another process, or has ended"), "{}", first.said);
+    second.until("ended as completed");
+    for backend in [&first, &second] {
+        // Each looks for a newer vector by itself, now and then.
+        while answer(backend, "/v1/weights/latest") != "HTTP/1.1 200 OK" {}
+    }
+    for backend in [first, second] {
+        backend.signal(Signal::SIGTERM);
+        ended(&backend.wait(), 0, &[]);
+    }
+    assert_eq!(&Result::of(&place).0, calm);
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
 }
 
 #[test]
@@ -60,7 +112,10 @@ fn two_backends_share_cycles_and_each_runs_in_one() {
 fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     let _turn = turn();
     let place = Place::new();
-    let folder = workspace(|text| text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n"));
+    let folder = workspace(|text| {
+        let text = text.replace("default: 5", "default: 2");
+        text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n")
+    });
     let file = pipeline(&folder);
     let mut first = backend(&place, &file);
     first.until("schedules by block wait");
@@ -93,6 +148,10 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     third.signal(Signal::SIGTERM);
     assert_eq!(third.wait().code, 0);
     assert_eq!(statuses(&place), ["completed"]);
+    let (disturbed, _) = Result::of(&place);
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    ended(&place.run(&["run-pipeline", &file, "--salt", shown["salt"].as_str().unwrap()]), 0, &[]);
+    assert_eq!(disturbed, Result::of(&place).0, "with the same salt nothing else comes out undisturbed");
     assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
 }
 

@@ -3,7 +3,7 @@
 use robo::{
     backend,
     cycle::{CycleId, CycleStatus, Journal, JournalError},
-    store::{Admission, NewCycle},
+    store::{Admission, NewCycle, NewFork, Origin, Publishing},
 };
 use serde_json::json;
 
@@ -115,4 +115,45 @@ async fn created_by_hand_is_left_to_the_hand(place: &Place) {
     let lease = place.store.acquire(cycle).await.unwrap();
     place.store.release(&lease).await.unwrap();
     assert!(place.store.idle_cycles().await.unwrap().contains(&cycle), "given back, it is anybody's");
+}
+
+/// A fork of `parent`, or a rescore of it, that runs everything again.
+fn again(parent: CycleId, origin: Origin, on_limit: &str) -> NewFork {
+    let (kept, skipped) = (Vec::new(), Vec::new());
+    let from = "miners".parse().unwrap();
+    NewFork { cycle: limited(on_limit), parent, origin, from, kept, skipped, publishing: Publishing::Draft }
+}
+
+#[tokio::test]
+async fn a_fork_obeys_the_limit_and_a_rescore_waits_for_nobody() {
+    let place = Place::new().await;
+    let parent = created(&place, "skip").await;
+    place.end(parent, CycleStatus::Completed).await;
+    let (first, second) = (created(&place, "skip").await, created(&place, "skip").await);
+    let running = [place.store.acquire(first).await.unwrap(), place.store.acquire(second).await.unwrap()];
+
+    let refused = place.store.create_fork(&again(parent, Origin::Fork, "skip")).await.unwrap();
+    assert_eq!(refused, Admission::Refused { group: "gpu".into(), limit: 2, open: first });
+    assert_eq!(place.open().await, [first, second], "nothing of it is left");
+    let made = async |origin| match place.store.create_fork(&again(parent, origin, "queue")).await.unwrap() {
+        Admission::Created(cycle) => cycle,
+        refused => panic!("{refused:?}"),
+    };
+    let queued = made(Origin::Fork).await;
+    assert!(matches!(place.store.acquire(queued).await, Err(JournalError::Waits(..))));
+    let rescore = made(Origin::Rescore).await;
+    place.store.acquire(rescore).await.unwrap();
+    // It takes nobody's place either.
+    place.store.finish(&running[0], CycleStatus::Completed, None).await.unwrap();
+    place.store.acquire(queued).await.unwrap();
+    let replacing = made_by_replacing(&place, parent).await;
+    assert!(place.store.load(second).await.unwrap().cancel_requested, "the oldest of the group");
+    assert!(!place.store.load(replacing).await.unwrap().cancel_requested);
+}
+
+async fn made_by_replacing(place: &Place, parent: CycleId) -> CycleId {
+    match place.store.create_fork(&again(parent, Origin::Fork, "replace")).await.unwrap() {
+        Admission::Created(cycle) => cycle,
+        refused => panic!("{refused:?}"),
+    }
 }

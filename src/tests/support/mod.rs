@@ -10,6 +10,7 @@ pub(crate) mod program;
 pub(crate) mod replay_node;
 pub(crate) mod replay_pool;
 pub(crate) mod served;
+pub(crate) mod story;
 pub(crate) mod subnet;
 pub(crate) mod validated;
 pub(crate) mod weights_server;

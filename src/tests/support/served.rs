@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use chrono::{TimeDelta, Utc};
 use reqwest::{Client, RequestBuilder, Response};
 use robo::{
-    api::{self, Pipelines, Protection, Settings, Token, standing::Validity},
+    api::{self, Endpoints, Metrics, Pipelines, Protection, Settings, Token, standing::Validity},
     config::Guarding,
     store::{ApiKey, KeyAnswer, NewApiKey, Store},
 };
@@ -36,8 +36,9 @@ impl Served {
         crate::install_tls();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let settings =
-            Settings { validity: Validity::default(), pipelines, protection: Protection::new(guarding).unwrap() };
+        let (protection, metrics) = (Protection::new(guarding).unwrap(), Metrics::new().unwrap());
+        let validity = Validity::default();
+        let settings = Settings { validity, pipelines, protection, endpoints: Endpoints::Hidden, metrics };
         let stop = CancellationToken::new();
         let served = api::serve(listener, (store.clone(), settings), stop.clone().cancelled_owned());
         let client = Client::builder().no_proxy().build().unwrap();

@@ -1,0 +1,177 @@
+//! Every command of the guides, run in the order in which a reader meets them.
+//!
+//! A guide's `sh` blocks are one script, run in a folder like a fresh checkout by a shell that stops at the first failure. Ports are
+//! exchanged for free ones, and time-outs of miners are longer, so that guides can be run beside anything else. What needs
+//! a machine of the reader's own stands in `console` blocks, of which the commands of ours must at least be ones.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::support::program::{Place, Ran, repository, turn};
+
+/// The blocks of a page that are in one of these languages.
+fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let (mut found, mut open): (Vec<String>, Option<String>) = (Vec::new(), None);
+    for line in text.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                open = Some(if languages.contains(&language) { String::new() } else { "\0".into() })
+            }
+            (Some(block), Some(_)) => {
+                found.extend(Some(std::mem::take(block)).filter(|block| !block.starts_with('\0')));
+                open = None;
+            }
+            (Some(block), None) => *block += &format!("{line}\n"),
+            (None, None) => {}
+        }
+    }
+    found
+}
+
+/// A folder like a fresh checkout, whose files may be changed.
+struct Checkout {
+    folder: TempDir,
+    ports: BTreeMap<&'static str, String>,
+}
+
+impl Checkout {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = |port| (port, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string());
+        let checkout = Self { folder, ports: ["8000", "9000", "9001", "9002"].map(free).into() };
+        for name in ["eval-env", "docs", "schemas"] {
+            symlink(repository().join(name), checkout.folder.path().join(name)).unwrap();
+        }
+        for name in ["pipelines", "environments", "examples"] {
+            checkout.copy(&repository().join(name), &checkout.folder.path().join(name));
+        }
+        checkout
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            let (from, to): (PathBuf, PathBuf) = (entry.path(), to.join(entry.file_name()));
+            match from.is_dir() {
+                true => self.copy(&from, &to),
+                false => match fs::read_to_string(&from) {
+                    Ok(text) => fs::write(&to, self.fitted(&text)).unwrap(),
+                    Err(_) => drop(fs::copy(&from, &to).unwrap()),
+                },
+            }
+        }
+    }
+
+    /// A text for this machine: other ports, and miners that are not judged by how busy it is.
+    fn fitted(&self, text: &str) -> String {
+        let text = self
+            .ports
+            .iter()
+            .fold(text.to_owned(), |text, (port, free)| text.replace(&format!(":{port}"), &format!(":{free}")));
+        let text = self
+            .ports
+            .iter()
+            .fold(text, |text, (port, free)| text.replace(&format!("--port {port}"), &format!("--port {free}")));
+        text.replace("action_timeout: 100ms", "action_timeout: 20s")
+    }
+
+    /// Run a guide.
+    fn follow(&self, place: &Place, page: &str, change: impl Fn(String) -> String) -> Ran {
+        let script = change(self.fitted(&blocks(page, &["sh"]).concat()));
+        assert!(script.lines().count() > 1, "{page} has commands");
+        let program = Path::new(env!("CARGO_BIN_EXE_robo")).parent().unwrap();
+        let python = std::env::var("ROBO_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+        let python = Path::new(&python).parent().unwrap().display().to_string();
+        let path = format!("{}:{python}:{}", program.display(), std::env::var("PATH").unwrap());
+        // What a guide leaves running ends with it. `set -m` gives each job a group of its own, as at a terminal.
+        let ends =
+            "trap 'code=$?; for job in $(jobs -p); do kill -TERM -- -$job 2>/dev/null; done; wait; exit $code' EXIT";
+        let script = format!("set -euo pipefail\nset -m\n{ends}\n{script}");
+        let robo = place.robo(&[]);
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]).current_dir(self.folder.path()).env("PATH", path).envs_of(&robo);
+        // A chain that nobody reads; pipelines of these guides name their miners.
+        command.env("ROBO_BACKEND_NETWORK", "ws://127.0.0.1:9").stdin(Stdio::null());
+        command.output().unwrap().into()
+    }
+}
+
+/// The variables of another command.
+trait EnvironmentOf {
+    fn envs_of(&mut self, other: &Command) -> &mut Self;
+}
+
+impl EnvironmentOf for Command {
+    fn envs_of(&mut self, other: &Command) -> &mut Self {
+        for (name, value) in other.get_envs() {
+            match value {
+                Some(value) => self.env(name, value),
+                None => self.env_remove(name),
+            };
+        }
+        self
+    }
+}
+
+fn follow(page: &str) -> Ran {
+    let _turn = turn();
+    let (place, checkout) = (Place::new(), Checkout::new());
+    let ran = checkout.follow(&place, page, |script| script);
+    assert_eq!(ran.code, 0, "{page}:\n{}\n{}", ran.stdout, ran.stderr);
+    assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
+    ran
+}
+
+#[test]
+fn the_operators_guide_works_as_it_is_written() {
+    let ran = follow("docs/operator.md");
+    assert!(ran.stdout.contains("\"status\":\"healthy\""), "{}", ran.stdout);
+    assert!(ran.stdout.contains("`quickstart` is no longer paused"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_miners_guide_works_as_it_is_written() {
+    let ran = follow("docs/miner.md");
+    assert!(ran.stdout.contains("swing-up"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_guide_to_environments_works_as_it_is_written() {
+    follow("docs/environments.md");
+}
+
+#[test]
+fn commands_in_all_pages_are_commands_of_ours() {
+    let mut checked = 0;
+    let pages = fs::read_dir(repository().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for page in
+        pages.chain([repository().join("README.md")]).filter(|page| page.extension().is_some_and(|it| it == "md"))
+    {
+        let name = page.strip_prefix(repository()).unwrap().to_str().unwrap().to_owned();
+        let commands = blocks(&name, &["sh", "console"]).concat().replace("\\\n", " ");
+        for line in commands.lines() {
+            let line = line.trim_start_matches(['$', '#', ' ']).split(" #").next().unwrap().trim();
+            let words = line.split([' ', '(']).skip_while(|word| *word != "robo").skip(1);
+            let words: Vec<&str> = words.take_while(|word| !["|", "&", "&&", ">", ";"].contains(word)).collect();
+            // `a | b` in the README lists verbs.
+            if words.is_empty() || line.contains(" | show") || line.contains(" | ") && name == "README.md" {
+                continue;
+            }
+            let words = words.iter().map(|word| word.trim_matches(['\'', '"', ')'])).collect::<Vec<_>>();
+            if let Err(problem) = robo::cli::understands(&words) {
+                panic!("{name}: `{line}`: {problem}");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "{checked} commands were found");
+}
