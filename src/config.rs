@@ -1,6 +1,7 @@
 //! Settings that several verbs share, as flags and environment variables. The only reader of the environment.
 
 mod evaluation;
+mod guarding;
 mod serving;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use clap::{Args, Command, builder::Resettable};
 
 pub use evaluation::Evaluation;
+pub use guarding::{ForwardedHeader, Guarding};
 pub use serving::Serving;
 
 /// Where robo keeps things on this machine.

@@ -1,10 +1,12 @@
-//! HTTP reads for validators: the latest weights and scores, and whether we are well.
+//! HTTP: what validators and everybody else may read, and what operators may do.
 //!
-//! Reads the store and never writes to it, never runs a stage, and never shows a database error to a client: those go to
-//! the log. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
+//! Never runs a stage, and never shows a database error to a client: those go to the log. Whoever asks passes `guard.rs`, on a
+//! connection of `server.rs`; `writes.rs` alone changes anything. One file per resource; `documents.rs` turns what a cycle has published into the bodies clients know.
 
 mod answer;
+mod body;
 mod caller;
+mod client;
 pub mod cycle_documents;
 mod cycles;
 pub mod documents;
@@ -12,7 +14,9 @@ mod episodes;
 mod events;
 mod followers;
 mod frontier;
+mod guard;
 mod health;
+mod keys;
 mod latest;
 mod memo;
 mod metrics;
@@ -23,41 +27,39 @@ mod operation;
 mod operations;
 mod pipelines;
 mod problem;
+mod protection;
 mod query;
+mod rate;
 mod reference;
 mod roster;
 mod schedules;
 mod scores;
+mod server;
 pub mod standing;
 mod status;
+mod tls;
+mod token;
 mod view;
 mod weights;
+mod writes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{
-        HeaderValue, Method, StatusCode,
-        header::{ETAG, X_CONTENT_TYPE_OPTIONS},
-    },
-    middleware,
-};
+use axum::{Router, http::StatusCode, middleware};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::{
-    cors::{Any, CorsLayer},
-    set_header::SetResponseHeaderLayer,
-    trace::TraceLayer,
-};
 
 use crate::store::Store;
 
 pub use metrics::Metrics;
 pub use pipelines::{Pipelines, Refused, Shown};
+pub use protection::Protection;
+pub use tls::Error as TlsError;
+pub use token::Token;
 
 use answer::{Answer, Cache};
 use followers::Followers;
+use keys::Keys;
 use latest::{Keeper, Latest};
 use memo::Memo;
 use problem::Problem;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub validity: Validity,
     /// What this backend runs.
     pub pipelines: Arc<dyn Pipelines>,
+    /// Who may ask, and how much.
+    pub protection: Protection,
     /// Whether everybody is told where miners answer.
     pub endpoints: Endpoints,
     /// How it is.
@@ -111,18 +115,12 @@ struct Api {
 }
 
 fn router(api: Api) -> Router {
-    let counted = middleware::from_fn_with_state(api.metrics.clone(), metrics::count);
     operation::router(operations::operations())
+        .merge(writes::routes())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address only answers GET")
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not answer that method; `Allow` says which")
         })
-        .layer(middleware::from_fn(problem::name_instance))
-        .layer(TraceLayer::new_for_http())
-        .layer(SetResponseHeaderLayer::if_not_present(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        // Everything here is public, and is asked for without anybody's credentials.
-        .layer(CorsLayer::new().allow_origin(Any).allow_methods([Method::GET, Method::HEAD]).expose_headers([ETAG]))
-        .layer(counted)
         .with_state(api)
 }
 
@@ -135,20 +133,23 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines, endpoints, metrics } = settings;
+    let Settings { validity, pipelines, protection, endpoints, metrics } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
-    keeper.look().await;
+    let keys = Keys::of(&store);
+    tokio::join!(keeper.look(), keys.look_now());
     let stopping = CancellationToken::new();
     let followers = Followers::new(&store, FOLLOWERS, stopping.clone());
     let document = Arc::new(Answer::new(&openapi::document(&operations::operations()), Cache::Moments));
     let (memo, files) = (Memo::default(), reference::Files::default());
+    let counted = middleware::from_fn_with_state(metrics.clone(), metrics::count);
     let router =
         router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics });
-    let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned()).into_future();
+    let router = protection.wrap(router, keys.clone(), stopping.clone()).layer(counted);
+    let server = server::run(listener, router, protection.entrance(), stopping.clone());
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result,
-        () = keeper.keep() => {}
+        _ = futures::future::join3(keeper.keep(), keys.keep(), protection.keep()) => {}
         () = stop => stopping.cancel(),
     }
     // A client that never reads its answer does not keep us.

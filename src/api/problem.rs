@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use axum::{
     body::Body,
     extract::Request,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -17,6 +20,7 @@ use serde::Serialize;
 pub(super) struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
     kind: &'static str,
 }
 
@@ -39,7 +43,25 @@ pub(super) struct ProblemBody<'a> {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), kind: "about:blank" }
+        Self { status, detail: detail.into(), header: None, kind: "about:blank" }
+    }
+
+    /// The same, with a header that says what to do.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    /// That a key is missing.
+    pub(super) fn unauthorised(detail: &'static str) -> Self {
+        let scheme = HeaderValue::from_static("Bearer realm=\"robo\"");
+        Self::new(StatusCode::UNAUTHORIZED, detail).with(WWW_AUTHENTICATE, scheme)
+    }
+
+    /// That a key was shown, and is none.
+    pub(super) fn wrong_key() -> Self {
+        let scheme = HeaderValue::from_static("Bearer realm=\"robo\", error=\"invalid_token\"");
+        let detail = "this is no API key of this backend, or it was revoked, or its end has come";
+        Self::new(StatusCode::UNAUTHORIZED, detail).with(WWW_AUTHENTICATE, scheme)
     }
 
     /// The same, of a kind that a program may want to tell from others.
@@ -62,7 +84,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, [(CONTENT_TYPE, "application/problem+json")], self.body(None)).into_response();
+        let headers = [(CONTENT_TYPE, "application/problem+json"), (CACHE_CONTROL, "no-store")];
+        let mut response = (self.status, headers, self.body(None)).into_response();
+        if let Some((name, value)) = self.header.clone() {
+            response.headers_mut().insert(name, value);
+        }
         response.extensions_mut().insert(self);
         response
     }

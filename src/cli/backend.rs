@@ -17,7 +17,7 @@ use super::{
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
 use crate::{
-    api::{self, Endpoints, Metrics, Settings, standing::Validity},
+    api::{self, Endpoints, Metrics, Protection, Settings, standing::Validity},
     config,
     runtime::docker::Containers,
     store::Store,
@@ -38,6 +38,9 @@ Examples:
 pub(super) struct Args {
     #[command(flatten)]
     serving: config::Serving,
+
+    #[command(flatten)]
+    guarding: config::Guarding,
 
     /// Pipelines whose schedules are run; with at least one, open cycles are, too
     #[arg(long = "pipeline", value_name = "FILE", num_args = 1..)]
@@ -78,11 +81,17 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
+    let protection = Protection::new(args.guarding).map_err(|error| {
+        Failure::new(Exit::Usage, error)
+            .hint("--tls-cert has the chain of certificates and --tls-key its key, both in PEM")
+    })?;
+    let scheme = protection.scheme();
     let metrics = Metrics::new()?;
     let reload = tokio::spawn(reload(pipelines.clone())?);
     let settings = Settings {
         validity: Validity(args.serving.valid_blocks),
         pipelines: Arc::new(pipelines.clone()),
+        protection,
         endpoints: if args.serving.show_endpoints { Endpoints::Shown } else { Endpoints::Hidden },
         metrics: metrics.clone(),
     };
@@ -96,7 +105,7 @@ pub(super) async fn run(args: Args) -> Result {
     let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
     let store = Arc::new(store.with_keeper(Arc::new(Containers)));
-    render::note(format!("listening on http://{address} (database: {}); Ctrl-C stops", store.location()));
+    render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let watched = machine.clone();
     let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());

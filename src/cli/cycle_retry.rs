@@ -1,6 +1,5 @@
 //! `robo cycle retry`: the same cycle runs again what did not succeed, and nothing that did.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{
@@ -10,8 +9,8 @@ use super::{
     exit::{Exit, Failure, Result},
     render,
 };
-use crate::cycle::{CycleStatus, Journal, Role, StageId, TaskKey, TaskState, TaskStatus};
-use crate::plan::{self, Graph};
+use crate::cycle::{CycleStatus, Journal, StageId};
+use crate::plan::{self, Graph, Rerun};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -50,7 +49,8 @@ pub(super) async fn run(desk: &Desk, args: &Args) -> Result {
     if let Some(stage) = &args.stage {
         require_stage(&stored, stage)?;
     }
-    let tasks = args.select(&stored)?;
+    let rerun = Rerun { stage: args.stage.clone(), failed_only: args.failed };
+    let tasks = rerun.select(&stored.record, &Graph::new(&stored.definition)?);
     if tasks.is_empty() {
         let error = anyhow::anyhow!("nothing that was asked for has ended without success in cycle {id}");
         return Err(Failure::new(Exit::Failed, error).hint(super::cycle_read::show_hint(desk, id)));
@@ -60,35 +60,4 @@ pub(super) async fn run(desk: &Desk, args: &Args) -> Result {
     let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
     render::note(format!("cycle {id} runs again: {}", names.join(", ")));
     drive(desk, id, &args.options).await
-}
-
-impl Args {
-    /// The tasks that run again.
-    fn select(&self, stored: &Stored) -> Result<Vec<TaskKey>> {
-        let graph = Graph::new(&stored.definition)?;
-        let tasks = &stored.record.tasks;
-        let chosen = |task: &&TaskState| {
-            let ended_badly = match &task.status {
-                TaskStatus::Failed { .. } | TaskStatus::Paused { .. } => true,
-                TaskStatus::Cancelled => !self.failed,
-                _ => false,
-            };
-            ended_badly && self.stage.as_ref().is_none_or(|stage| task.key.stage == *stage)
-        };
-        let roots: BTreeSet<&StageId> = tasks.iter().filter(chosen).map(|task| &task.key.stage).collect();
-        let waited = |task: &&TaskState| {
-            matches!(task.status, TaskStatus::Skipped { .. } | TaskStatus::Cancelled)
-                && !graph.ancestors(&task.key.stage).is_disjoint(&roots)
-        };
-        let mut again: Vec<TaskKey> =
-            tasks.iter().filter(|task| chosen(task) || waited(task)).map(|task| task.key.clone()).collect();
-        if !again.is_empty() {
-            // What goes on has to be cleaned up after, and told of when it fails, whatever was done the last time.
-            let is_cleanup = |key: &TaskKey| Role::of(&stored.record.definition, &key.stage) == Role::Cleanup;
-            let cleanup = tasks.iter().map(|task| &task.key).filter(|key| is_cleanup(key) && !again.contains(key));
-            let cleanup: Vec<TaskKey> = cleanup.cloned().collect();
-            again.extend(cleanup);
-        }
-        Ok(again)
-    }
 }

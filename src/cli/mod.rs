@@ -4,6 +4,7 @@ mod exit;
 mod lifetime;
 mod render;
 
+mod apikey;
 mod backend;
 mod build_eval_env;
 mod chain;
@@ -138,6 +139,8 @@ enum Verb {
     Db(db::Args),
     /// Check that this machine has what a backend needs
     Doctor(doctor::Args),
+    /// Make, list and revoke keys of the API
+    Apikey(apikey::Args),
     /// Kill a cycle at its journal writes, resume it, and demand the same bytes
     Chaos(chaos::Args),
     /// Serve weights and scores over HTTP; run schedules and cycles
@@ -228,6 +231,7 @@ async fn run(verb: Verb) -> exit::Result {
         Verb::Score(args) => score::run(args).await,
         Verb::Db(args) => db::run(args).await,
         Verb::Doctor(args) => doctor::run(args).await,
+        Verb::Apikey(args) => apikey::run(args).await,
         Verb::Chaos(args) => chaos::run(args).await,
         Verb::Backend(args) => backend::run(args).await,
         Verb::Validate(args) => validate::run(args).await,

@@ -15,7 +15,7 @@ const OLDEST_SERVER: i32 = 130_000;
 /// Everything migrations make, children first: what a reset takes away, and nothing else that lives in the database.
 const RESET: &str = "
     drop view if exists miners, scores, episodes, tasks;
-    drop table if exists tally, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
+    drop table if exists operation, api_key, tally, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
         episode_actions, episode_attempt, episode, miner_sighting, standing, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change(), refuse_change_of_cycle(), refuse_change_of_task();
     drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text);

@@ -192,20 +192,40 @@ impl Store {
 
     /// Ask for a cycle to stop.
     pub async fn request_cancel(&self, cycle: CycleId) -> Result<CancelAnswer, Error> {
-        self.ask(|| async {
-            sqlx::query("update cycle set cancel_requested = true where cycle_id = $1 and status = 'open'")
-                .bind(cycle.as_uuid())
-                .execute(&self.pool)
-                .await?;
-            Ok(())
-        })
-        .await?;
+        self.cancel(cycle, "update cycle set cancel_requested = true where cycle_id = $1 and status = 'open'").await?;
         let summary = self.cycle_summary(cycle).await?;
         Ok(match summary.status {
             CycleStatus::Open if summary.is_running => CancelAnswer::Requested,
             CycleStatus::Open => CancelAnswer::NobodyRuns,
             ended => CancelAnswer::Ended(ended),
         })
+    }
+
+    /// Ask for a cycle to stop, and take it from whoever runs it: they can write nothing more, and whoever takes its lease next
+    /// ends it.
+    pub async fn force_cancel(&self, cycle: CycleId) -> Result<CancelAnswer, Error> {
+        self.cancel(
+            cycle,
+            "update cycle set cancel_requested = true, owner = null, lease_until = null, holder = null
+             where cycle_id = $1 and status = 'open'",
+        )
+        .await?;
+        match self.cycle_summary(cycle).await?.status {
+            CycleStatus::Open => Ok(CancelAnswer::NobodyRuns),
+            ended => Ok(CancelAnswer::Ended(ended)),
+        }
+    }
+
+    async fn cancel(&self, cycle: CycleId, sql: &'static str) -> Result<(), Error> {
+        self.ask(|| async {
+            let mut transaction = self.pool.begin().await?;
+            let asked = sqlx::query(sql).bind(cycle.as_uuid()).execute(&mut *transaction).await?;
+            if asked.rows_affected() == 1 {
+                self.note_operation(&mut transaction, "requested", Some(cycle)).await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 }
 

@@ -82,6 +82,9 @@ pub enum Error {
     /// A row says what this program cannot have written.
     #[error("the database holds {0}")]
     Corrupt(String),
+    /// A client calls two different requests the same.
+    #[error("another request was sent under that name")]
+    OtherRequest,
     /// What was to be recorded does not belong to anything that was planned.
     #[error("{0} was never planned")]
     NotPlanned(String),

@@ -11,7 +11,7 @@ use crate::cycle::{CycleId, Salt};
 use crate::schedule::{self, Clock, Decision, Due, Pause, Reason, Schedule, Start, State, Verdict};
 
 use super::{
-    Admission, Error, NewCycle, Store,
+    Admission, Earlier, Error, NewCycle, Store, operation,
     schedule::{PauseRow, pause_in, pause_of},
     turn,
 };
@@ -66,8 +66,9 @@ impl Store {
         let id = CycleId::generate();
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
-            if super::cycle::is_there(&mut transaction, id).await? {
-                return Ok(Admission::Created(id));
+            turn::lock(&mut transaction).await?;
+            if let Some(cycle) = self.was_triggered(&mut transaction, id).await? {
+                return Ok(Admission::Created(cycle));
             }
             let admission = turn::admit(&mut transaction, id, new).await?;
             let outcome = match &admission {
@@ -76,10 +77,27 @@ impl Store {
             };
             let fired = [Fired { due: Due::Time(now), outcome }];
             note(&mut transaction, (&new.pipeline, MANUAL), &fired).await?;
+            match &admission {
+                Admission::Created(cycle) => self.note_operation(&mut transaction, "created", Some(*cycle)).await?,
+                Admission::Refused { .. } => self.note_operation(&mut transaction, "refused", None).await?,
+            }
             transaction.commit().await?;
             Ok(admission)
         })
         .await
+    }
+
+    /// The cycle that is there already: a try whose acknowledgement was lost has made it, or a request that is sent again.
+    async fn was_triggered(&self, connection: &mut PgConnection, id: CycleId) -> Result<Option<CycleId>, Error> {
+        if super::cycle::is_there(connection, id).await? {
+            return Ok(Some(id));
+        }
+        let Some(operation) = &self.operation else { return Ok(None) };
+        match operation::earlier(connection, operation).await? {
+            Earlier::None => Ok(None),
+            Earlier::Same(cycle) => Ok(Some(cycle)),
+            Earlier::Other => Err(Error::OtherRequest),
+        }
     }
 
     /// What became of the last due times of a pipeline, newest first.

@@ -149,6 +149,7 @@ impl Journal for Store {
             let mut transaction = self.begin().await?;
             super::reopen::reopen(&mut transaction, cycle, tasks).await?;
             super::takeover::forgive(&mut transaction, cycle, tasks).await?;
+            self.note_operation(&mut transaction, "reopened", Some(cycle)).await?;
             Ok(transaction.commit().await?)
         };
         Ok(self.persist(work).await?)

@@ -23,6 +23,7 @@
 //! | `gc.rs` | detail that is old enough to go |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
+//! | `api_key.rs` | keys of the API, and with `operation.rs` what was done with them |
 //! | `query.rs` | an operator's own question about a cycle |
 //! | `ledger.rs` | what cycles have started and what may outlive them |
 //! | `tally.rs` | what cycles came to, counted once, with `gauges.rs`: how things stand; both for metrics |
@@ -33,6 +34,7 @@
 mod absence;
 mod actions;
 mod admin;
+mod api_key;
 mod append;
 mod bias;
 mod cycle;
@@ -52,6 +54,7 @@ mod lease;
 mod ledger;
 mod lineage;
 mod location;
+mod operation;
 mod pool;
 mod publication;
 mod query;
@@ -77,6 +80,7 @@ use crate::{
 };
 
 pub use admin::Created;
+pub use api_key::{ApiKey, KeyAnswer, NewApiKey};
 pub use cycle::{CancelAnswer, CycleFilter, CycleSummary, NewCycle, TaskRow};
 pub use discovered::Discovered;
 pub use episode::EpisodeCount;
@@ -89,6 +93,7 @@ pub use gc::Aged;
 pub use history::{EpisodePace, KindPace};
 pub use ledger::{CycleLedger, Reaped};
 pub use lineage::{Ancestor, Lineage, NewFork, Origin, Publishing};
+pub use operation::{Earlier, Once, Operation, OperationRow};
 pub use pool::PoolPlace;
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
@@ -119,6 +124,8 @@ pub struct Store {
     location: Arc<Location>,
     /// Who ends resources that are no processes.
     keeper: Option<Arc<dyn Keeper>>,
+    /// What is written down with the next thing that a person does through this handle.
+    operation: Option<Arc<Operation>>,
     /// What is told of a database that is away.
     absence: Absence,
 }
@@ -172,7 +179,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None, absence: Absence::default() })
+        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None, absence: Absence::default() })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.

@@ -272,6 +272,7 @@ impl Store {
                             .bind(super::append::storable(reason))
                             .execute(&mut *transaction)
                             .await?;
+                        self.note_operation(&mut transaction, "released", Some(cycle)).await?;
                         ReleaseAnswer::Released
                     }
                 },

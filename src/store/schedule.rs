@@ -107,21 +107,32 @@ impl Store {
 
     /// Pause the schedules of a pipeline. Whether that changed anything.
     pub async fn pause_schedules(&self, pipeline: &str, reason: &str, now: DateTime<Utc>) -> Result<bool, Error> {
-        self.ask(|| async { pause_in(&mut *self.pool.acquire().await?, pipeline, &storable(reason), now).await }).await
+        self.ask(|| async {
+            let mut transaction = self.pool.begin().await?;
+            let changed = pause_in(&mut transaction, pipeline, &storable(reason), now).await?;
+            self.note_operation(&mut transaction, if changed { "paused" } else { "paused already" }, None).await?;
+            transaction.commit().await?;
+            Ok(changed)
+        })
+        .await
     }
 
     /// End the pause of a pipeline's schedules. Whether there was one.
     pub async fn resume_schedules(&self, pipeline: &str, now: DateTime<Utc>) -> Result<bool, Error> {
         self.ask(|| async {
+            let mut transaction = self.pool.begin().await?;
             let resumed = sqlx::query(
                 "update schedule_pause set resumed_at = greatest($2, paused_at)
                  where pipeline = $1 and resumed_at is null",
             )
             .bind(pipeline)
             .bind(now)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
-            Ok(resumed.rows_affected() == 1)
+            let changed = resumed.rows_affected() == 1;
+            self.note_operation(&mut transaction, if changed { "resumed" } else { "not paused" }, None).await?;
+            transaction.commit().await?;
+            Ok(changed)
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use reqwest::{Client, StatusCode, header};
 use robo::{
-    api::{self, Endpoints, Settings, standing::Validity},
+    api::{self, Endpoints, Protection, Settings, standing::Validity},
     backend::Pipelines,
     cycle::{
         Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
@@ -217,7 +217,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
-        let settings = Settings { validity, pipelines, endpoints, metrics: api::Metrics::new().unwrap() };
+        let (protection, metrics) = (Protection::default(), api::Metrics::new().unwrap());
+        let settings = Settings { validity, pipelines, protection, endpoints, metrics };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();

@@ -9,6 +9,7 @@ pub(crate) mod own_server;
 pub(crate) mod program;
 pub(crate) mod replay_node;
 pub(crate) mod replay_pool;
+pub(crate) mod served;
 pub(crate) mod story;
 pub(crate) mod subnet;
 pub(crate) mod validated;

@@ -1,0 +1,85 @@
+//! The API in the test's own process, on a real socket and a real database.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use chrono::{TimeDelta, Utc};
+use reqwest::{Client, RequestBuilder, Response};
+use robo::{
+    api::{self, Endpoints, Metrics, Pipelines, Protection, Settings, Token, standing::Validity},
+    config::Guarding,
+    store::{ApiKey, KeyAnswer, NewApiKey, Store},
+};
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// The API while it runs.
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
+    pub(crate) client: Client,
+    stop: CancellationToken,
+    running: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    /// For a test that asks as often as it likes.
+    pub(crate) async fn of(store: &Store) -> Self {
+        Self::guarded(store, unlimited()).await
+    }
+
+    /// Guarded like this.
+    pub(crate) async fn guarded(store: &Store, guarding: Guarding) -> Self {
+        Self::with(store, guarding, Arc::new(robo::backend::Pipelines::default())).await
+    }
+
+    pub(crate) async fn with(store: &Store, guarding: Guarding, pipelines: Arc<dyn Pipelines>) -> Self {
+        crate::install_tls();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (protection, metrics) = (Protection::new(guarding).unwrap(), Metrics::new().unwrap());
+        let validity = Validity::default();
+        let settings = Settings { validity, pipelines, protection, endpoints: Endpoints::Hidden, metrics };
+        let stop = CancellationToken::new();
+        let served = api::serve(listener, (store.clone(), settings), stop.clone().cancelled_owned());
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { address, client, stop, running: tokio::spawn(served) }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) fn post(&self, token: &Token, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("http://{}{path}", self.address)).bearer_auth(token.expose()).body(body.to_string())
+    }
+
+    /// Tell it to stop, and wait until it has.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        // Far longer than it takes: whoever hangs is to be named here.
+        tokio::time::timeout(Duration::from_secs(60), self.running).await.expect("it stops").unwrap().unwrap();
+    }
+}
+
+/// As often as anybody likes.
+pub(crate) fn unlimited() -> Guarding {
+    Guarding { rate_limit: 0, ..Guarding::default() }
+}
+
+/// Make a key known to a database.
+pub(crate) async fn key(store: &Store, name: &str, good_for: Option<TimeDelta>) -> (Token, ApiKey) {
+    let token = Token::random();
+    let expires_at = good_for.map(|age| Utc::now() + age);
+    let new = NewApiKey { name: name.into(), start: token.start().into(), sha256: token.sha256(), expires_at };
+    match store.create_api_key(&new).await.unwrap() {
+        KeyAnswer::Created(key) => (token, key),
+        KeyAnswer::NameTaken => panic!("there is a key `{name}`"),
+    }
+}
+
+/// Status and body of an answer.
+pub(crate) async fn told(request: RequestBuilder) -> (u16, Value) {
+    let answer: Response = request.send().await.unwrap();
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap_or(Value::Null))
+}
