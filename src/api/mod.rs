@@ -84,6 +84,25 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// How it is.
     pub metrics: Metrics,
+    /// What is answered.
+    pub addresses: Addresses,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// Everything.
+    All,
+    /// Only how this process is: `/health...` and `/metrics`.
+    Health,
+}
+
+impl Addresses {
+    fn operations(self) -> Vec<operation::Operation> {
+        let mut operations = operations::operations();
+        operations.retain(|one| self == Self::All || one.path.starts_with("/health") || one.path == "/metrics");
+        operations
+    }
 }
 
 /// Whether everybody is told where miners answer; operators always are.
@@ -114,9 +133,8 @@ struct Api {
     metrics: Metrics,
 }
 
-fn router(api: Api) -> Router {
-    operation::router(operations::operations())
-        .merge(writes::routes())
+fn router(api: Api, addresses: Addresses) -> Router {
+    operation::router(addresses.operations())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not answer that method; `Allow` says which")
@@ -133,7 +151,7 @@ pub async fn serve(
     (store, settings): (Store, Settings),
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let Settings { validity, pipelines, protection, endpoints, metrics } = settings;
+    let Settings { validity, pipelines, protection, endpoints, metrics, addresses } = settings;
     let (latest, mut keeper): (Latest, Keeper) = Latest::of(&store, validity);
     let keys = Keys::of(&store);
     tokio::join!(keeper.look(), keys.look_now());
@@ -142,8 +160,10 @@ pub async fn serve(
     let document = Arc::new(Answer::new(&openapi::document(&operations::operations()), Cache::Moments));
     let (memo, files) = (Memo::default(), reference::Files::default());
     let counted = middleware::from_fn_with_state(metrics.clone(), metrics::count);
-    let router =
-        router(Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics });
+    let router = router(
+        Api { store, latest, validity, pipelines, endpoints, memo, followers, document, files, metrics },
+        addresses,
+    );
     let router = protection.wrap(router, keys.clone(), stopping.clone()).layer(counted);
     let server = server::run(listener, router, protection.entrance(), stopping.clone());
     tokio::pin!(server);

@@ -13,7 +13,8 @@ use super::{
 };
 
 /// Answers that are the same wherever they come from: their status, their name, what they mean.
-const PROBLEMS: [(u16, &str, &str); 3] = [
+const PROBLEMS: [(u16, &str, &str); 4] = [
+    (401, "Unauthorized", "The key is missing where one is needed, or is not good (any more)."),
     (400, "BadQuestion", "What was asked cannot be understood; the problem says what can be asked."),
     (429, "TooManyRequests", "This client asks too often."),
     (503, "Unavailable", "The database is unreachable, or too many clients want the same."),
@@ -22,6 +23,10 @@ const PROBLEMS: [(u16, &str, &str); 3] = [
 pub(super) async fn show(State(api): State<Api>, request: HeaderMap) -> Response {
     api.document.to(&request)
 }
+
+/// The same for requests that send something along.
+const OF_BODIES: [(u16, &str, &str); 2] =
+    [(408, "TooSlow", "The body did not come in time."), (413, "TooLarge", "The body is too large.")];
 
 /// The document of these operations.
 pub(super) fn document(operations: &[Operation]) -> Value {
@@ -40,8 +45,11 @@ pub(super) fn document(operations: &[Operation]) -> Value {
         let described = describe(operation, &problem, (&mut questions, &mut answers));
         paths.entry(operation.path).or_default().insert(operation.method.to_owned(), described);
     }
-    let responses: Map<String, Value> =
-        PROBLEMS.iter().map(|(_, name, description)| ((*name).to_owned(), refusal(description, &problem))).collect();
+    let responses: Map<String, Value> = PROBLEMS
+        .iter()
+        .chain(&OF_BODIES)
+        .map(|(_, name, description)| ((*name).to_owned(), refusal(description, &problem)))
+        .collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -51,7 +59,14 @@ pub(super) fn document(operations: &[Operation]) -> Value {
         },
         "servers": [{ "url": "/" }],
         "paths": paths,
-        "components": { "schemas": answers.take_definitions(true), "responses": responses },
+        "components": {
+            "schemas": answers.take_definitions(true),
+            "responses": responses,
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "description": "A key of `robo apikey create`." },
+                "header": { "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key." },
+            },
+        },
     })
 }
 
@@ -61,7 +76,8 @@ fn describe(
     (questions, answers): (&mut SchemaGenerator, &mut SchemaGenerator),
 ) -> Value {
     let mut responses: BTreeMap<String, Value> = BTreeMap::new();
-    for (status, name, _) in PROBLEMS {
+    let of_body: &[_] = if operation.body.is_some() { &OF_BODIES } else { &[] };
+    for (status, name, _) in PROBLEMS.iter().chain(of_body) {
         responses.insert(status.to_string(), json!({ "$ref": format!("#/components/responses/{name}") }));
     }
     for answered in &operation.answers {
@@ -73,13 +89,18 @@ fn describe(
             );
         }
     }
-    json!({
+    let mut described = json!({
         "operationId": operation.id,
         "tags": [operation.group],
         "summary": operation.summary,
         "parameters": parameters(operation, questions),
         "responses": responses,
-    })
+    });
+    if let Some(body) = operation.body {
+        described["requestBody"] = json!({ "content": { "application/json": { "schema": body(questions) } } });
+        described["security"] = json!([{ "bearer": [] }, { "header": [] }]);
+    }
+    described
 }
 
 fn answer(answered: &Answered, problem: &Schema, generator: &mut SchemaGenerator) -> Value {

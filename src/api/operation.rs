@@ -3,6 +3,7 @@
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     handler::Handler,
     middleware,
     routing::{MethodFilter, MethodRouter, on},
@@ -10,7 +11,7 @@ use axum::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
-    Api,
+    Api, body,
     query::{Question, refuse_questions},
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Operation {
     pub(super) summary: &'static str,
     pub(super) group: &'static str,
     handler: MethodRouter<Api>,
+    /// What is sent along; who sends it needs a key.
+    pub(super) body: Option<Schematic>,
     pub(super) in_path: Option<InPath>,
     /// What can be asked behind the `?`.
     pub(super) question: Option<Schematic>,
@@ -71,11 +74,23 @@ impl Operation {
             summary: "",
             group: "",
             handler: on(MethodFilter::GET, handler),
+            body: None,
             in_path: None,
             question: None,
             header: None,
             answers: Vec::new(),
         }
+    }
+
+    /// `POST` to an address, by the holder of a key, with this body.
+    pub(super) fn post<B: JsonSchema, T: 'static>(
+        path: &'static str,
+        id: &'static str,
+        handler: impl Handler<T, Api>,
+    ) -> Self {
+        let handler = on(MethodFilter::POST, handler).layer(DefaultBodyLimit::max(body::LARGEST));
+        let body = Some(schema::<B> as Schematic);
+        Self { method: "post", handler, body, ..Self::get(path, id, async || ()) }
     }
 
     /// What it is for, and among which others it is listed.

@@ -4,17 +4,18 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{
     cycle_documents, cycles, documents, episodes, events, health, metrics, miner, miners, openapi,
-    operation::{Operation, Tag, schema},
-    reference, schedules, scores, status, weights,
+    operation::{Operation, Schematic, Tag, schema},
+    reference, schedules, scores, status, weights, writes,
 };
 use crate::cycle::{CycleId, Hotkey};
 
 const JSON: &str = "application/json";
+const NO_SCHEDULE: &str = "No backend has read a schedule of a pipeline of that name.";
 const NO_CYCLE: &str = "There is no such cycle.";
 
 /// Everything that can be asked.
 pub(super) fn operations() -> Vec<Operation> {
-    [results(), evaluation(), of_cycles(), running(), about()].into_iter().flatten().collect()
+    [results(), evaluation(), of_cycles(), running(), writes(), about()].into_iter().flatten().collect()
 }
 
 fn results() -> Vec<Operation> {
@@ -125,6 +126,66 @@ fn running() -> Vec<Operation> {
     ]
 }
 
+fn writes() -> Vec<Operation> {
+    let conflict = |operation: Operation, description| operation.answers(409, description, None, Tag::None);
+    let json = |of: Schematic| Some((JSON, of));
+    let cycle = |operation: Operation| operation.part("cycle", "Id of the cycle", schema::<CycleId>).or_none(NO_CYCLE);
+    let pipeline = |operation: Operation, none| operation.part("pipeline", "Its name", text).or_none(none);
+    let unfit = |operation: Operation, description| operation.answers(422, description, None, Tag::None);
+    let paused = json(schema::<writes::Paused>);
+    vec![
+        conflict(
+            unfit(
+                Operation::post::<writes::Start, _>("/v1/pipelines/{name}/cycles", "startCycle", writes::start)
+                    .about("Operation", "Start a cycle of a pipeline")
+                    .part("name", "The pipeline", text)
+                    .header(
+                        "Idempotency-Key",
+                        "The same request sent again with the same key starts no second cycle",
+                        key,
+                    )
+                    .answers(201, "It is created; a backend takes it up.", json(schema::<writes::Started>), Tag::None)
+                    .or_none("This backend has no pipeline of that name."),
+                "The inputs do not fit the pipeline, or another request was sent with this `Idempotency-Key`.",
+            ),
+            "As many cycles as may be are open.",
+        ),
+        conflict(
+            cycle(Operation::post::<writes::Cancel, _>("/v1/cycles/{cycle}/cancel", "cancelCycle", writes::cancel))
+                .about("Operation", "Stop a cycle")
+                .answers(202, "It is asked to stop.", json(schema::<writes::Stopping>), Tag::None),
+            "It has ended already.",
+        ),
+        conflict(
+            unfit(
+                cycle(Operation::post::<writes::Retry, _>("/v1/cycles/{cycle}/retry", "retryCycle", writes::retry))
+                    .about("Operation", "Run again what has failed in a cycle")
+                    .answers(202, "These tasks run again.", json(schema::<writes::Reopened>), Tag::None),
+                "The cycle has no such stage.",
+            ),
+            "Nothing that was asked for can run again.",
+        ),
+        conflict(
+            cycle(Operation::post::<writes::Reasoned, _>("/v1/cycles/{cycle}/release", "release", writes::release))
+                .about("Operation", "Give out a vector that the publish guard holds")
+                .answers(200, "It counts.", json(schema::<writes::Released>), Tag::None),
+            "It is not held, or not the newest.",
+        ),
+        pipeline(
+            Operation::post::<writes::Reasoned, _>("/v1/schedules/{pipeline}/pause", "pauseSchedules", writes::pause),
+            NO_SCHEDULE,
+        )
+        .about("Operation", "Start no cycles of a pipeline by schedule")
+        .answers(200, "They are paused.", paused, Tag::None),
+        pipeline(
+            Operation::post::<writes::Nothing, _>("/v1/schedules/{pipeline}/resume", "resumeSchedules", writes::resume),
+            NO_SCHEDULE,
+        )
+        .about("Operation", "End a pause")
+        .answers(200, "They are not paused.", paused, Tag::None),
+    ]
+}
+
 fn about() -> Vec<Operation> {
     let healthy = Some((JSON, schema::<health::Health> as _));
     let health = |path, id, summary| {
@@ -175,6 +236,11 @@ fn event_id(_: &mut SchemaGenerator) -> Schema {
 
 fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string" })
+}
+
+/// What a client calls its request.
+fn key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[!-~]{1,200}$" })
 }
 
 fn object(_: &mut SchemaGenerator) -> Schema {

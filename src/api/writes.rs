@@ -6,25 +6,19 @@
 use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    Json,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
-    routing::post,
 };
 use chrono::Utc;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{
-    Api, Refused, ask,
-    body::{self, Body},
-    caller::Operator,
-    cycles,
-    problem::Problem,
-};
+use super::{Api, Refused, ask, body::Body, caller::Operator, cycles, problem::Problem};
 use crate::{
     cycle::{CycleId, CycleStatus, Journal, JournalError, StageId},
     plan::{self, Definition, Graph, Rerun},
@@ -37,48 +31,81 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The longest text that somebody gives as a reason.
 const LONGEST_REASON: usize = 1000;
 
-/// The addresses.
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/v1/pipelines/{name}/cycles", post(start))
-        .route("/v1/cycles/{cycle}/cancel", post(cancel))
-        .route("/v1/cycles/{cycle}/retry", post(retry))
-        .route("/v1/cycles/{cycle}/release", post(release))
-        .route("/v1/schedules/{pipeline}/pause", post(pause))
-        .route("/v1/schedules/{pipeline}/resume", post(resume))
-        .layer(DefaultBodyLimit::max(body::LARGEST))
-}
-
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Start {
+pub(super) struct Start {
     /// Inputs of the pipeline.
     inputs: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Cancel {
+pub(super) struct Cancel {
     /// Take it from whoever runs it.
     force: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Retry {
+pub(super) struct Retry {
+    /// The stage that runs again, with all that comes after it.
+    #[schemars(with = "Option<String>")]
     stage: Option<StageId>,
+    /// Only tasks that have failed, and what they kept from running.
     failed: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Reasoned {
+pub(super) struct Reasoned {
+    /// Why, for whoever wonders.
+    #[schemars(length(max = 1000))]
     reason: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
+
+/// A cycle that was created.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Started {
+    id: CycleId,
+    pipeline: String,
+}
+
+/// A cycle that is to stop.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Stopping {
+    id: CycleId,
+    cancel_requested: bool,
+}
+
+/// A cycle of which something runs again.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Reopened {
+    id: CycleId,
+    /// The tasks.
+    tasks: Vec<String>,
+}
+
+/// A vector that was held.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Released {
+    id: CycleId,
+    released: bool,
+    /// Whether it was held until now.
+    changed: bool,
+}
+
+/// The schedules of a pipeline.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Paused {
+    pipeline: String,
+    paused: bool,
+    /// Whether it was otherwise until now.
+    changed: bool,
+}
 
 impl Reasoned {
     fn checked(self) -> Result<Option<String>, Problem> {
@@ -93,7 +120,7 @@ impl Reasoned {
 }
 
 /// A cycle of a pipeline, now.
-async fn start(
+pub(super) async fn start(
     State(api): State<Api>,
     operator: Operator,
     Path(name): Path<String>,
@@ -111,7 +138,7 @@ async fn start(
         Earlier::None => create(&api, operation, new_cycle(&api, &name, body.inputs).await?).await?,
     };
     let headers = [(LOCATION, format!("/v1/cycles/{cycle}"))];
-    Ok((StatusCode::CREATED, headers, Json(json!({ "id": cycle, "pipeline": name }))).into_response())
+    Ok((StatusCode::CREATED, headers, Json(Started { id: cycle, pipeline: name })).into_response())
 }
 
 async fn new_cycle(api: &Api, name: &str, inputs: BTreeMap<String, Value>) -> Result<NewCycle, Problem> {
@@ -148,7 +175,7 @@ async fn create(api: &Api, operation: Operation, new: NewCycle) -> Result<CycleI
     }
 }
 
-async fn cancel(
+pub(super) async fn cancel(
     State(api): State<Api>,
     operator: Operator,
     Path(id): Path<String>,
@@ -163,13 +190,13 @@ async fn cancel(
     };
     match answer {
         CancelAnswer::Requested | CancelAnswer::NobodyRuns => {
-            Ok((StatusCode::ACCEPTED, Json(json!({ "id": cycle, "cancel_requested": true }))).into_response())
+            Ok((StatusCode::ACCEPTED, Json(Stopping { id: cycle, cancel_requested: true })).into_response())
         }
         CancelAnswer::Ended(status) => Err(conflict(format!("cycle {cycle} has ended already: {}", status.word()))),
     }
 }
 
-async fn retry(
+pub(super) async fn retry(
     State(api): State<Api>,
     operator: Operator,
     Path(id): Path<String>,
@@ -205,22 +232,22 @@ async fn retry(
     let store = api.store.noting(operation(&operator, "retry", &cycle.to_string(), detail));
     ask_journal(store.reopen(cycle, &tasks)).await?;
     let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
-    Ok((StatusCode::ACCEPTED, Json(json!({ "id": cycle, "tasks": tasks }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Reopened { id: cycle, tasks })).into_response())
 }
 
-async fn release(
+pub(super) async fn release(
     State(api): State<Api>,
     operator: Operator,
     Path(id): Path<String>,
     Body(body): Body<Reasoned>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Released>, Problem> {
     let cycle = find(&api, &id).await?;
     let none = || bad_request("`reason` says why, to everybody who reads the vector");
     let reason = body.checked()?.ok_or_else(none)?;
     let store = api.store.noting(operation(&operator, "release", &cycle.to_string(), json!({ "reason": reason })));
     match ask(store.release_publication(cycle, &reason)).await? {
-        ReleaseAnswer::Released => Ok(Json(json!({ "id": cycle, "released": true, "changed": true }))),
-        ReleaseAnswer::AlreadyReleased => Ok(Json(json!({ "id": cycle, "released": true, "changed": false }))),
+        ReleaseAnswer::Released => Ok(Json(Released { id: cycle, released: true, changed: true })),
+        ReleaseAnswer::AlreadyReleased => Ok(Json(Released { id: cycle, released: true, changed: false })),
         ReleaseAnswer::NotHeld => Err(conflict(format!("the weights of cycle {cycle} are not held"))),
         ReleaseAnswer::Outdated(by) => {
             Err(conflict(format!("the weights of cycle {by} are newer than those of cycle {cycle}, and count")))
@@ -229,29 +256,29 @@ async fn release(
     }
 }
 
-async fn pause(
+pub(super) async fn pause(
     State(api): State<Api>,
     operator: Operator,
     Path(pipeline): Path<String>,
     Body(body): Body<Reasoned>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Paused>, Problem> {
     require_schedule(&api, &pipeline).await?;
     let reason = body.checked()?.unwrap_or_else(|| "over the API".into());
     let store = api.store.noting(operation(&operator, "pause", &pipeline, json!({ "reason": reason })));
     let changed = ask(store.pause_schedules(&pipeline, &reason, Utc::now())).await?;
-    Ok(Json(json!({ "pipeline": pipeline, "paused": true, "changed": changed })))
+    Ok(Json(Paused { pipeline, paused: true, changed }))
 }
 
-async fn resume(
+pub(super) async fn resume(
     State(api): State<Api>,
     operator: Operator,
     Path(pipeline): Path<String>,
     Body(Nothing {}): Body<Nothing>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Paused>, Problem> {
     require_schedule(&api, &pipeline).await?;
     let store = api.store.noting(operation(&operator, "resume", &pipeline, json!({})));
     let changed = ask(store.resume_schedules(&pipeline, Utc::now())).await?;
-    Ok(Json(json!({ "pipeline": pipeline, "paused": false, "changed": changed })))
+    Ok(Json(Paused { pipeline, paused: false, changed }))
 }
 
 /// Refuse a pipeline of which no backend has read a schedule: a pause would look as if it held something up.

@@ -15,10 +15,10 @@ use super::{
     inputs::{self, Inputs},
     render,
 };
-use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Machine, Outside, Pipeline, Pipelines};
+use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Outside, Pipeline, Pipelines};
 use crate::{
-    api::{self, Endpoints, Metrics, Protection, Settings, standing::Validity},
-    config,
+    api::{self, Addresses, Endpoints, Metrics, Protection, Settings, standing::Validity},
+    config::{self, KeepFor},
     runtime::docker::Containers,
     store::Store,
 };
@@ -57,6 +57,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = drive::PARALLEL, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 
+    /// What it does: several on one database may each do a part
+    #[arg(long, env = "ROBO_BACKEND_ROLE", value_enum, default_value_t)]
+    role: Role,
+
     /// How long episodes that have begun may go on when it is told to stop, as `30s`; those that do not end in time are
     /// played again
     #[arg(long, env = "ROBO_BACKEND_GRACE", value_name = "TIME", default_value = "30s",
@@ -79,6 +83,24 @@ pub(super) struct Args {
     database: config::Database,
 }
 
+/// What a backend does; several on one database may each do a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Role {
+    /// Answers the API and, with pipelines, starts and runs cycles.
+    #[default]
+    All,
+    /// Answers the API; runs nothing and deletes nothing.
+    Api,
+    /// Starts and runs cycles, also without pipelines of its own; answers only `/health` and `/metrics`.
+    Worker,
+}
+
+impl Role {
+    fn addresses(self) -> Addresses {
+        if self == Self::Worker { Addresses::Health } else { Addresses::All }
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result {
     let pipelines = Pipelines::new(read(&args)?);
     let protection = Protection::new(args.guarding).map_err(|error| {
@@ -94,6 +116,7 @@ pub(super) async fn run(args: Args) -> Result {
         protection,
         endpoints: if args.serving.show_endpoints { Endpoints::Shown } else { Endpoints::Hidden },
         metrics: metrics.clone(),
+        addresses: args.role.addresses(),
     };
     let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
@@ -108,11 +131,17 @@ pub(super) async fn run(args: Args) -> Result {
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let watched = machine.clone();
-    let work = work(&store, machine, (pipelines, blocks, limits), stop.clone());
+    let runs = args.role == Role::Worker || args.role == Role::All && !pipelines.all().is_empty();
+    let work = async {
+        if runs {
+            Backend::new(&store, machine, (pipelines, blocks), limits).run(stop.clone()).await;
+        }
+    };
     let watch = tokio::spawn(async move {
         watched.watch_engines(|host, answers| metrics.docker_host(host, answers)).await;
     });
-    let retention = tokio::spawn(gc::daily(Store::clone(&store), args.retention.retention));
+    let keep = if args.role == Role::Api { KeepFor::Ever } else { args.retention.retention };
+    let retention = tokio::spawn(gc::daily(Store::clone(&store), keep));
     let serve = async {
         let served = api::serve(listener, (Store::clone(&store), settings), stop.clone().cancelled_owned()).await;
         // Without the one there is nothing to look at the other by.
@@ -168,18 +197,6 @@ fn read(args: &Args) -> Result<Vec<Pipeline>> {
         pipelines.push(pipeline);
     }
     Ok(pipelines)
-}
-
-/// Run schedules and cycles, if there are pipelines.
-async fn work(
-    store: &Arc<Store>,
-    machine: Machine,
-    (pipelines, blocks, limits): (Pipelines, Arc<dyn BlockSource>, Limits),
-    stop: CancellationToken,
-) {
-    if !pipelines.all().is_empty() {
-        Backend::new(store, machine, (pipelines, blocks), limits).run(stop).await;
-    }
 }
 
 fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {

@@ -218,7 +218,7 @@ impl Served {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
         let (protection, metrics) = (Protection::default(), api::Metrics::new().unwrap());
-        let settings = Settings { validity, pipelines, protection, endpoints, metrics };
+        let settings = Settings { validity, pipelines, protection, endpoints, metrics, addresses: api::Addresses::All };
         let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
         serving.spawn(async move {
             api::serve(listener, (store, settings), std::future::pending()).await.unwrap();

@@ -155,6 +155,48 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
 }
 
+/// The first line of an answer.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: robo\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_backend_can_answer_alone_or_work_alone() {
+    let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));
+    let file = file.path();
+    let file = file.to_str().unwrap();
+    let start = |role: &str| {
+        let arguments = ["backend", "--role", role, "--pipeline", file, "--host", "127.0.0.1", "--port", "0"];
+        let mut running = place.start(&[&arguments[..], &["--network", "ws://127.0.0.1:9"]].concat());
+        let mut address = String::new();
+        running.until_line(|line| {
+            let found = line.split("listening on http://").nth(1).and_then(|rest| rest.split(' ').next());
+            address = found.unwrap_or_default().to_owned();
+            found.is_some()
+        });
+        (running, address)
+    };
+    let (api, answers) = start("api");
+    assert!(get(&answers, "/v1/pipelines").contains("200") && get(&answers, "/health").contains("200"));
+    let created = place.json(&["schedule", "trigger", "scheduled", "--pipeline", file, "--format", "json"]);
+    assert_eq!(statuses(&place), ["open"], "{created}");
+    let (worker, answers) = start("worker");
+    until_all_are(&place, "completed");
+    for (path, status) in [("/health/ready", "200"), ("/metrics", "200"), ("/v1/status", "404"), ("/docs", "404")] {
+        let answer = get(&answers, path);
+        assert!(answer.contains(status), "{path}: {answer}");
+    }
+    for running in [api, worker] {
+        running.signal(Signal::SIGTERM);
+        let ran = running.wait();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+    }
+}
+
 #[test]
 fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
     let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));

@@ -38,7 +38,14 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (protection, metrics) = (Protection::new(guarding).unwrap(), Metrics::new().unwrap());
         let validity = Validity::default();
-        let settings = Settings { validity, pipelines, protection, endpoints: Endpoints::Hidden, metrics };
+        let settings = Settings {
+            validity,
+            pipelines,
+            protection,
+            endpoints: Endpoints::Hidden,
+            metrics,
+            addresses: api::Addresses::All,
+        };
         let stop = CancellationToken::new();
         let served = api::serve(listener, (store.clone(), settings), stop.clone().cancelled_owned());
         let client = Client::builder().no_proxy().build().unwrap();
