@@ -25,7 +25,7 @@
 //! | L2 | [`stage`] | one file per stage kind |
 //! | L2 | [`validator`] | puts a backend's weights on chain |
 //! | L3 | [`engine`] | decides what runs next, runs it, survives crashes |
-//! | L4 | [`api`] | HTTP reads for validators |
+//! | L4 | [`api`] | HTTP: reads for everybody, writes for operators |
 //! | L4 | [`backend`] | starts cycles by the clock and runs what nobody runs |
 //! | L5 | [`cli`] | one file per verb |
 //!

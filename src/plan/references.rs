@@ -104,9 +104,6 @@ impl Scope<'_> {
             match expression::references(&expression) {
                 Err(error) => problems.push(self.wrong(node, &error)),
                 Ok(names) => {
-                    if let Some(problem) = self.parted(node, &names, &expression) {
-                        problems.push(problem);
-                    }
                     for name in names {
                         match self.reference(stage, &name) {
                             Ok(mut one) => {
@@ -138,6 +135,10 @@ impl Scope<'_> {
             }
             _ => {
                 let found = self.check(stage, node)?;
+                let parted = self.parted(node);
+                if !parted.is_empty() {
+                    return Err(parted);
+                }
                 match (found.secrets.first(), self.drafts[stage].kind) {
                     (Some(secret), Some(kind)) if kind.takes_apart() => {
                         let message =
@@ -150,13 +151,23 @@ impl Scope<'_> {
         }
     }
 
-    /// What is wrong with an expression that uses a secret otherwise than whole.
-    fn parted(&self, node: NodeId, names: &[String], expression: &str) -> Option<Diagnostic> {
-        let is_secret = |name: &&String| name.as_str() == "secrets" || name.starts_with("secrets.");
-        let secret = names.iter().find(is_secret).filter(|_| !secret_use::is_whole(expression))?;
-        let problem =
-            self.document.error_within(node, expression, format!("nothing would hide what is made of `{secret}` here"));
-        Some(problem.help("a secret stands whole or is joined to other texts: `${{ 'Bearer ' ~ secrets.NAME }}`"))
+    /// What is wrong with the expressions below a node that use a secret otherwise than whole.
+    fn parted(&self, node: NodeId) -> Vec<Diagnostic> {
+        let items = self.document.items(node).iter().copied();
+        let below = items.chain(self.document.entries(node).map(|(.., value)| value));
+        let mut found: Vec<Diagnostic> = below.flat_map(|child| self.parted(child)).collect();
+        let problem = |part| {
+            let Part::Expression(expression) = part else { return None };
+            let names = expression::references(&expression).ok()?;
+            let secret = names.iter().find(|name| name.starts_with("secrets."))?;
+            let message = format!("nothing would hide what is made of `{secret}` here");
+            let problem = self.document.error_within(node, &expression, message);
+            let help = "a secret stands whole or is joined to other texts: `${{ 'Bearer ' ~ secrets.NAME }}`";
+            (!secret_use::is_whole(&expression)).then(|| problem.help(help))
+        };
+        let text = self.document.text(node).unwrap_or_default();
+        found.extend(expression::parts(text).unwrap_or_default().into_iter().filter_map(problem));
+        found
     }
 
     fn check_element(&self, stage: usize, node: NodeId, expression: &str) -> Result<Found, Vec<Diagnostic>> {

@@ -45,12 +45,17 @@ macro_rules! counts {
          union all
          select 'stage', uses, '', width_bucket(seconds, $3), count(*), sum(seconds)
          from (
-             select planned ->> 'uses' as uses, extract(epoch from ended.at - began.at)::float8 as seconds
+             select uses, extract(epoch from ended.at - began.at)::float8 as seconds
              from task_event began
              join task_event ended using (cycle_id, stage, cell, attempt, epoch)
-             join cycle using (cycle_id)
-             cross join lateral json_array_elements(definition -> 'stages') planned
-             where cycle_id = any($1) and began.epoch > 0 and planned ->> 'id' = stage
+             join (
+                 select cycle_id, planned ->> 'id' as stage, planned ->> 'uses' as uses
+                 from cycle
+                 -- PostgreSQL does not read NUL in texts, and no stage is called so.
+                 cross join lateral json_array_elements(replace(definition::text, '\\u0000', '\\ufffd')::json -> 'stages') planned
+                 where cycle_id = any($1)
+             ) listed using (cycle_id, stage)
+             where cycle_id = any($1) and began.epoch > 0
                and began.kind = 'started' and ended.kind in ('succeeded', 'retried', 'failed', 'paused', 'cancelled')
          ) attempt
          group by uses, 4"

@@ -65,6 +65,7 @@ async fn real_answers_are_what_the_document_says() {
         ("/health", "/health".to_owned()),
         ("/health/live", "/health/live".into()),
         ("/health/ready", "/health/ready".into()),
+        ("/metrics", "/metrics".into()),
         ("/openapi.json", "/openapi.json".into()),
         ("/docs", "/docs".into()),
         ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui-bundle.js".into()),

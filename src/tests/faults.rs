@@ -315,7 +315,7 @@ fn a_cycle_that_loses_some_episodes_for_good_passes_its_quorum() {
     let salt: Salt = SALT.parse().unwrap();
     let lost = salt.seed(&"metaworld/reach-v3".parse().unwrap(), 2);
     let falls =
-        format!("{ENTRY}\n        if self._seed == {lost}:\n            raise RuntimeError(\"the arm fell off\")");
+        format!("{ENTRY}\n        if self._seed == {lost}:\n            raise SimulatorError(\"the arm fell off\")");
     edit(&folder.path().join("eval-env/robo_eval_env/episode.py"), ENTRY, &falls);
     let ran = place.run(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=4", "--salt", SALT]);
     ended(&ran, 0, &[]);

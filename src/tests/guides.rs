@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::support::program::{Place, Ran, repository, turn};
 
 /// The blocks of a page that are in one of these languages.
-fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
+pub(crate) fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
     let text = fs::read_to_string(repository().join(page)).unwrap();
     let (mut found, mut open): (Vec<String>, Option<String>) = (Vec::new(), None);
     for line in text.lines() {
@@ -35,6 +35,22 @@ fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
         }
     }
     found
+}
+
+/// The words of a command line, as a shell would take it apart.
+fn words_of(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for letter in line.chars() {
+        match (quote, letter) {
+            (Some(open), letter) if letter == open => quote = None,
+            (None, '\'' | '"') => quote = Some(letter),
+            (None, ' ' | '(' | ')') => words.push(std::mem::take(&mut word)),
+            (_, letter) => word.push(letter),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// A folder like a fresh checkout, whose files may be changed.
@@ -84,10 +100,11 @@ impl Checkout {
         text.replace("action_timeout: 100ms", "action_timeout: 20s")
     }
 
-    /// Run a guide.
-    fn follow(&self, place: &Place, page: &str, change: impl Fn(String) -> String) -> Ran {
-        let script = change(self.fitted(&blocks(page, &["sh"]).concat()));
+    /// Run a guide, for which something else was done `before`.
+    fn follow(&self, place: &Place, (before, page): (&str, &str)) -> Ran {
+        let script = blocks(page, &["sh"]).concat();
         assert!(script.lines().count() > 1, "{page} has commands");
+        let script = self.fitted(&format!("{before}\n{script}"));
         let program = Path::new(env!("CARGO_BIN_EXE_robo")).parent().unwrap();
         let python = std::env::var("ROBO_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
         let python = Path::new(&python).parent().unwrap().display().to_string();
@@ -101,6 +118,8 @@ impl Checkout {
         command.args(["-c", &script]).current_dir(self.folder.path()).env("PATH", path).envs_of(&robo);
         // A chain that nobody reads; pipelines of these guides name their miners.
         command.env("ROBO_BACKEND_NETWORK", "ws://127.0.0.1:9").stdin(Stdio::null());
+        // Schedules are as a reader has them.
+        command.env_remove("ROBO_BACKEND_EVAL_INTERVAL_SECONDS");
         command.output().unwrap().into()
     }
 }
@@ -123,9 +142,19 @@ impl EnvironmentOf for Command {
 }
 
 fn follow(page: &str) -> Ran {
+    follow_after("", page)
+}
+
+/// What pages begin with that are about a backend that runs: a cycle that has completed, and the backend.
+const SERVED: &str = "\
+robo run-pipeline pipelines/quickstart.yaml -i episodes_per_env=1
+robo backend --pipeline pipelines/quickstart.yaml --host 127.0.0.1 --port 8000 &
+curl --retry 60 --retry-delay 1 --retry-connrefused --fail --silent --show-error http://127.0.0.1:8000/health";
+
+fn follow_after(before: &str, page: &str) -> Ran {
     let _turn = turn();
     let (place, checkout) = (Place::new(), Checkout::new());
-    let ran = checkout.follow(&place, page, |script| script);
+    let ran = checkout.follow(&place, (before, page));
     assert_eq!(ran.code, 0, "{page}:\n{}\n{}", ran.stdout, ran.stderr);
     assert!(place.processes().is_empty(), "left running: {:?}", place.processes());
     ran
@@ -150,6 +179,19 @@ fn the_guide_to_environments_works_as_it_is_written() {
 }
 
 #[test]
+fn the_page_of_the_api_works_as_it_is_written() {
+    let ran = follow_after(SERVED, "docs/api.md");
+    assert!(ran.stdout.contains("304\n") && ran.stdout.contains("400\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("event: end") || ran.stdout.contains("event:end"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_page_of_keys_works_as_it_is_written() {
+    let ran = follow_after(SERVED, "docs/api-keys.md");
+    assert!(ran.stdout.contains("cancel_requested") && ran.stdout.contains("--trusted-proxy"), "{}", ran.stdout);
+}
+
+#[test]
 fn commands_in_all_pages_are_commands_of_ours() {
     let mut checked = 0;
     let pages = fs::read_dir(repository().join("docs")).unwrap().map(|entry| entry.unwrap().path());
@@ -160,13 +202,13 @@ fn commands_in_all_pages_are_commands_of_ours() {
         let commands = blocks(&name, &["sh", "console"]).concat().replace("\\\n", " ");
         for line in commands.lines() {
             let line = line.trim_start_matches(['$', '#', ' ']).split(" #").next().unwrap().trim();
-            let words = line.split([' ', '(']).skip_while(|word| *word != "robo").skip(1);
+            let words = words_of(line);
+            let words = words.iter().map(String::as_str).skip_while(|word| *word != "robo").skip(1);
             let words: Vec<&str> = words.take_while(|word| !["|", "&", "&&", ">", ";"].contains(word)).collect();
             // `a | b` in the README lists verbs.
             if words.is_empty() || line.contains(" | show") || line.contains(" | ") && name == "README.md" {
                 continue;
             }
-            let words = words.iter().map(|word| word.trim_matches(['\'', '"', ')'])).collect::<Vec<_>>();
             if let Err(problem) = robo::cli::understands(&words) {
                 panic!("{name}: `{line}`: {problem}");
             }

@@ -429,6 +429,29 @@ async fn the_program_shows_sets_and_meets_the_rate_limit() {
 }
 
 /// The error and what is hinted, without the log before it.
+#[tokio::test]
+async fn the_validators_guide_works_as_it_is_written() {
+    let (chain, backend) = (chain().await, WeightsServer::start(Some(document(90))).await);
+    let (node, url) = (chain.node.url.clone(), backend.url());
+    tokio::task::spawn_blocking(move || {
+        let place = Place::new();
+        let own = arguments(&place, &node, &url);
+        let commands = crate::guides::blocks("docs/validator.md", &["sh"]).concat();
+        let commands: Vec<&str> = commands.lines().collect();
+        assert_eq!(commands.len(), 2, "{commands:?}");
+        for command in commands {
+            // A reader's own backend, node and wallet in place of the page's.
+            let words = command.strip_prefix("robo ").unwrap().replace("https://robo.example", &url);
+            let words = words.replace("--wallet-name validator", "--wallet-name alice");
+            let beside = ["--network", node.as_str(), "--wallets-dir", own.last().unwrap()];
+            let ran = place.run(&words.split(' ').chain(beside).collect::<Vec<_>>());
+            assert_eq!(ran.code, 0, "{command}: {}", ran.stderr);
+        }
+    })
+    .await
+    .unwrap();
+}
+
 fn last_lines(stderr: &str) -> String {
     stderr.lines().skip_while(|line| !line.starts_with("error:")).collect::<Vec<_>>().join("\n")
 }
