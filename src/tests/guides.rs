@@ -199,11 +199,17 @@ fn commands_in_all_pages_are_commands_of_ours() {
         pages.chain([repository().join("README.md")]).filter(|page| page.extension().is_some_and(|it| it == "md"))
     {
         let name = page.strip_prefix(repository()).unwrap().to_str().unwrap().to_owned();
-        let commands = blocks(&name, &["sh", "console"]).concat().replace("\\\n", " ");
-        for line in commands.lines() {
-            let line = line.trim_start_matches(['$', '#', ' ']).split(" #").next().unwrap().trim();
+        // At a console only lines with a prompt are commands; the others are what comes of them.
+        let console = blocks(&name, &["console"]).concat().replace("\\\n", " ");
+        let console = console.lines().filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("# ")));
+        let script = blocks(&name, &["sh"]).concat().replace("\\\n", " ");
+        for line in script.lines().chain(console) {
+            let line = line.trim_start_matches(['#', ' ']).split(" #").next().unwrap().trim();
             let words = words_of(line);
-            let words = words.iter().map(String::as_str).skip_while(|word| *word != "robo").skip(1);
+            let mut words = words.iter().map(String::as_str).skip_while(|word| *word == "export" || word.contains('='));
+            if words.next() != Some("robo") {
+                continue;
+            }
             let words: Vec<&str> = words.take_while(|word| !["|", "&", "&&", ">", ";"].contains(word)).collect();
             // `a | b` in the README lists verbs.
             if words.is_empty() || line.contains(" | show") || line.contains(" | ") && name == "README.md" {
