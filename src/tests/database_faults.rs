@@ -308,9 +308,11 @@ async fn a_writer_that_stands_still_in_a_transaction_keeps_nobody_from_taking_ov
             tokio::task::yield_now().await;
         }
         held.set(true);
-        // The update waits for the held transaction as `acquire` would; the server ends that.
+        // The update waits for the held transaction as `acquire` would; the server ends that. From then on the cycle is another's: a
+        // lease that has only run out would be good again for a writer who asks before the next owner does.
         let mut connection = server.connection().await;
-        sqlx::query("update cycle set lease_until = now()").execute(&mut connection).await.unwrap();
+        let taken = "update cycle set lease_until = now(), epoch = epoch + 1";
+        sqlx::query(taken).execute(&mut connection).await.unwrap();
         let lease = next.acquire(stopped.cycle).await.unwrap();
         assert!(next.scored_episodes(stopped.cycle).await.unwrap().is_empty(), "half a transaction was kept");
         assert_eq!(next.record_episode(&lease, &episode(0)).await.unwrap(), Appended::Recorded);
