@@ -183,7 +183,7 @@ fn a_backend_can_answer_alone_or_work_alone() {
     let (api, answers) = start("api");
     assert!(get(&answers, "/v1/pipelines").contains("200") && get(&answers, "/health").contains("200"));
     let created = place.json(&["schedule", "trigger", "scheduled", "--pipeline", file, "--format", "json"]);
-    assert_eq!(statuses(&place), ["open"], "{created}");
+    assert_eq!(statuses(&place), ["waiting"], "{created}");
     let (worker, answers) = start("worker");
     until_all_are(&place, "completed");
     for (path, status) in [("/health/ready", "200"), ("/metrics", "200"), ("/v1/status", "404"), ("/docs", "404")] {
