@@ -473,7 +473,7 @@ async fn the_program_starts_while_everything_is_down_and_ends_when_it_is_told_to
         drop(backend);
         running.signal(nix::sys::signal::Signal::SIGTERM);
         let ran = running.wait();
-        assert_eq!((ran.code, ran.stderr.ends_with("stopped\n")), (0, true), "{}", ran.stderr);
+        assert_eq!((ran.code, ran.stderr.ends_with("\"message\":\"stopped\"}\n")), (0, true), "{}", ran.stderr);
         assert!(!ran.stderr.contains(SECRET), "the secret is told");
     })
     .await
