@@ -39,11 +39,12 @@ const POLLED: Duration = Duration::from_secs(20);
 
 /// The TLS provider that `main` of the program installs.
 fn install_tls() {
-    // The support files may have been first.
+    // The tests' support files may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn main() -> ExitCode {
+    install_tls();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(measure())
 }
@@ -57,15 +58,21 @@ async fn measure() -> ExitCode {
     let baseline = Baseline::start(&body).await;
     println!("the document has {} bytes; {ROUNDS} rounds of {} s each, medians\n", body.len(), wrk::SECONDS);
 
-    let [mut ours, mut known, mut theirs] = [const { Vec::new() }; 3];
+    let [mut ours, mut known, mut theirs, mut encoded] = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         ours.push(wrk::run(&backend.url, CONNECTIONS, None).await);
         theirs.push(wrk::run(&baseline.url, CONNECTIONS, None).await);
+        encoded.push(wrk::run(&baseline.encoded, CONNECTIONS, None).await);
         known.push(wrk::run(&backend.url, CONNECTIONS, Some(&tag)).await);
     }
-    let [ours, known, theirs] = [ours, known, theirs].map(Figures::median);
-    for (what, figures) in [("robo, 200", &ours), ("robo, 304", &known), ("FastAPI and uvicorn", &theirs)] {
-        println!("{what:<20} {:>9.0} requests/s   p99 {:>7.2} ms under saturation", figures.rate, figures.p99_ms);
+    let [ours, known, theirs, encoded] = [ours, known, theirs, encoded].map(Figures::median);
+    for (what, figures) in [
+        ("robo, 200", &ours),
+        ("robo, 304", &known),
+        ("FastAPI and uvicorn", &theirs),
+        ("the same, from bytes", &encoded),
+    ] {
+        println!("{what:<21} {:>9.0} requests/s   p99 {:>7.2} ms under saturation", figures.rate, figures.p99_ms);
     }
     drop(baseline);
 

@@ -72,6 +72,8 @@ impl Backend {
 pub(crate) struct Baseline {
     child: Child,
     pub(crate) url: String,
+    /// The same document from bytes.
+    pub(crate) encoded: String,
     _document: tempfile::NamedTempFile,
 }
 
@@ -89,15 +91,17 @@ impl Baseline {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .spawn()
             .expect("scripts/bench-api has installed it");
-        let mut baseline = Self { child, url: format!("http://127.0.0.1:{port}{PATH}"), _document: file };
+        let [url, encoded] = [PATH, "/v1/weights/encoded"].map(|path| format!("http://127.0.0.1:{port}{path}"));
+        let mut baseline = Self { child, url, encoded, _document: file };
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             let ended = baseline.child.try_wait().expect("it is our child");
             assert!(ended.is_none(), "the application in Python did not start: {ended:?}");
             tokio::task::yield_now().await;
         }
-        let answer: serde_json::Value =
-            reqwest::get(&baseline.url).await.expect("it answers").json().await.expect("JSON");
-        assert_eq!(answer, serde_json::from_str::<serde_json::Value>(document).expect("JSON"), "the same document");
+        for url in [&baseline.url, &baseline.encoded] {
+            let answer: serde_json::Value = reqwest::get(url).await.expect("it answers").json().await.expect("JSON");
+            assert_eq!(answer, serde_json::from_str::<serde_json::Value>(document).expect("JSON"), "the same document");
+        }
         baseline
     }
 }

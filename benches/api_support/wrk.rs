@@ -26,7 +26,8 @@ impl Figures {
 /// One round; with a tag every answer is to be 304.
 pub(crate) async fn run(url: &str, connections: usize, tag: Option<&str>) -> Figures {
     let mut command = Command::new("wrk");
-    command.args(["--threads", "1", "--latency", "--connections", &connections.to_string()]);
+    // The application in Python keeps some waiting for longer than wrk does by itself.
+    command.args(["--threads", "1", "--latency", "--timeout", "60s", "--connections", &connections.to_string()]);
     command.args(["--duration", &format!("{SECONDS}s")]);
     if let Some(tag) = tag {
         command.args(["--header", &format!("If-None-Match: {tag}")]);
