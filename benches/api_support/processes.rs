@@ -68,6 +68,13 @@ impl Backend {
     }
 }
 
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The application in Python.
 pub(crate) struct Baseline {
     child: Child,

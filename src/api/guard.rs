@@ -29,6 +29,7 @@ use super::{
     caller::{Caller, Operator},
     client::{Proxies, counted},
     keys::Keys,
+    page,
     problem::Problem,
     protection::secure,
     rate::Rate,
@@ -44,7 +45,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 pub(super) enum Reads {
     /// Nobody.
     Public,
-    /// Everybody, but for /health.
+    /// Everybody, but for /health and the page for people, which has nothing in it before it is given a key.
     WithKey,
 }
 
@@ -94,7 +95,7 @@ impl Guard {
         let (method, path) = (request.method(), request.uri().path());
         match Caller::of(request.extensions()) {
             Caller::Operator(name) => tracing::debug!(api_key = name, %client, "{method} {path}"),
-            Caller::Anybody if self.reads == Reads::WithKey && !is_health(path) => {
+            Caller::Anybody if self.reads == Reads::WithKey && !is_open(path) => {
                 return Err(Problem::unauthorised("this backend asks for an API key, for reads too"));
             }
             Caller::Anybody => {}
@@ -141,9 +142,9 @@ fn too_many(wait: Duration) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(RETRY_AFTER, seconds)
 }
 
-/// What is asked for by those who look after processes, and hold no keys.
-fn is_health(path: &str) -> bool {
-    path == "/health" || path.starts_with("/health/")
+/// What is asked for by those who look after processes, and hold no keys; and the page that asks people for theirs.
+fn is_open(path: &str) -> bool {
+    path == "/health" || path.starts_with("/health/") || page::ADDRESSES.contains(&path)
 }
 
 /// Whether a body is announced that nobody here would read to its end.

@@ -11,11 +11,12 @@ use super::{
     ask,
     caller::Caller,
     problem::Problem,
-    roster::{KINDS, Known, Roster},
+    roster::{Known, Roster},
     view::View,
     weights::unreadable,
 };
 use crate::cycle::CycleId;
+use crate::plan::kinds::FINDERS;
 
 /// Everybody.
 #[derive(Serialize, JsonSchema)]
@@ -67,7 +68,7 @@ pub(super) async fn list(State(api): State<Api>, caller: Caller, request: Header
 
 /// What the store knows of everybody.
 pub(super) async fn read(api: &Api) -> Result<Roster, Problem> {
-    let discovered = ask(api.store.discovered(&KINDS)).await?;
+    let discovered = ask(api.store.discovered(&FINDERS)).await?;
     let publication = ask(api.store.latest_publication()).await?;
     Roster::of(discovered, publication.as_ref()).map_err(unreadable)
 }

@@ -25,6 +25,7 @@ mod miners;
 mod openapi;
 mod operation;
 mod operations;
+mod page;
 mod pipelines;
 mod problem;
 mod protection;

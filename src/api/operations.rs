@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use super::{
     cycle_documents, cycles, documents, episodes, events, health, metrics, miner, miners, openapi,
     operation::{Operation, Schematic, Tag, schema},
-    reference, schedules, scores, status, weights, writes,
+    page, reference, schedules, scores, status, weights, writes,
 };
 use crate::cycle::{CycleId, Hotkey};
 
@@ -195,6 +195,9 @@ fn about() -> Vec<Operation> {
             .answers(503, "The database is unreachable.", healthy, Tag::None)
     };
     vec![
+        of_page(Operation::get("/", "page", page::page), "text/html"),
+        of_page(Operation::get("/page.css", "pageStyle", page::style), "text/css"),
+        of_page(Operation::get("/page.js", "pageScript", page::script), "text/javascript"),
         health("/health", "health", "Whether this process and its database are well"),
         health("/health/ready", "ready", "The same, for whoever decides where requests go"),
         Operation::get("/health/live", "live", health::live)
@@ -209,21 +212,16 @@ fn about() -> Vec<Operation> {
             Some((JSON, object)),
             Tag::Some,
         ),
-        Operation::get("/docs", "docs", reference::page).about("About", "This document, for people").answers(
-            200,
-            "A page.",
-            Some(("text/html", text)),
-            Tag::None,
-        ),
+        of_page(Operation::get("/docs", "docs", reference::page), "text/html"),
         of_page(Operation::get("/docs/swagger-ui.css", "docsStyle", reference::style), "text/css"),
         of_page(Operation::get("/docs/swagger-ui-bundle.js", "docsBundle", reference::bundle), "text/javascript"),
         of_page(Operation::get("/docs/start.js", "docsStart", reference::start), "text/javascript"),
     ]
 }
 
-/// A file of the page for people.
+/// A page for people, or a file that one is made of.
 fn of_page(operation: Operation, kind: &'static str) -> Operation {
-    operation.about("About", "What that page is made of").answers(200, "The file.", Some((kind, text)), Tag::None)
+    operation.about("About", "For people").answers(200, "The file.", Some((kind, text)), Tag::None)
 }
 
 fn block(_: &mut SchemaGenerator) -> Schema {

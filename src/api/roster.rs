@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 
 use super::documents::{Evaluated, Score, Unreadable};
-use crate::cycle::{CycleId, Pin};
-use crate::plan::kinds::DISCOVERY;
+use crate::cycle::{CycleId, Miner, Pin};
+use crate::stage::documents::{LeftOut, Listed};
 use crate::store::{Discovered, PublicationRow};
-
-/// Kinds of stages that find miners.
-pub(super) const KINDS: [&str; 2] = [DISCOVERY, "file/miners"];
 
 /// What a discovery says of a miner that takes part.
 const OK: &str = "ok";
@@ -42,33 +38,6 @@ pub(super) struct Roster {
     pub(super) evaluated: Option<(CycleId, DateTime<Utc>, Option<u64>)>,
 }
 
-/// What a stage that finds miners has put out.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Listed {
-    miners: Vec<TakesPart>,
-    left_out: Vec<LeftOut>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TakesPart {
-    uid: u16,
-    hotkey: String,
-    #[serde(default)]
-    endpoint: Option<String>,
-    #[serde(default)]
-    first_block: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct LeftOut {
-    uid: Option<u16>,
-    hotkey: String,
-    status: String,
-    #[serde(default)]
-    detail: Option<String>,
-}
-
 impl Roster {
     /// What follows from a discovery and a vector.
     ///
@@ -93,13 +62,13 @@ impl Roster {
         Ok(roster)
     }
 
-    fn take(&mut self, Listed { miners, left_out }: Listed) {
+    fn take(&mut self, Listed { miners, left_out, .. }: Listed) {
         for LeftOut { uid, hotkey, status, detail } in left_out {
             self.miners.insert(hotkey, Known { uid, status: Some(status), detail, ..Known::default() });
         }
-        for TakesPart { uid, hotkey, endpoint, first_block } in miners {
-            let status = Some(OK.to_owned());
-            self.miners.insert(hotkey, Known { uid: Some(uid), status, endpoint, first_block, ..Known::default() });
+        for Miner { uid, hotkey, endpoint, first_block } in miners {
+            let (uid, status, endpoint) = (Some(uid), Some(OK.to_owned()), Some(endpoint));
+            self.miners.insert(hotkey.to_string(), Known { uid, status, endpoint, first_block, ..Known::default() });
         }
     }
 

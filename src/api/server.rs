@@ -37,7 +37,7 @@ use super::{
     tls::Tls,
 };
 
-/// How long a TLS handshake may take.
+/// How long a TLS handshake may take, where nobody has less patience.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long what we have sent may stay untaken, in milliseconds.
@@ -108,7 +108,7 @@ pub(super) async fn run(
             match tls {
                 None => connection.serve(stream).await,
                 Some(tls) => {
-                    if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = timeout(HANDSHAKE.min(connection.patience), tls.accept(stream)).await {
                         connection.serve(stream).await;
                     }
                 }

@@ -6,9 +6,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::{BlockSource, Pipeline, Pipelines, new_cycle, pipelines, unreachable};
+use super::{BlockSource, Pipeline, Pipelines, new_cycle, unreachable};
 use crate::schedule::{Clock, Due, Schedule, next_start};
 use crate::store::{self, Fired, Outcome, Round, Store};
 
@@ -16,18 +16,17 @@ use crate::store::{self, Fired, Outcome, Round, Store};
 pub struct Schedules {
     store: Arc<Store>,
     pipelines: Pipelines,
-    kept: Vec<Kept>,
+    watched: Vec<Watched>,
     blocks: Arc<dyn BlockSource>,
     /// Why there is no block, as it was last told.
     without_block: Option<String>,
 }
 
-struct Kept {
-    pipeline: Pipeline,
-    /// Its place among those that are shown.
+/// The schedules of one of them.
+struct Watched {
+    pipeline: Arc<Pipeline>,
+    /// Its place among all of them.
     place: usize,
-    /// How often it was asked for that it be read again, when it last was.
-    asked: u64,
     /// Its name and schedules as the database knows them.
     registered: Option<(String, Vec<Schedule>)>,
     /// When each schedule, by its key, is to be looked at again.
@@ -52,23 +51,19 @@ impl Quiet {
 impl Schedules {
     /// The schedules of these pipelines.
     pub fn new(store: Arc<Store>, pipelines: Pipelines, blocks: Arc<dyn BlockSource>) -> Self {
-        let kept = |(place, shown): (usize, pipelines::Kept)| Kept {
-            pipeline: shown.pipeline,
-            place,
-            asked: 0,
-            registered: None,
-            quiet: HashMap::new(),
-        };
-        let kept = pipelines.all().into_iter().enumerate().map(kept).collect();
-        Self { store, pipelines, kept, blocks, without_block: None }
+        let all = pipelines.all().into_iter().enumerate();
+        let watched = all
+            .map(|(place, kept)| Watched { pipeline: kept.pipeline, place, registered: None, quiet: HashMap::new() })
+            .collect();
+        Self { store, pipelines, watched, blocks, without_block: None }
     }
 
     /// Decide whatever has become due by `now`. What cannot be decided for want of a database is decided in a later round.
     pub async fn round(&mut self, now: DateTime<Utc>) -> Vec<Fired> {
         let clock = Clock { now, block: self.block().await };
         let mut all = Vec::new();
-        for kept in &mut self.kept {
-            match kept.round((&self.store, &self.pipelines), &clock).await {
+        for watched in &mut self.watched {
+            match watched.round((&self.store, &self.pipelines), &clock).await {
                 Ok(fired) => all.extend(fired),
                 Err(error) => unreachable("the schedules of a pipeline could not be looked at", error),
             }
@@ -78,8 +73,8 @@ impl Schedules {
 
     async fn block(&mut self) -> Option<u64> {
         let by_block =
-            |kept: &Kept| kept.pipeline.compiled().schedules.iter().any(|schedule| schedule.timing.is_by_block());
-        if !self.kept.iter().any(by_block) {
+            |it: &Watched| it.pipeline.compiled().schedules.iter().any(|schedule| schedule.timing.is_by_block());
+        if !self.watched.iter().any(by_block) {
             return None;
         }
         let latest = self.blocks.latest().await;
@@ -92,26 +87,16 @@ impl Schedules {
     }
 }
 
-impl Kept {
-    async fn round(&mut self, (store, shown): (&Store, &Pipelines), clock: &Clock) -> Result<Vec<Fired>, store::Error> {
-        let is_asked = shown.asked() != self.asked;
-        if is_asked || self.pipeline.has_changed() {
-            self.asked = shown.asked();
-            let before = self.pipeline.compiled().definition.hash();
-            let is_good = self.reread(shown).await;
-            let hash = self.pipeline.compiled().definition.hash();
-            if is_good && (is_asked || hash != before) {
-                let file = self.pipeline.file().display();
-                info!("{file} was read again: the next cycle of `{}` has the definition {hash}", self.pipeline.name());
-            }
-        }
+impl Watched {
+    async fn round(&mut self, (store, all): (&Store, &Pipelines), clock: &Clock) -> Result<Vec<Fired>, store::Error> {
+        self.pipeline = all.refresh(self.place).await;
         self.register(store, clock.now).await?;
-        let mut all = Vec::new();
+        let mut started = Vec::new();
         if self.awake(clock).is_empty() {
-            return Ok(all);
+            return Ok(started);
         }
         // The cycle that may start now is that of the files as they are now: manifests and simulators, too.
-        self.reread(shown).await;
+        self.pipeline = all.reread(self.place).await.pipeline;
         self.register(store, clock.now).await?;
         let new = new_cycle(self.pipeline.compiled());
         for schedule in self.awake(clock) {
@@ -119,7 +104,7 @@ impl Kept {
                 let fired = store.run_schedule(&Round { schedule: &schedule, clock: *clock, new: &new }).await?;
                 let is_all = fired.is_empty();
                 fired.iter().for_each(|fired| tell(&new.pipeline, fired));
-                all.extend(fired);
+                started.extend(fired);
                 if is_all {
                     break;
                 }
@@ -127,24 +112,12 @@ impl Kept {
             let until = next_start(&schedule, &new.pipeline, clock.now);
             self.quiet.insert(schedule.key(), Quiet { since: clock.now, until, block: clock.block });
         }
-        Ok(all)
+        Ok(started)
     }
 
     fn awake(&self, clock: &Clock) -> Vec<Schedule> {
         let is_awake = |schedule: &&Schedule| !self.quiet.get(&schedule.key()).is_some_and(|quiet| quiet.lasts(clock));
         self.pipeline.compiled().schedules.iter().filter(is_awake).cloned().collect()
-    }
-
-    /// Read the pipeline again; whether it could be used.
-    async fn reread(&mut self, shown: &Pipelines) -> bool {
-        let problem = self.pipeline.reread().await.err();
-        if let Some(problems) = &problem {
-            let file = self.pipeline.file().display();
-            error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
-        }
-        let is_good = problem.is_none();
-        shown.show(self.place, pipelines::Kept { pipeline: self.pipeline.clone(), problem });
-        is_good
     }
 
     fn facts(&self) -> (String, Vec<Schedule>) {

@@ -23,11 +23,12 @@ use crate::{
     store::Store,
 };
 
-/// Answers `/health`, `/v1/weights/latest` and `/v1/scores/latest` from the database until SIGINT or SIGTERM
+/// Serves weights, scores and everything else about cycles over HTTP until SIGINT or SIGTERM
 ///
 /// With --pipeline it also starts cycles when they are due and runs every open cycle that nobody else runs. Any number of
 /// backends may share a database: each due time gives one cycle, and each cycle runs in one of them. When it is told to
-/// stop, cycles stay where they are and go on in the next backend.
+/// stop, episodes that have begun end (--grace), and cycles stay where they are and go on in the next backend. A pipeline is
+/// read again when one of its files changes, and at SIGHUP; a mistake in it is told and changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -131,10 +132,12 @@ pub(super) async fn run(args: Args) -> Result {
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let watched = machine.clone();
-    let runs = args.role == Role::Worker || args.role == Role::All && !pipelines.all().is_empty();
+    let runs = args.role == Role::Worker || args.role == Role::All && !pipelines.is_empty();
     let work = async {
         if runs {
             Backend::new(&store, machine, (pipelines, blocks), limits).run(stop.clone()).await;
+        } else {
+            let _ = stop.run_until_cancelled(pipelines.keep_current()).await;
         }
     };
     let watch = tokio::spawn(async move {

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -15,8 +14,9 @@ use super::{
     render::{self, Format},
     report,
 };
-use crate::cycle::{CycleRecord, Journal, TaskStatus, plain_text};
-use crate::plan::kinds::DISCOVERY;
+use crate::cycle::{CycleRecord, Journal, Miner, TaskStatus, plain_text};
+use crate::plan::kinds::FINDERS;
+use crate::stage::documents::{LeftOut, Listed};
 use crate::store::Store;
 
 /// What is told of a hotkey that has committed nothing.
@@ -44,34 +44,6 @@ pub(super) struct Args {
     /// How to show them
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-/// What the output of a stage that finds miners says of them.
-#[derive(Debug, Default, Deserialize)]
-struct Listed {
-    #[serde(default)]
-    miners: Vec<TakesPart>,
-    #[serde(default)]
-    left_out: Vec<LeftOut>,
-    #[serde(default)]
-    statuses: BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct TakesPart {
-    uid: u16,
-    hotkey: String,
-    #[serde(default)]
-    first_block: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct LeftOut {
-    uid: Option<u16>,
-    hotkey: String,
-    status: String,
-    #[serde(default)]
-    detail: Option<String>,
 }
 
 /// A hotkey, and what the cycle made of it.
@@ -116,7 +88,7 @@ pub(super) async fn run(store: &Store, args: &Args) -> Result {
 /// What was said of the miners by the stage that found them; nothing before it has ended.
 fn listed(record: &CycleRecord) -> Result<Option<Listed>> {
     let stages = record.definition["stages"].as_array().into_iter().flatten();
-    let finds = |stage: &&Value| [DISCOVERY, "file/miners"].iter().any(|kind| stage["uses"] == *kind);
+    let finds = |stage: &&Value| FINDERS.iter().any(|kind| stage["uses"] == *kind);
     let ids: Vec<&str> = stages.filter(finds).filter_map(|stage| stage["id"].as_str()).collect();
     let mut all: Option<Listed> = None;
     for task in record.tasks.iter().filter(|task| ids.contains(&task.key.stage.as_str())) {
@@ -138,7 +110,8 @@ fn rows(listed: Listed, found: Vec<Found>) -> Vec<Row> {
         let row = Row { uid, status, detail, first_block: None, found: None, hotkey: hotkey.clone() };
         rows.insert(hotkey, row);
     }
-    for TakesPart { uid, hotkey, first_block } in listed.miners {
+    for Miner { uid, hotkey, first_block, .. } in listed.miners {
+        let hotkey = hotkey.to_string();
         let (status, found) = ("ok".to_owned(), found.remove(&hotkey));
         rows.insert(hotkey.clone(), Row { uid: Some(uid), status, detail: None, first_block, found, hotkey });
     }

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Context, Error, Invocation, Output, config, sealed};
+use super::{Context, Error, Invocation, Output, config, documents::LeftOut, sealed};
 use crate::chain::{
     Metagraph, Network, Patience, Place,
     roster::{self, Entry, Rules, Status},
@@ -37,16 +37,6 @@ struct Settings {
     network: Option<String>,
     netuid: u16,
     template: String,
-}
-
-/// A hotkey that does not take part.
-#[derive(Debug, Serialize)]
-struct LeftOut {
-    uid: Option<u16>,
-    hotkey: String,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
 }
 
 pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation<'_>) -> Result<Output, Error> {
@@ -102,7 +92,7 @@ fn found(
         }
         match miner(&entry, hotkey, template) {
             Some(miner) => miners.push(miner),
-            None if left_out.len() < LISTED => left_out.push(LeftOut::of(entry)),
+            None if left_out.len() < LISTED => left_out.push(left_out_of(entry)),
             None => {}
         }
     }
@@ -129,11 +119,9 @@ fn miner(entry: &Entry, hotkey: Hotkey, template: &str) -> Option<Miner> {
     Some(Miner { uid, hotkey, endpoint, first_block })
 }
 
-impl LeftOut {
-    fn of(entry: Entry) -> Self {
-        let detail = entry.status.detail().map(|text| plain_text(text).chars().take(REASON).collect());
-        Self { uid: entry.uid, status: entry.status.word(), detail, hotkey: entry.hotkey }
-    }
+fn left_out_of(entry: Entry) -> LeftOut {
+    let detail = entry.status.detail().map(|text| plain_text(text).chars().take(REASON).collect());
+    LeftOut { uid: entry.uid, status: entry.status.word().to_owned(), detail, hotkey: entry.hotkey }
 }
 
 /// There is nobody to evaluate.

@@ -7,8 +7,34 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{EnvironmentId, Hotkey, Pin, Salt};
+use crate::cycle::{EnvironmentId, Hotkey, Miner, Pin, Salt};
 use crate::scoring::{Pareto, Rule, SubsetWeighting};
+
+/// What a stage that finds miners puts out of them; its other outputs are passed over.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Listed {
+    /// Those who take part.
+    pub miners: Vec<Miner>,
+    /// Hotkeys that do not, where a chain was read.
+    pub left_out: Vec<LeftOut>,
+    /// How many hotkeys have which status, where a chain was read.
+    pub statuses: BTreeMap<String, u64>,
+}
+
+/// A hotkey that does not take part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Slot on the subnet, where it is registered.
+    pub uid: Option<u16>,
+    /// Identity, as the chain writes it.
+    pub hotkey: String,
+    /// Why, in a word.
+    pub status: String,
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
 
 /// Output of `scores/aggregate`: one entry per miner and environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

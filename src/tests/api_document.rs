@@ -6,12 +6,10 @@ use reqwest::StatusCode;
 use robo::cycle::CycleId;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{
-        database::{TestDatabase, Version},
-        story::{Story, told},
-    },
-    weights::Served,
+use crate::support::{
+    database::{TestDatabase, Version},
+    served::Served,
+    story::{Story, told},
 };
 
 /// What the document says of an answer of this status.
@@ -46,9 +44,9 @@ async fn hold(served: &Served, document: &Value, (path, address): (&str, &str), 
 }
 
 async fn document(served: &Served) -> Value {
-    let (status, tag, document) = served.get("/openapi.json", None).await;
+    let (status, tag, document) = served.ask("/openapi.json", None).await;
     assert_eq!((status, document["openapi"].as_str()), (StatusCode::OK, Some("3.1.0")));
-    assert_eq!(served.get("/openapi.json", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
+    assert_eq!(served.ask("/openapi.json", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
     document
 }
 
@@ -59,7 +57,7 @@ async fn real_answers_are_what_the_document_says() {
     let cycle = told(&store, "test").await;
     let running = Story::begin(&store, "test").await.cycle;
     let nobody = CycleId::generate();
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let document = document(&served).await;
     let answers = [
         ("/health", "/health".to_owned()),
@@ -67,6 +65,9 @@ async fn real_answers_are_what_the_document_says() {
         ("/health/ready", "/health/ready".into()),
         ("/metrics", "/metrics".into()),
         ("/openapi.json", "/openapi.json".into()),
+        ("/", "/".into()),
+        ("/page.css", "/page.css".into()),
+        ("/page.js", "/page.js".into()),
         ("/docs", "/docs".into()),
         ("/docs/swagger-ui-bundle.js", "/docs/swagger-ui-bundle.js".into()),
         ("/docs/swagger-ui.css", "/docs/swagger-ui.css".into()),
@@ -114,7 +115,7 @@ async fn real_answers_are_what_the_document_says() {
 #[tokio::test]
 async fn the_document_describes_every_operation_and_nothing_twice() {
     let database = TestDatabase::new(Version::Default).await;
-    let served = Served::from(&database.store().await).await;
+    let served = Served::of(&database.store().await).await;
     let document = document(&served).await;
     let mut ids = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -166,7 +167,7 @@ async fn bodies_have_every_field_that_existing_clients_read() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
     told(&store, "test").await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let (integer, number, string, boolean, list, object) =
         ("integer", "number", "string", "boolean", "array", "object");
     let tables: [(&str, &[(&str, &str)]); 7] = [
@@ -262,7 +263,7 @@ async fn bodies_have_every_field_that_existing_clients_read() {
         ("/openapi.json", &[("/paths", object)]),
     ];
     for (path, fields) in tables {
-        let (status, _, body) = served.get(path, None).await;
+        let (status, _, body) = served.ask(path, None).await;
         assert_eq!(status, StatusCode::OK, "{path}");
         for (field, kind) in fields {
             let value = body.pointer(field).unwrap_or_else(|| panic!("{path} has no {field}: {body:#}"));

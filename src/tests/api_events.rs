@@ -8,13 +8,11 @@ use robo::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    support::{
-        database::{TestDatabase, Version},
-        own_server::OwnServer,
-        story::{ADDRESS, Story, told},
-    },
-    weights::Served,
+use crate::support::{
+    database::{TestDatabase, Version},
+    own_server::OwnServer,
+    served::Served,
+    story::{ADDRESS, Story, told},
 };
 use nix::sys::signal::Signal;
 
@@ -91,7 +89,7 @@ fn words(events: &[Event]) -> Vec<(String, String)> {
 async fn a_journal_is_followed_as_it_is_written_and_taken_up_again_without_a_gap() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let story = Story::begin(&store, "test").await;
     let mut first = Client::follow(&served, story.cycle, None).await;
     let mut seen = Vec::new();
@@ -128,7 +126,7 @@ async fn a_journal_is_followed_as_it_is_written_and_taken_up_again_without_a_gap
 async fn a_long_journal_is_read_from_its_beginning_however_late_somebody_comes() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let story = Story::begin(&store, "test").await;
     // More than is read at a time, and more than is kept in memory.
     let mut connection = database.connection().await;
@@ -154,7 +152,7 @@ async fn a_long_journal_is_read_from_its_beginning_however_late_somebody_comes()
 async fn what_cannot_be_followed_is_told_so_and_so_is_who_is_one_too_many() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     assert_eq!(Client::ask(&served, CycleId::generate(), None).await.status(), StatusCode::NOT_FOUND);
     let ended = told(&store, "test").await;
     let url = format!("{}/v1/cycles/{ended}/events", served.url);
@@ -186,7 +184,7 @@ async fn what_cannot_be_followed_is_told_so_and_so_is_who_is_one_too_many() {
 async fn who_follows_stays_while_the_database_is_away() {
     let server = OwnServer::start().await;
     let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let story = Story::begin(&store, "test").await;
     let mut client = Client::follow(&served, story.cycle, None).await;
     for _ in 0..4 {

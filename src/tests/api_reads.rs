@@ -2,24 +2,21 @@
 
 use reqwest::StatusCode;
 use robo::{
-    api::Endpoints,
     cycle::CycleStatus,
     schedule::Due,
     store::{NewCycle, Round},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    support::{
-        database::{TestDatabase, Version},
-        story::{ADDRESS, Story, told},
-    },
-    weights::Served,
+use crate::support::{
+    database::{TestDatabase, Version},
+    served::Served,
+    story::{ADDRESS, Story, told},
 };
 
 /// The body of an answer that there is.
 async fn read(served: &Served, path: &str) -> Value {
-    let (status, _, body) = served.get(path, None).await;
+    let (status, _, body) = served.ask(path, None).await;
     assert_eq!(status, StatusCode::OK, "{path}: {body}");
     body
 }
@@ -34,12 +31,12 @@ fn assert_public(body: &Value) {
 async fn everybody_whom_the_last_discovery_saw_is_listed_without_where_they_answer() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     assert_eq!(read(&served, "/v1/miners").await, json!({ "discovered_in": null, "miners": [] }));
     let cycle = told(&store, "test").await;
     // A cycle that looks for nobody, or has not come so far, hides nobody.
     let later = Story::begin(&store, "other").await;
-    let body = served.until_it_says("/v1/miners", |body| body["discovered_in"] == json!(later.cycle)).await;
+    let (_, body) = served.until_it_says("/v1/miners", |body| body["discovered_in"] == json!(later.cycle)).await;
     assert_public(&body);
     let published = read(&served, "/v1/weights/latest").await;
     let miners = body["miners"].as_array().unwrap();
@@ -61,7 +58,7 @@ async fn everybody_whom_the_last_discovery_saw_is_listed_without_where_they_answ
     );
     assert_eq!((&miners[2]["last_evaluated"], &miners[2]["avg_success_rate"]), (&Value::Null, &Value::Null));
 
-    let open = Served::with(&store, Endpoints::Shown).await;
+    let open = Served::showing_endpoints(&store).await;
     let miners = read(&open, "/v1/miners").await["miners"].clone();
     assert_eq!(
         (&miners[0]["endpoint"], &miners[1]["endpoint"]),
@@ -75,7 +72,7 @@ async fn a_miner_reads_why_it_got_what_it_got() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
     let cycle = told(&store, "test").await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let bob = read(&served, "/v1/miners/bob").await;
     assert_public(&bob);
     assert_eq!(
@@ -127,7 +124,7 @@ async fn a_miner_reads_why_it_got_what_it_got() {
         (&json!("malformed"), &Value::Null, &Value::Null)
     );
     for nobody in ["nobody", "a%20b", "%3Cb%3E"] {
-        assert_eq!(served.get(&format!("/v1/miners/{nobody}"), None).await.0, StatusCode::NOT_FOUND, "{nobody}");
+        assert_eq!(served.ask(&format!("/v1/miners/{nobody}"), None).await.0, StatusCode::NOT_FOUND, "{nobody}");
     }
 }
 
@@ -135,7 +132,7 @@ async fn a_miner_reads_why_it_got_what_it_got() {
 async fn a_cycle_is_read_to_its_tasks_and_its_failures_in_words_are_not_for_everybody() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let cycle = told(&store, "test").await;
     let body = read(&served, &format!("/v1/cycles/{cycle}")).await;
     assert_public(&body);
@@ -172,14 +169,14 @@ async fn a_cycle_is_read_to_its_tasks_and_its_failures_in_words_are_not_for_ever
     assert_eq!(ids("pipeline=nothing%00").await, Vec::<Value>::new());
     assert_eq!(ids(&format!("pipeline=test&before={}", failed.cycle)).await, vec![first.clone()]);
     assert_eq!(ids("status=open").await, Vec::<Value>::new());
-    let (status, _, problem) = served.get("/v1/cycles?status=running", None).await;
+    let (status, _, problem) = served.ask("/v1/cycles?status=running", None).await;
     assert_eq!(
         (status, &problem["type"], &problem["instance"]),
         (StatusCode::BAD_REQUEST, &json!("urn:robo:problem:bad-question"), &json!("/v1/cycles"))
     );
     assert!(problem["detail"].as_str().unwrap().contains("one of open, completed, failed and cancelled"), "{problem}");
     for path in ["/v1/weights/latest?x=1", "/v1/miners?hotkey=ann", "/health?full", "/openapi.json?format=yaml"] {
-        assert_eq!(served.get(path, None).await.0, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(served.ask(path, None).await.0, StatusCode::BAD_REQUEST, "{path}");
     }
 }
 
@@ -187,7 +184,7 @@ async fn a_cycle_is_read_to_its_tasks_and_its_failures_in_words_are_not_for_ever
 async fn episodes_come_page_by_page_with_their_seeds_only_once_these_are_no_secret() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let story = Story::begin(&store, "test").await;
     story.play().await;
     let path = format!("/v1/cycles/{}/episodes", story.cycle);
@@ -231,7 +228,7 @@ async fn episodes_come_page_by_page_with_their_seeds_only_once_these_are_no_secr
     assert_eq!(episode["seed"], json!(salt.seed(&"m/b".parse().unwrap(), 0)));
     assert_eq!(episode["latency"], json!({ "p50_ms": 1.0, "p95_ms": 10.0, "max_ms": 100.0 }));
     for wrong in ["after=m/a", "limit=0", "environment=m", "outcome=won", "hotkey=", "seed=1", "limit=1&limit=2"] {
-        assert_eq!(served.get(&format!("{path}?{wrong}"), None).await.0, StatusCode::BAD_REQUEST, "{wrong}");
+        assert_eq!(served.ask(&format!("{path}?{wrong}"), None).await.0, StatusCode::BAD_REQUEST, "{wrong}");
     }
 }
 
@@ -239,7 +236,7 @@ async fn episodes_come_page_by_page_with_their_seeds_only_once_these_are_no_secr
 async fn schedules_show_when_they_are_due_and_what_became_of_the_last_time() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     assert_eq!(read(&served, "/v1/schedules").await, json!({ "schedules": [] }));
     assert_eq!(read(&served, "/v1/pipelines").await, json!({ "pipelines": [] }));
     let schedule: robo::schedule::Schedule = serde_json::from_value(json!({

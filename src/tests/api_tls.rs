@@ -1,6 +1,6 @@
 //! TLS of our own: served, renewed without a word lost, and kept as it was when a renewal is broken.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use reqwest::{Certificate, Client};
@@ -91,6 +91,20 @@ async fn a_renewal_is_taken_up_and_a_broken_one_is_not() {
     ask(&mut old).await;
     fs::remove_file(folder.path().join("key.pem")).unwrap();
     assert!(is_served(&second, address).await);
+}
+
+#[tokio::test]
+async fn whoever_never_shakes_hands_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &certificate());
+    let database = TestDatabase::new(Version::Default).await;
+    let hasty = Guarding { idle_timeout: Duration::from_millis(50), ..guarding(folder.path()) };
+    let served = Served::guarded(&database.store().await, hasty).await;
+    for begin in [&b""[..], b"\x16\x03\x01\x02"] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or_default(), 0, "nothing is said");
+    }
 }
 
 type Stream = tokio_rustls::client::TlsStream<TcpStream>;

@@ -27,8 +27,9 @@ use crate::{
         episodes::report,
         own_server::OwnServer,
         program::{Place, Running, pipeline, repository, turn, workspace},
+        served::Served,
     },
-    weights::{Served, WHOLE, publish_at},
+    weights::{WHOLE, publish_at},
 };
 
 /// A page of metrics.
@@ -171,7 +172,7 @@ async fn while_the_database_is_away_the_page_says_what_it_said_last() {
     let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
     publish_at(&store, pin(), Some("ann"), (WHOLE, guard)).await;
     publish_at(&store, pin(), Some("ann"), (Course { scored: 5, ..WHOLE }, guard)).await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let before = Page::of(&served.url).await;
     let known = [
         ("robo_eval_cycles_total{pipeline=\"test\",status=\"completed\"}", 2.0),
@@ -202,9 +203,9 @@ async fn while_the_database_is_away_the_page_says_what_it_said_last() {
 #[tokio::test]
 async fn addresses_are_counted_by_their_template() {
     let database = TestDatabase::new(Version::Default).await;
-    let served = Served::from(&database.store().await).await;
+    let served = Served::of(&database.store().await).await;
     for path in ["/v1/cycles/one", "/v1/cycles/two", "/nothing/here", "/nothing/there", "/health"] {
-        served.get(path, None).await;
+        served.ask(path, None).await;
     }
     let page = Page::of(&served.url).await;
     page.holds(&[

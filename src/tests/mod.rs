@@ -46,6 +46,7 @@ mod lessons_verbs;
 mod manifest;
 mod metrics;
 mod miner;
+mod page;
 mod places;
 mod runtime;
 mod schedules;

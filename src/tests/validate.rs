@@ -19,10 +19,11 @@ use crate::support::{
     database::{TestDatabase, Version},
     program::Place,
     replay_pool::{Deed, Taken},
+    served::Served,
     validated::{ALICE, Chain, NETUID, SECRET, patience, stranger, wallet},
     weights_server::{WeightsServer, published, published_bare},
 };
-use crate::weights::{Served, WHOLE, publish_at};
+use crate::weights::{WHOLE, publish_at};
 
 /// The best block of the node at first.
 const BEST: u64 = 102;
@@ -121,7 +122,7 @@ async fn what_our_own_backend_serves_is_set() {
     let head = Head::read(&chain.network(), patience()).await.unwrap();
     let pin = Pin { genesis: head.genesis, netuid: NETUID, block: 90, hash: "0x5a".into() };
     publish_at(&store, pin, Some(&ann()), (WHOLE, PublishGuard::default())).await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let mut validator = Validator::new(settings(&chain), alice(), Backend::new(&served.url.parse().unwrap()).unwrap());
     let Turn::Set(done) = validator.turn().await.unwrap() else { panic!("the first are due at once") };
     assert_eq!((done.paid, chain.node.pool().taken()), (1, vec![weights(&[(1, 65535)])]));
@@ -129,7 +130,7 @@ async fn what_our_own_backend_serves_is_set() {
     let other = Pin { genesis: "0x00".into(), netuid: NETUID, block: 91, hash: "0x5b".into() };
     publish_at(&store, other, Some(&ann()), (WHOLE, PublishGuard::default())).await;
     // The API looks at the database every second.
-    while served.get("/v1/weights/latest", None).await.2["block"] != 91 {
+    while served.ask("/v1/weights/latest", None).await.2["block"] != 91 {
         tokio::task::yield_now().await;
     }
     chain.node.finalize(done.block + 360);

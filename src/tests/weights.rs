@@ -1,12 +1,8 @@
 //! What validators are given: vectors that the publish guard lets pass, from memory, with a word for how they stand.
 
-use std::sync::Arc;
-
 use nix::sys::signal::Signal;
-use reqwest::{Client, StatusCode, header};
+use reqwest::StatusCode;
 use robo::{
-    api::{self, Endpoints, Protection, Settings, standing::Validity},
-    backend::Pipelines,
     cycle::{
         Course, CycleId, CycleStatus, Entry, Episode, EpisodeKey, InfraFault, Journal, Outcome, Pin, Publication,
         PublishGuard, Salt, TaskEvent, TaskKey,
@@ -15,13 +11,13 @@ use robo::{
     store::{NewCycle, ReleaseAnswer, Store},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::support::{
     database::{TestDatabase, Version},
     episodes::report,
     own_server::OwnServer,
     program::{Place, pipeline, turn, workspace},
+    served::Served,
 };
 
 pub(crate) const WHOLE: Course = Course { planned: 10, scored: 10, lost: 0 };
@@ -200,97 +196,42 @@ fn a_guard_that_the_pipeline_names_holds_what_jumps() {
     assert_eq!(latest()["cycle_id"], second);
 }
 
-/// The API over a store, in this process.
-pub(crate) struct Served {
-    pub(crate) url: String,
-    pub(crate) client: Client,
-    _serving: tokio::task::JoinSet<()>,
-}
-
-impl Served {
-    pub(crate) async fn from(store: &Store) -> Self {
-        Self::with(store, Endpoints::Hidden).await
-    }
-
-    /// The same, with the operator's word on where miners answer.
-    pub(crate) async fn with(store: &Store, endpoints: Endpoints) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (validity, pipelines) = (Validity::default(), Arc::new(Pipelines::default()));
-        let (protection, metrics) = (Protection::default(), api::Metrics::new().unwrap());
-        let settings = Settings { validity, pipelines, protection, endpoints, metrics, addresses: api::Addresses::All };
-        let (store, mut serving) = (store.clone(), tokio::task::JoinSet::new());
-        serving.spawn(async move {
-            api::serve(listener, (store, settings), std::future::pending()).await.unwrap();
-        });
-        crate::install_tls();
-        Self { url, client: Client::builder().no_proxy().build().unwrap(), _serving: serving }
-    }
-
-    pub(crate) async fn get(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
-        let mut request = self.client.get(format!("{}{path}", self.url));
-        if let Some(known) = known {
-            request = request.header(header::IF_NONE_MATCH, known);
-        }
-        let answer = request.send().await.unwrap();
-        let tag = answer.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap().to_owned());
-        let status = answer.status();
-        (status, tag, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
-    }
-
-    /// Ask until the answer is the one that is waited for: some are kept for a moment.
-    pub(crate) async fn until_it_says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let (status, _, body) = self.get(path, None).await;
-            if status == StatusCode::OK && wanted(&body) {
-                return body;
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Ask until the vector that counts has this word.
-    async fn until(&self, word: &str) -> (String, Value) {
-        loop {
-            let (status, tag, body) = self.get("/v1/weights/latest", None).await;
-            if status == StatusCode::OK && body["status"] == word {
-                return (tag.unwrap(), body);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
+/// Ask until the vector that counts has this word: its tag, and what is said of it.
+async fn until(served: &Served, word: &str) -> (String, Value) {
+    let (tag, body) = served.until_it_says("/v1/weights/latest", |body| body["status"] == word).await;
+    (tag.unwrap(), body)
 }
 
 #[tokio::test]
 async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands() {
     let server = OwnServer::start().await;
     let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();
-    let served = Served::from(&store).await;
-    assert_eq!(served.get("/v1/weights/latest", None).await.0, StatusCode::NOT_FOUND);
+    let served = Served::of(&store).await;
+    assert_eq!(served.ask("/v1/weights/latest", None).await.0, StatusCode::NOT_FOUND);
     let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
     let good = publish(&store, Some("ann"), WHOLE, guard).await;
-    let (fresh, body) = served.until("fresh").await;
+    let (fresh, body) = until(&served, "fresh").await;
     assert_eq!((body["cycle_id"].as_str(), body["valid_until_block"].as_u64()), (Some(&*good.to_string()), Some(727)));
     assert!(fresh.starts_with('"'), "a strong tag: {fresh}");
     for known in [fresh.clone(), format!("\"else\", {fresh}"), format!("W/{fresh}"), "*".into()] {
-        let (status, tag, body) = served.get("/v1/weights/latest", Some(&known)).await;
+        let (status, tag, body) = served.ask("/v1/weights/latest", Some(&known)).await;
         assert_eq!((status, tag.as_deref(), body), (StatusCode::NOT_MODIFIED, Some(&*fresh), Value::Null), "{known}");
     }
-    assert_eq!(served.get("/v1/weights/latest", Some("\"else\"")).await.0, StatusCode::OK);
+    assert_eq!(served.ask("/v1/weights/latest", Some("\"else\"")).await.0, StatusCode::OK);
 
     let thin = publish(&store, Some("bob"), Course { scored: 5, ..WHOLE }, guard).await;
-    let (held, body) = served.until("held").await;
+    let (held, body) = until(&served, "held").await;
     assert_ne!(held, fresh, "another answer has another tag");
     assert_eq!(body["cycle_id"], json!(good), "the last good one stays");
     assert!(body["reason"].as_str().unwrap().contains("only 5 of 10 episodes"), "{body}");
 
     server.signal_all(Signal::SIGSTOP);
-    let (stale, body) = served.until("stale").await;
+    let (stale, body) = until(&served, "stale").await;
     assert_eq!((body["cycle_id"].clone(), body["weights"].clone()), (json!(good), json!({ "1": 1.0 })));
-    assert_eq!(served.get("/v1/weights/latest", Some(&stale)).await.0, StatusCode::NOT_MODIFIED);
-    assert_eq!(served.get("/health/live", None).await.0, StatusCode::OK, "it is the database that is away");
+    assert_eq!(served.ask("/v1/weights/latest", Some(&stale)).await.0, StatusCode::NOT_MODIFIED);
+    assert_eq!(served.ask("/health/live", None).await.0, StatusCode::OK, "it is the database that is away");
     server.signal_all(Signal::SIGCONT);
-    assert_eq!(served.until("held").await.0, held, "the same answer has the same tag");
+    assert_eq!(until(&served, "held").await.0, held, "the same answer has the same tag");
 
     let (place, url, thin) = (Place::new(), server.url(), thin.to_string());
     let listed = place.json(&["weights", "ls", "--format", "json", "--database-url", &url]);
@@ -299,13 +240,13 @@ async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands(
     assert_eq!(words, ["held", "latest"]);
     let said = place.run(&["weights", "release", &thin, "--reason", "looked at", "--database-url", &url]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let (_, body) = served.until("fresh").await;
+    let (_, body) = until(&served, "fresh").await;
     assert_eq!((body["cycle_id"].as_str(), body["released"]["reason"].as_str()), (Some(&*thin), Some("looked at")));
     let again = place.run(&["weights", "release", &good.to_string(), "--reason", "no", "--database-url", &url]);
     assert!(again.code == 1 && again.stderr.contains("are not held"), "{}", again.stderr);
 
     let nobody = publish(&store, None, WHOLE, guard).await;
-    let (_, body) = served.until("burn").await;
+    let (_, body) = until(&served, "burn").await;
     assert_eq!((body["cycle_id"].clone(), body["entries"][0]["hotkey"].clone()), (json!(nobody), Value::Null));
 }
 
@@ -316,14 +257,14 @@ async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
     let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
     let good = publish(&store, Some("ann"), WHOLE, guard).await;
     let thin = publish(&store, Some("bob"), Course { scored: 5, ..WHOLE }, guard).await;
-    let served = Served::from(&store).await;
-    let (status, tag, body) = served.get("/v1/weights/7", None).await;
+    let served = Served::of(&store).await;
+    let (status, tag, body) = served.ask("/v1/weights/7", None).await;
     assert_eq!(
         (status, body["cycle_id"].clone(), body["status"].as_str()),
         (StatusCode::OK, json!(good), Some("published"))
     );
-    assert_eq!(served.get("/v1/weights/7", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
-    let (status, _, body) = served.get(&format!("/v1/scores/{thin}"), None).await;
+    assert_eq!(served.ask("/v1/weights/7", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
+    let (status, _, body) = served.ask(&format!("/v1/scores/{thin}"), None).await;
     assert_eq!((status, body["cycle_id"].clone()), (StatusCode::OK, json!(thin)), "how it was measured is no secret");
     for (path, status) in [
         ("/v1/weights/8".into(), StatusCode::NOT_FOUND),
@@ -332,7 +273,7 @@ async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
         (format!("/v1/scores/{}", CycleId::generate()), StatusCode::NOT_FOUND),
         ("/v1/scores/7".into(), StatusCode::BAD_REQUEST),
     ] {
-        let (found, _, body) = served.get(&path, None).await;
+        let (found, _, body) = served.ask(&path, None).await;
         assert_eq!((found, body["status"].as_u64()), (status, Some(status.as_u16().into())), "{path}");
     }
 }
@@ -341,16 +282,16 @@ async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
 async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
-    let (_, _, empty) = served.get("/v1/status", None).await;
+    let served = Served::of(&store).await;
+    let (_, _, empty) = served.ask("/v1/status", None).await;
     assert_eq!((empty["total_cycles"].as_u64(), empty["last_completed_cycle"].clone()), (Some(0), Value::Null));
-    assert_eq!(served.get("/v1/environments", None).await.2, json!({ "environments": [] }));
+    assert_eq!(served.ask("/v1/environments", None).await.2, json!({ "environments": [] }));
 
     let mut cycles = Vec::new();
     for _ in 0..5 {
         cycles.push(publish(&store, Some("ann"), WHOLE, PublishGuard::default()).await.to_string());
     }
-    let status = served.until_it_says("/v1/status", |status| status["total_cycles"] == 5).await;
+    let (_, status) = served.until_it_says("/v1/status", |status| status["total_cycles"] == 5).await;
     assert_eq!((status["status"].as_str(), status["is_evaluating"].as_bool()), (Some("idle"), Some(false)));
     let last = &status["last_completed_cycle"];
     assert_eq!(
@@ -370,7 +311,7 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
     ] {
         assert_eq!(status.get(field), Some(&value), "{field}");
     }
-    let environments = served.until_it_says("/v1/environments", |it| it["environments"][0].is_object()).await;
+    let (_, environments) = served.until_it_says("/v1/environments", |it| it["environments"][0].is_object()).await;
     let one =
         json!({ "env_id": "m/a", "env_name": "m", "task_name": "a", "n_evaluations": 10, "avg_success_rate": 0.8 });
     assert_eq!(environments, json!({ "environments": [one] }));
@@ -378,7 +319,7 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
     // Two pages and a last one, which is not full.
     let (mut seen, mut path) = (Vec::new(), "/v1/cycles?limit=2".to_owned());
     loop {
-        let (status, _, page) = served.get(&path, None).await;
+        let (status, _, page) = served.ask(&path, None).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         let ids = page["cycles"].as_array().unwrap().iter().map(|cycle| cycle["id"].as_str().unwrap().to_owned());
         seen.extend(ids);
@@ -388,12 +329,12 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
     cycles.reverse();
     assert_eq!(seen, cycles, "newest first, each once");
     for bad in ["limit=0", "limit=101", "limit=x", "before=x", "befor=x"] {
-        assert_eq!(served.get(&format!("/v1/cycles?{bad}"), None).await.0, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(served.ask(&format!("/v1/cycles?{bad}"), None).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
-    let (_, _, shown) = served.get(&format!("/v1/cycles/{}", cycles[0]), None).await;
+    let (_, _, shown) = served.ask(&format!("/v1/cycles/{}", cycles[0]), None).await;
     assert_eq!((shown["status"].as_str(), shown["episodes_scored"].as_u64()), (Some("completed"), Some(10)));
     assert_eq!(shown["stages"][1]["statuses"], json!({ "succeeded": 1 }));
-    assert_eq!(served.get("/v1/cycles/nothing", None).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(served.ask("/v1/cycles/nothing", None).await.0, StatusCode::NOT_FOUND);
 
     let url = format!("{}/v1/cycles/{}/scores.csv", served.url, cycles[0]);
     let table = served.client.get(url).send().await.unwrap().text().await.unwrap();

@@ -21,12 +21,10 @@ use reqwest::{Certificate, Client, StatusCode, redirect::Policy};
 use tokio::{net::TcpListener, sync::Notify};
 
 use super::{read, succeeds, tool};
-use crate::{
-    support::{
-        database::{TestDatabase, Version},
-        story::Story,
-    },
-    weights::Served,
+use crate::support::{
+    database::{TestDatabase, Version},
+    served::Served,
+    story::Story,
 };
 
 #[test]
@@ -170,7 +168,7 @@ async fn nginx_takes_the_file_and_passes_events_on_as_they_come() {
 async fn the_journal_of_a_cycle_is_followed_through_nginx_while_it_is_written() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let served = Served::from(&store).await;
+    let served = Served::of(&store).await;
     let story = Story::begin(&store, "test").await;
     let mut proxied = Proxied::of(served.url.rsplit(':').next().unwrap().parse().unwrap()).await;
     let mut answer = proxied.get(&format!("/v1/cycles/{}/events", story.cycle)).await;

@@ -180,10 +180,17 @@ fn a_backend_can_answer_alone_or_work_alone() {
         });
         (running, address)
     };
-    let (api, answers) = start("api");
+    let (mut api, answers) = start("api");
     assert!(get(&answers, "/v1/pipelines").contains("200") && get(&answers, "/health").contains("200"));
     let created = place.json(&["schedule", "trigger", "scheduled", "--pipeline", file, "--format", "json"]);
     assert_eq!(statuses(&place), ["waiting"], "{created}");
+    // It runs no schedules, and shows them as they are in the file all the same.
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text.replace("0 0 1 1 *", "61 * * * *")).unwrap();
+    api.until("can no longer be used; cycles start from its last good version");
+    fs::write(file, &text).unwrap();
+    api.signal(Signal::SIGHUP);
+    api.until("was read again: the next cycle of `scheduled`");
     let (worker, answers) = start("worker");
     until_all_are(&place, "completed");
     for (path, status) in [("/health/ready", "200"), ("/metrics", "200"), ("/v1/status", "404"), ("/docs", "404")] {

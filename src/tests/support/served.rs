@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use robo::{
     api::{self, Endpoints, Metrics, Pipelines, Protection, Settings, Token, standing::Validity},
     config::Guarding,
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// The API while it runs.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
+    pub(crate) url: String,
     pub(crate) client: Client,
     stop: CancellationToken,
     running: JoinHandle<std::io::Result<()>>,
@@ -29,35 +30,56 @@ impl Served {
 
     /// Guarded like this.
     pub(crate) async fn guarded(store: &Store, guarding: Guarding) -> Self {
-        Self::with(store, guarding, Arc::new(robo::backend::Pipelines::default())).await
+        Self::start(store, settings(guarding)).await
     }
 
+    /// With these pipelines.
     pub(crate) async fn with(store: &Store, guarding: Guarding, pipelines: Arc<dyn Pipelines>) -> Self {
+        Self::start(store, Settings { pipelines, ..settings(guarding) }).await
+    }
+
+    /// For everybody to see where miners answer.
+    pub(crate) async fn showing_endpoints(store: &Store) -> Self {
+        Self::start(store, Settings { endpoints: Endpoints::Shown, ..settings(unlimited()) }).await
+    }
+
+    async fn start(store: &Store, settings: Settings) -> Self {
         crate::install_tls();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (protection, metrics) = (Protection::new(guarding).unwrap(), Metrics::new().unwrap());
-        let validity = Validity::default();
-        let settings = Settings {
-            validity,
-            pipelines,
-            protection,
-            endpoints: Endpoints::Hidden,
-            metrics,
-            addresses: api::Addresses::All,
-        };
         let stop = CancellationToken::new();
         let served = api::serve(listener, (store.clone(), settings), stop.clone().cancelled_owned());
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { address, client, stop, running: tokio::spawn(served) }
+        Self { address, url: format!("http://{address}"), client, stop, running: tokio::spawn(served) }
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("http://{}{path}", self.address))
+        self.client.get(format!("{}{path}", self.url))
     }
 
     pub(crate) fn post(&self, token: &Token, path: &str, body: &Value) -> RequestBuilder {
-        self.client.post(format!("http://{}{path}", self.address)).bearer_auth(token.expose()).body(body.to_string())
+        self.client.post(format!("{}{path}", self.url)).bearer_auth(token.expose()).body(body.to_string())
+    }
+
+    /// Status, tag and body of an answer to whoever knows this tag.
+    pub(crate) async fn ask(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
+        let known = known.map(|known| (header::IF_NONE_MATCH, known));
+        let request = known.into_iter().fold(self.get(path), |request, (name, value)| request.header(name, value));
+        let answer = request.send().await.unwrap();
+        let tag = answer.headers().get(header::ETAG).map(|tag| tag.to_str().unwrap().to_owned());
+        let status = answer.status();
+        (status, tag, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
+    }
+
+    /// Ask until the answer is the one that is waited for: some are kept for a moment.
+    pub(crate) async fn until_it_says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> (Option<String>, Value) {
+        loop {
+            let (status, tag, body) = self.ask(path, None).await;
+            if status == StatusCode::OK && wanted(&body) {
+                return (tag, body);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Tell it to stop, and wait until it has.
@@ -65,6 +87,17 @@ impl Served {
         self.stop.cancel();
         // Far longer than it takes: whoever hangs is to be named here.
         tokio::time::timeout(Duration::from_secs(60), self.running).await.expect("it stops").unwrap().unwrap();
+    }
+}
+
+fn settings(guarding: Guarding) -> Settings {
+    Settings {
+        validity: Validity::default(),
+        pipelines: Arc::new(robo::backend::Pipelines::default()),
+        protection: Protection::new(guarding).unwrap(),
+        endpoints: Endpoints::Hidden,
+        metrics: Metrics::new().unwrap(),
+        addresses: api::Addresses::All,
     }
 }
 

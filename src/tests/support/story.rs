@@ -18,6 +18,8 @@ use super::episodes::report;
 pub(crate) const ENVIRONMENTS: [&str; 2] = ["m/a", "m/b"];
 /// An address that no answer to the public may hold.
 pub(crate) const ADDRESS: &str = "http://203.0.113.7:9000";
+/// What miners say their model is.
+pub(crate) const MODEL: &str = "<img src=x onerror=alert(1)>";
 const SEEDS: u32 = 4;
 
 pub(crate) fn pin() -> Pin {
@@ -101,7 +103,8 @@ impl Story {
             let keys: Vec<EpisodeKey> = (0..SEEDS).flat_map(|seed| [key(seed, "ann"), key(seed, "bob")]).collect();
             self.store.plan_episodes(&self.lease, &task("episodes", environment), &keys).await.unwrap();
             for name in ["ann", "bob"] {
-                let seen = Seen { address: Some("203.0.113.7".into()), ..Seen::new(MinerStatus::Active) };
+                let address = Some("203.0.113.7".into());
+                let seen = Seen { address, model: Some(MODEL.into()), ..Seen::new(MinerStatus::Active) };
                 let sighting = Sighting { environment: id.clone(), hotkey: hotkey(name), seen };
                 self.store.record_sighting(&self.lease, &sighting).await.unwrap();
             }
