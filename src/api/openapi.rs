@@ -96,8 +96,9 @@ fn describe(
         "parameters": parameters(operation, questions),
         "responses": responses,
     });
-    if let Some(body) = operation.body {
-        described["requestBody"] = json!({ "content": { "application/json": { "schema": body(questions) } } });
+    if let Some((body, is_required)) = operation.body {
+        let content = json!({ "application/json": { "schema": body(questions) } });
+        described["requestBody"] = json!({ "content": content, "required": is_required });
         described["security"] = json!([{ "bearer": [] }, { "header": [] }]);
     }
     described

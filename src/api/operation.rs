@@ -9,6 +9,7 @@ use axum::{
     routing::{MethodFilter, MethodRouter, on},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
 
 use super::{
     Api, body,
@@ -29,8 +30,8 @@ pub(super) struct Operation {
     pub(super) summary: &'static str,
     pub(super) group: &'static str,
     handler: MethodRouter<Api>,
-    /// What is sent along; who sends it needs a key.
-    pub(super) body: Option<Schematic>,
+    /// What is sent along, and whether anything has to be; who sends it needs a key.
+    pub(super) body: Option<(Schematic, bool)>,
     pub(super) in_path: Option<InPath>,
     /// What can be asked behind the `?`.
     pub(super) question: Option<Schematic>,
@@ -83,13 +84,14 @@ impl Operation {
     }
 
     /// `POST` to an address, by the holder of a key, with this body.
-    pub(super) fn post<B: JsonSchema, T: 'static>(
+    pub(super) fn post<B: JsonSchema + DeserializeOwned, T: 'static>(
         path: &'static str,
         id: &'static str,
         handler: impl Handler<T, Api>,
     ) -> Self {
         let handler = on(MethodFilter::POST, handler).layer(DefaultBodyLimit::max(body::LARGEST));
-        let body = Some(schema::<B> as Schematic);
+        // None at all is the same as an empty object.
+        let body = Some((schema::<B> as Schematic, serde_json::from_str::<B>("{}").is_err()));
         Self { method: "post", handler, body, ..Self::get(path, id, async || ()) }
     }
 

@@ -166,13 +166,13 @@ fn writes() -> Vec<Operation> {
             "Nothing that was asked for can run again.",
         ),
         conflict(
-            cycle(Operation::post::<writes::Reasoned, _>("/v1/cycles/{cycle}/release", "release", writes::release))
+            cycle(Operation::post::<writes::Release, _>("/v1/cycles/{cycle}/release", "release", writes::release))
                 .about("Operation", "Give out a vector that the publish guard holds")
                 .answers(200, "It counts.", json(schema::<writes::Released>), Tag::None),
             "It is not held, or not the newest.",
         ),
         pipeline(
-            Operation::post::<writes::Reasoned, _>("/v1/schedules/{pipeline}/pause", "pauseSchedules", writes::pause),
+            Operation::post::<writes::Pause, _>("/v1/schedules/{pipeline}/pause", "pauseSchedules", writes::pause),
             NO_SCHEDULE,
         )
         .about("Operation", "Start no cycles of a pipeline by schedule")

@@ -49,7 +49,6 @@ pub(super) struct Cancel {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Retry {
     /// The stage that runs again, with all that comes after it.
-    #[schemars(with = "Option<String>")]
     stage: Option<StageId>,
     /// Only tasks that have failed, and what they kept from running.
     failed: bool,
@@ -57,10 +56,35 @@ pub(super) struct Retry {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Reasoned {
+pub(super) struct Pause {
     /// Why, for whoever wonders.
-    #[schemars(length(max = 1000))]
-    reason: Option<String>,
+    reason: Option<Reason>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Release {
+    /// Why, for everybody who reads the vector.
+    reason: Reason,
+}
+
+/// A reason in words, without the blanks around them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(extend("pattern" = r"\S", "maxLength" = LONGEST_REASON))]
+struct Reason(String);
+
+impl TryFrom<String> for Reason {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let text = text.trim();
+        match text.chars().count() {
+            0 => Err("a reason has words in it".into()),
+            1..=LONGEST_REASON => Ok(Self(text.to_owned())),
+            _ => Err(format!("a reason has at most {LONGEST_REASON} characters")),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -105,18 +129,6 @@ pub(super) struct Paused {
     paused: bool,
     /// Whether it was otherwise until now.
     changed: bool,
-}
-
-impl Reasoned {
-    fn checked(self) -> Result<Option<String>, Problem> {
-        let reason = self.reason.map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
-        match reason {
-            Some(reason) if reason.chars().count() > LONGEST_REASON => {
-                Err(bad_request(format!("`reason` has at most {LONGEST_REASON} characters")))
-            }
-            reason => Ok(reason),
-        }
-    }
 }
 
 /// A cycle of a pipeline, now.
@@ -239,11 +251,9 @@ pub(super) async fn release(
     State(api): State<Api>,
     operator: Operator,
     Path(id): Path<String>,
-    Body(body): Body<Reasoned>,
+    Body(Release { reason: Reason(reason) }): Body<Release>,
 ) -> Result<Json<Released>, Problem> {
     let cycle = find(&api, &id).await?;
-    let none = || bad_request("`reason` says why, to everybody who reads the vector");
-    let reason = body.checked()?.ok_or_else(none)?;
     let store = api.store.noting(operation(&operator, "release", &cycle.to_string(), json!({ "reason": reason })));
     match ask(store.release_publication(cycle, &reason)).await? {
         ReleaseAnswer::Released => Ok(Json(Released { id: cycle, released: true, changed: true })),
@@ -260,10 +270,10 @@ pub(super) async fn pause(
     State(api): State<Api>,
     operator: Operator,
     Path(pipeline): Path<String>,
-    Body(body): Body<Reasoned>,
+    Body(Pause { reason }): Body<Pause>,
 ) -> Result<Json<Paused>, Problem> {
     require_schedule(&api, &pipeline).await?;
-    let reason = body.checked()?.unwrap_or_else(|| "over the API".into());
+    let reason = reason.map_or_else(|| "over the API".into(), |Reason(reason)| reason);
     let store = api.store.noting(operation(&operator, "pause", &pipeline, json!({ "reason": reason })));
     let changed = ask(store.pause_schedules(&pipeline, &reason, Utc::now())).await?;
     Ok(Json(Paused { pipeline, paused: true, changed }))

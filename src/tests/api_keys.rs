@@ -185,7 +185,7 @@ async fn what_cannot_be_done_is_said_and_not_written_down() {
         ("/v1/cycles/nonsense/retry", json!({}), 404, "no such cycle"),
         (&format!("/v1/cycles/{nobody}/release"), json!({ "reason": "well" }), 404, "no such cycle"),
         ("/v1/schedules/nobody/pause", json!({}), 404, "no backend has read a schedule"),
-        ("/v1/schedules/nobody/pause", long, 404, "no backend has read a schedule"),
+        ("/v1/schedules/nobody/pause", long, 400, "at most 1000 characters"),
         ("/v1/schedules/nobody/resume", json!({ "reason": "none is asked for" }), 400, "unknown field"),
     ] {
         let (found, problem) = told(served.post(&token, path, &body)).await;
