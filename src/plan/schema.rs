@@ -8,6 +8,9 @@ use crate::manifest::pipeline::{Fragment, Pipeline};
 
 use super::kinds::{Absent, KINDS, Kind, Rule, Setting, Type};
 
+/// What a text has in it that is made of expressions.
+const EXPRESSION: &str = r"\$\{\{";
+
 /// The schema of `pipelines/*.yaml`.
 pub fn pipeline() -> Value {
     let mut schema = of_stages::<Pipeline>();
@@ -32,6 +35,12 @@ fn of_stages<T: JsonSchema>() -> Value {
             uses["enum"] = json!(names);
         }
     }
+    // In a list of miners an expression may stand for it.
+    if let Some(hotkey) = schema.pointer_mut("/$defs/Hotkey").and_then(Value::as_object_mut)
+        && let Some(pattern) = hotkey.remove("pattern")
+    {
+        hotkey.insert("anyOf".into(), json!([{ "pattern": pattern }, { "pattern": EXPRESSION }]));
+    }
     schema
 }
 
@@ -51,7 +60,7 @@ fn condition(kind: &Kind) -> Value {
 }
 
 fn of_setting(setting: &Setting) -> Value {
-    let expression = json!({ "type": "string", "pattern": r"\$\{\{" });
+    let expression = json!({ "type": "string", "pattern": EXPRESSION });
     let mut literal = match setting.kind {
         Type::String | Type::Environment | Type::Expression => json!({ "type": "string" }),
         Type::Integer => json!({ "type": "integer" }),
