@@ -384,6 +384,11 @@ pub fn input_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().or_else(other)
 }
 
+/// What is to be logged, as `RUST_LOG` says it, which is more than a level.
+pub fn log_filter() -> Option<String> {
+    std::env::var("RUST_LOG").ok()
+}
+
 /// The one random cycle that `ROBO_SIMULATION_SEED` asks the engine's simulation to play again.
 #[cfg(test)]
 pub(crate) fn simulation_seed() -> Option<u64> {

@@ -2,6 +2,7 @@
 // every few seconds while somebody looks. Whatever comes from there is text, never markup: miners choose some of it.
 
 const PERIOD = 5000;
+const PATIENCE = 15000;
 const main = document.querySelector("main");
 const trouble = document.querySelector("#trouble");
 const keyForm = document.querySelector("#key");
@@ -42,6 +43,9 @@ const word = (text) => el("span", { class: `word ${GOOD.includes(text) ? "good" 
 const percent = (share, digits = 0) => (share == null ? "-" : `${(100 * share).toFixed(digits)} %`);
 const moment = (text) => (text == null ? null : el("time", { datetime: text }, new Date(text).toLocaleString()));
 
+/** A text that is another one at every look: only it is renewed then, not what stands around it. */
+const ticking = (text) => el("span", { "data-ticks": "" }, text);
+
 function span(seconds) {
   if (seconds == null) return "-";
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
@@ -49,43 +53,52 @@ function span(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+const bounds = ([low, high]) => `${percent(low)} to ${percent(high)}`;
+
 /** A success rate on a colour from bad to good, with its interval for whoever points at it. */
 function rate(entry) {
   if (entry == null) return number(null);
   const { success_rate: value, interval, episodes } = entry;
   const [colour, depth] = value >= 0.5 ? ["--good", value - 0.5] : ["--bad", 0.5 - value];
-  const shown = el("td", { class: "rate", title: `95 % interval ${percent(interval[0])} to ${percent(interval[1])}, ${episodes} episodes` }, percent(value));
+  const shown = el("td", { class: "rate", title: `95 % interval ${bounds(interval)}, ${episodes} episodes` }, percent(value));
   shown.style.background = `rgb(var(${colour}) / ${(0.6 * depth).toFixed(2)})`;
   return shown;
 }
 
 // Views: what is asked, and what is made of the answers -------------------------------------------------------------------
 
-const by = (items, key) => Object.fromEntries(items.map((item) => [item[key], item]));
+// A Map, since an object has names of its own, and miners choose theirs.
+const by = (items, key) => new Map(items.map((item) => [item[key], item]));
 
 const overview = {
+  place: "#/",
   title: () => "Weights",
-  ask: async () => ({ status: await ask("/v1/status"), weights: await ask("/v1/weights/latest", true), scores: await ask("/v1/scores/latest", true) }),
+  // The vector is told from memory while the database is away, that it is stale above all. The others are not, and can be missed.
+  ask: async () => {
+    const asked = [ask("/v1/status", 503), ask("/v1/weights/latest", 404), ask("/v1/scores/latest", 404, 503)];
+    const [status, weights, scores] = await Promise.all(asked);
+    return { status, weights, scores };
+  },
   draw: ({ status, weights, scores }) => {
-    const running = status.current_cycle?.cycle_id;
-    const next = status.next_eval_in_seconds == null ? null : `in ${span(status.next_eval_in_seconds)}`;
-    const stand = facts(["evaluation", status.is_evaluating ? [word("running"), " ", cycleLink(running)] : "idle"], ["next cycle", next]);
+    const evaluation = status?.is_evaluating ? [word("running"), " ", cycleLink(status.current_cycle?.id)] : "idle";
+    const next = status?.next_eval_in_seconds == null ? null : ticking(`in ${span(status.next_eval_in_seconds)}`);
+    const stand = facts(["evaluation", status == null ? "not known now" : evaluation], ["next cycle", next]);
     if (weights == null) return [el("h1", null, "Weights"), stand, el("p", null, "No weights have been published yet.")];
     const environments = scores?.environments ?? [];
-    const found = {};
-    for (const entry of scores?.entries ?? []) (found[entry.hotkey] ??= {})[entry.environment] = entry;
+    const found = new Map((scores?.entries ?? []).map((entry) => [entry.hotkey, new Map()]));
+    for (const entry of scores?.entries ?? []) found.get(entry.hotkey).set(entry.environment, entry);
     const weighed = by(weights.entries, "uid");
     const uids = new Map((scores?.entries ?? []).map((entry) => [entry.uid, entry.hotkey]));
     for (const entry of weights.entries) uids.set(entry.uid, entry.hotkey);
     const frontier = new Set(scores?.pareto_frontier ?? []);
-    const sorted = [...uids].sort(([a], [b]) => (weighed[b]?.weight ?? 0) - (weighed[a]?.weight ?? 0) || a - b);
+    const sorted = [...uids].sort(([a], [b]) => (weighed.get(b)?.weight ?? 0) - (weighed.get(a)?.weight ?? 0) || a - b);
     const rows = sorted.map(([uid, hotkey]) => [
       number(uid),
       cell(hotkey == null ? "nobody: this share is burnt" : minerLink(hotkey)),
-      number(percent(weighed[uid]?.weight ?? 0, 2)),
+      number(percent(weighed.get(uid)?.weight ?? 0, 2)),
       cell(frontier.has(uid) ? "on it" : ""),
       number(scores?.subset_scores?.[uid]),
-      ...environments.map((environment) => rate(found[hotkey]?.[environment])),
+      ...environments.map((environment) => rate(found.get(hotkey)?.get(environment))),
     ]);
     const columns = [["uid", "number"], "miner", ["weight", "number"], "frontier", ["points", "number"], ...environments.map((environment) => [environment, "number"])];
     return [
@@ -105,6 +118,7 @@ const overview = {
 };
 
 const miners = {
+  place: "#/miners",
   title: () => "Miners",
   ask: () => ask("/v1/miners"),
   draw: ({ discovered_in, miners: all }) => [
@@ -119,6 +133,7 @@ const miners = {
 };
 
 const miner = {
+  place: "#/miners",
   title: (hotkey) => hotkey,
   ask: (hotkey) => ask(`/v1/miners/${encodeURIComponent(hotkey)}`),
   draw: (shown) => {
@@ -141,10 +156,10 @@ const miner = {
       ),
       el("h2", null, "By environment"),
       table(
-        ["environment", ["success", "number"], ["episodes", "number"], ["mean return", "number"], ["behind by", "number"], "outcomes"],
+        ["environment", ["success", "number"], ["95 % interval", "number"], ["episodes", "number"], ["mean return", "number"], ["behind by", "number"], "outcomes"],
         shown.scores.map((score) => [
-          cell(score.environment), rate(score), number(score.episodes), number(score.mean_return.toFixed(2)),
-          number(distance[score.environment] == null ? null : percent(distance[score.environment].gap)), el("td", { class: "text" }, outcomes(score.outcomes)),
+          cell(score.environment), rate(score), number(bounds(score.interval)), number(score.episodes), number(score.mean_return.toFixed(2)),
+          number(percent(distance.get(score.environment)?.gap)), el("td", { class: "text" }, outcomes(score.outcomes)),
         ]),
         "It is not among the scored.",
       ),
@@ -167,8 +182,9 @@ const miner = {
 };
 
 const cycles = {
+  place: "#/cycles",
   title: () => "Cycles",
-  ask: (before) => ask(`/v1/cycles?limit=50${before ? `&before=${encodeURIComponent(before)}` : ""}`),
+  ask: (before) => ask(`/v1/cycles?limit=20${before ? `&before=${encodeURIComponent(before)}` : ""}`),
   draw: ({ cycles: page, next_before: next }) => [
     el("h1", null, "Cycles"),
     table(
@@ -185,6 +201,7 @@ const cycles = {
 };
 
 const cycle = {
+  place: "#/cycles",
   title: (id) => id,
   ask: (id) => ask(`/v1/cycles/${encodeURIComponent(id)}`),
   draw: (shown) => [
@@ -193,13 +210,13 @@ const cycle = {
       ["pipeline", shown.pipeline],
       ["reason", shown.reason],
       ["created", moment(shown.created_at)],
-      [shown.finished_at == null ? "runs since" : "took", span(shown.duration_seconds)],
+      [shown.finished_at != null ? "took" : shown.status === "running" ? "running for" : "age", ticking(span(shown.duration_seconds))],
       ["episodes", progress(shown.episodes_scored, shown.episodes_planned, "episodes")],
       ["block", shown.block],
       ["definition", el("code", null, shown.definition_hash)],
       ["salt", shown.salt == null ? null : el("code", null, shown.salt)],
       ["SHA-256 of the salt", el("code", null, shown.salt_sha256)],
-      ["weights", shown.weights_digest == null ? null : [el("code", null, shown.weights_digest), " ", el("a", { href: `/v1/cycles/${shown.id}/scores.csv` }, "scores as CSV")]],
+      ["weights", shown.weights_digest == null ? null : [el("code", null, shown.weights_digest), " ", download(`/v1/cycles/${shown.id}/scores.csv`, `scores-${shown.id}.csv`, "scores as CSV")]],
     ),
     el("h2", null, "Stages"),
     table(
@@ -207,7 +224,7 @@ const cycle = {
       shown.stages.map((stage) => [
         cell(stage.stage), cell(progress(ended(stage.statuses), stage.tasks, "tasks")),
         cell(Object.entries(stage.statuses).filter(([, count]) => count > 0).map(([status, count]) => `${count} ${status}`).join(", ")),
-        number(stage.attempts), number(span(stage.duration_seconds)),
+        number(stage.attempts), number(ticking(span(stage.duration_seconds))),
       ]),
       "It has no stages.",
     ),
@@ -233,6 +250,7 @@ function failures(stages) {
 
 // Asking and showing ------------------------------------------------------------------------------------------------------
 
+/** An answer that is not the one asked for. */
 class Refusal extends Error {
   constructor(status, detail) {
     super(detail);
@@ -240,66 +258,164 @@ class Refusal extends Error {
   }
 }
 
-/** An answer of the API; null where there is nothing of the kind and that is no mistake. */
-async function ask(path, orNull = false) {
+/** No answer, or nothing that the API would say. */
+class Silence extends Error {}
+
+/** What `read` makes of an answer; null where it has one of the statuses `missing`, which are no mistake then. */
+async function get(path, read, missing) {
   const key = sessionStorage.getItem("key");
-  const answer = await fetch(path, { cache: "no-cache", headers: key ? { authorization: `Bearer ${key}` } : {} });
-  if (answer.ok) return answer.json();
-  if (orNull && answer.status === 404) return null;
-  const problem = await answer.json().catch(() => ({}));
-  throw new Refusal(answer.status, problem.detail ?? answer.statusText);
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  let status, problem;
+  try {
+    const answer = await fetch(path, { cache: "no-cache", headers, signal: AbortSignal.timeout(PATIENCE) });
+    if (answer.ok) return await read(answer);
+    if (missing.includes(answer.status)) return null;
+    status = answer.status;
+    problem = await answer.json().catch(() => null);
+  } catch (error) {
+    throw new Silence(error.message);
+  }
+  throw new Refusal(status, problem?.detail ?? `the backend answers with status ${status}`);
+}
+
+const ask = (path, ...missing) => get(path, (answer) => answer.json(), missing);
+
+/** A link to a file. No link can show a key: with one the page gets the file itself, and hands it on. */
+function download(path, name, text) {
+  const shown = el("a", { href: path }, text);
+  shown.addEventListener("click", async (event) => {
+    if (!sessionStorage.getItem("key")) return;
+    event.preventDefault();
+    try {
+      const file = URL.createObjectURL(await get(path, (answer) => answer.blob(), []));
+      el("a", { href: file, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(file), PATIENCE);
+    } catch (error) {
+      fail(error);
+    }
+  });
+  return shown;
 }
 
 /** The view that an address stands for, and what it is of. */
 function route() {
   const [path, question] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/");
-  const of = decodeURIComponent(rest.join("/"));
+  let of;
+  try {
+    of = decodeURIComponent(rest.join("/"));
+  } catch {
+    // Such an address is nobody's.
+    return [overview];
+  }
   if (name === "miners") return of ? [miner, of] : [miners];
   if (name === "cycles") return of ? [cycle, of] : [cycles, new URLSearchParams(question).get("before")];
   return [overview];
 }
 
+const waiting = el("p", null, "One moment ...");
 let turn = 0;
 let timer;
+/** What `main` has been drawn from, without what ticks; null when it has not. */
+let drawn = null;
+/** What the backend has said of the key that was shown last, if it was none. */
+let refused = "";
+
+/** These are never the same twice in what runs; with what has ended something else changes, too. */
+const TICKING = ["next_eval_in_seconds", "duration_seconds"];
+const still = (name, value) => (TICKING.includes(name) && value != null ? 0 : value);
+
+/** Say what is wrong, once: whoever listens to the page hears every change. */
+function tell(text) {
+  trouble.hidden = text === "";
+  if (trouble.textContent !== text) trouble.textContent = text;
+}
+
+/** Tell of a failure, and leave what is shown as it is. */
+function fail(error) {
+  waiting.remove();
+  const old = main.hasChildNodes() ? " What is shown may be old." : "";
+  if (error instanceof Silence) {
+    tell(`The backend does not answer (${error.message}).${old}`);
+  } else if (!(error instanceof Refusal)) {
+    console.error(error);
+    tell(`This page has made a mistake; loading it again may help. (${error.message})`);
+  } else if (error.status === 401) {
+    // The form says that a key is needed. What was wrong with the last one stays until another is tried.
+    if (sessionStorage.getItem("key")) refused = error.message;
+    sessionStorage.removeItem("key");
+    keyForm.hidden = false;
+    tell(refused);
+  } else {
+    // Whoever may not ask at all is not told this; an overload says nothing of keys.
+    if (error.status < 500 && error.status !== 429) keyForm.hidden = true;
+    tell(error.message + (error.status >= 500 ? `.${old}` : ""));
+  }
+}
+
+/** Put these parts into `main`. What has not changed is left alone, with whatever is selected in it. */
+function put(parts, from) {
+  const fresh = el("main", null, parts);
+  if (from === drawn) {
+    const ticks = fresh.querySelectorAll("[data-ticks]");
+    main.querySelectorAll("[data-ticks]").forEach((tick, at) => {
+      const text = ticks[at]?.textContent;
+      if (tick.textContent !== text) tick.textContent = text;
+    });
+    return;
+  }
+  const scrolled = [...main.querySelectorAll(".wide")].map((wide) => wide.scrollLeft);
+  const focused = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  main.replaceChildren(...fresh.childNodes);
+  main.querySelectorAll(".wide").forEach((wide, at) => (wide.scrollLeft = scrolled[at] ?? 0));
+  if (focused != null) [...main.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus({ preventScroll: true });
+  drawn = from;
+}
 
 /** Show what the address says, and again for as long as it says so. */
-async function show(shown) {
+async function show() {
   const mine = ++turn;
   clearTimeout(timer);
-  const [view, of] = route();
-  let text = shown;
   try {
+    const [view, of] = route();
     const found = await view.ask(of);
     if (mine !== turn) return;
-    text = JSON.stringify(found);
-    // What has not changed is left alone, with whatever is selected in it.
-    if (text !== shown) main.replaceChildren(...[view.draw(found)].flat(2).filter((part) => part != null));
-    trouble.hidden = keyForm.hidden = true;
+    put(view.draw(found), JSON.stringify(found, still));
+    refused = "";
+    keyForm.hidden = true;
+    tell("");
   } catch (error) {
     if (mine !== turn) return;
-    keyForm.hidden = error.status !== 401;
-    trouble.hidden = error.status === 401;
-    trouble.textContent = error instanceof Refusal ? error.message : `The backend does not answer; what is shown may be old. (${error.message})`;
+    fail(error);
   }
-  timer = setTimeout(() => (document.hidden ? null : show(text)), PERIOD);
+  timer = setTimeout(() => (document.hidden ? null : show()), PERIOD);
 }
 
 function turnTo() {
   const [view, of] = route();
   document.title = `${view.title(of)} - robo`;
   for (const one of document.querySelectorAll("nav a")) {
-    one.toggleAttribute("aria-current", one.getAttribute("href").split("/")[1] === (location.hash.split(/[/?]/)[1] ?? ""));
+    if (one.getAttribute("href") === view.place) one.setAttribute("aria-current", "page");
+    else one.removeAttribute("aria-current");
   }
-  main.replaceChildren(el("p", null, "One moment ..."));
+  drawn = null;
+  main.replaceChildren(waiting);
   show();
 }
 
 addEventListener("hashchange", turnTo);
 addEventListener("visibilitychange", () => (document.hidden ? null : show()));
+const field = keyForm.elements.key;
+field.addEventListener("input", () => field.setCustomValidity(""));
 keyForm.addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("key", new FormData(keyForm).get("key"));
+  const key = field.value.trim();
+  // No header can carry anything else.
+  field.setCustomValidity(/^[\x21-\x7e]+$/.test(key) ? "" : "This is no API key: it has spaces, or signs beyond plain ASCII.");
+  if (!field.reportValidity()) return;
+  sessionStorage.setItem("key", key);
+  refused = "";
+  tell("");
   turnTo();
 });
 turnTo();

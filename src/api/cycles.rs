@@ -1,7 +1,7 @@
 //! `GET /v1/cycles...`: what has been evaluated, newest first, and how one cycle went.
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -16,6 +16,7 @@ use super::{
     caller::Caller,
     cycle_documents::{self, LISTED, Summary},
     documents,
+    part::Part,
     problem::Problem,
     query::{Asked, PageSize, Question},
     view::View,
@@ -79,20 +80,24 @@ pub(super) async fn list(
     Asked(page): Asked<Page>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let size = page.limit.unwrap_or_default();
-    let filter = CycleFilter { before: page.before, pipeline: page.pipeline, status: page.status.map(Into::into) };
-    let cycles = ask(api.store.cycles_of(&filter, size.number())).await?;
-    let body = Cycles {
-        next_before: size.last(&cycles).map(|cycle| cycle.id),
-        cycles: cycles.iter().map(cycle_documents::summary).collect(),
+    let name = format!("cycles {page:?}");
+    let make = async {
+        let size = page.limit.unwrap_or_default();
+        let filter = CycleFilter { before: page.before, pipeline: page.pipeline, status: page.status.map(Into::into) };
+        let cycles = ask(api.store.cycles_of(&filter, size.number())).await?;
+        let body = Cycles {
+            next_before: size.last(&cycles).map(|cycle| cycle.id),
+            cycles: cycles.iter().map(cycle_documents::summary).collect(),
+        };
+        Answer::of(&body, Cache::Moments)
     };
-    Ok(Answer::of(&body, Cache::Moments)?.to(&request))
+    Ok(api.memo.answer((name, View::Public), make).await?.to(&request))
 }
 
 pub(super) async fn show(
     State(api): State<Api>,
     caller: Caller,
-    Path(id): Path<String>,
+    Part(id): Part,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = View::from(&caller);
@@ -110,7 +115,7 @@ pub(super) async fn show(
 }
 
 /// The scores of a cycle as a table, one line per miner and environment.
-pub(super) async fn scores_csv(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub(super) async fn scores_csv(State(api): State<Api>, Part(id): Part) -> Result<Response, Problem> {
     let cycle = find(&api, id_of(&id)?).await?;
     let none = Problem::new(StatusCode::NOT_FOUND, "the cycle has published no scores");
     let row = ask(api.store.publication(cycle.id)).await?.ok_or(none)?;

@@ -439,6 +439,7 @@ mod tests {
             previous_digest: Some("d2".into()),
             block: Some(77),
             created_at: at(60),
+            as_of: at(60),
             held: None,
             release: None,
         };

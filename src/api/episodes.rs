@@ -1,11 +1,7 @@
 //! `GET /v1/cycles/{cycle}/episodes`: the evidence of a cycle, page by page, without endpoints and with the seeds only when they
 //! are no secret any more.
 
-use axum::{
-    extract::{Path, State},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +12,7 @@ use super::{
     ask,
     caller::Caller,
     cycles,
+    part::Part,
     problem::Problem,
     query::{Asked, EpisodePlace, PageSize, Question},
     view::View,
@@ -130,7 +127,7 @@ struct EpisodeLatency {
 pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
-    Path(cycle): Path<String>,
+    Part(cycle): Part,
     Asked(page): Asked<Page>,
     request: HeaderMap,
 ) -> Result<Response, Problem> {

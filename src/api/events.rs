@@ -4,7 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -21,6 +21,7 @@ use super::{
     caller::Caller,
     cycles,
     followers::{Follower, Next},
+    part::Part,
     problem::Problem,
     query::mistaken,
     view::View,
@@ -65,7 +66,7 @@ pub(super) struct End {
 pub(super) async fn follow(
     State(api): State<Api>,
     caller: Caller,
-    Path(cycle): Path<String>,
+    Part(cycle): Part,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let (cycle, view) = (cycles::id_of(&cycle)?, View::from(&caller));

@@ -116,7 +116,13 @@ impl Keeper {
 
 /// No weights to show: there are none, or the database cannot be asked.
 pub(super) async fn nothing(store: &Store) -> Problem {
-    match ask(store.latest_publication()).await {
+    match ask(store.standing()).await {
+        Ok(Standing { held: Some(held), .. }) => {
+            let reason = held.held.unwrap_or_default();
+            let detail =
+                format!("no weights have been given out yet; those of cycle {} are held back: {reason}", held.cycle);
+            Problem::new(StatusCode::NOT_FOUND, detail)
+        }
         Ok(_) => Problem::new(StatusCode::NOT_FOUND, "no weights have been published yet"),
         Err(problem) => problem,
     }

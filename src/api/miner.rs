@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -20,6 +20,7 @@ use super::{
     documents::Score,
     frontier::{self, Frontier},
     miners,
+    part::Part,
     problem::Problem,
     roster::{Known, Roster},
     view::View,
@@ -162,7 +163,7 @@ struct Looked {
 pub(super) async fn show(
     State(api): State<Api>,
     caller: Caller,
-    Path(hotkey): Path<String>,
+    Part(hotkey): Part,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = View::from(&caller);

@@ -26,6 +26,7 @@ mod openapi;
 mod operation;
 mod operations;
 mod page;
+mod part;
 mod pipelines;
 mod problem;
 mod protection;

@@ -128,6 +128,7 @@ mod tests {
             previous_digest: None,
             block: Some(7),
             created_at: DateTime::UNIX_EPOCH,
+            as_of: DateTime::UNIX_EPOCH,
             held: None,
             release: None,
         }

@@ -1,7 +1,7 @@
 //! `GET /v1/scores/...`: what the weights were made from.
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -10,24 +10,25 @@ use super::{
     Api,
     answer::{Answer, Cache},
     ask, documents,
+    part::Part,
     problem::Problem,
+    view::View,
     weights::{latest_publication, unreadable},
 };
 use crate::cycle::CycleId;
 
 /// Those of the vector that counts.
 pub(super) async fn latest(State(api): State<Api>, request: HeaderMap) -> Result<Response, Problem> {
-    let (row, cycle) = latest_publication(&api.store).await?;
-    let body = documents::scores(&row, &cycle).map_err(unreadable)?;
-    Ok(Answer::new(&body, Cache::Moments).to(&request))
+    let make = async {
+        let (row, cycle) = latest_publication(&api.store).await?;
+        let body = documents::scores(&row, &cycle).map_err(unreadable)?;
+        Ok(Answer::new(&body, Cache::Moments))
+    };
+    Ok(api.memo.answer(("scores", View::Public), make).await?.to(&request))
 }
 
 /// Those of a cycle, which never change.
-pub(super) async fn of_cycle(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    request: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn of_cycle(State(api): State<Api>, Part(id): Part, request: HeaderMap) -> Result<Response, Problem> {
     let id: CycleId = id
         .parse()
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the address ends with the id of a cycle, or `latest`"))?;

@@ -71,7 +71,8 @@ impl Status {
         }
     }
 
-    /// How the vector that counts stands at `now`. What keeps a validator from using it comes first.
+    /// How the vector that counts stands at `now`. What keeps a validator from using it comes first. Its age counts from its
+    /// block on, as its last valid block does, however long its cycle took.
     ///
     /// # Errors
     /// [`Unreadable`] when the vector cannot be read.
@@ -87,7 +88,7 @@ impl Status {
         if database == Database::Away {
             return Ok(Self::Stale("the database does not answer; this is what it said last".into()));
         }
-        if now - latest.created_at > validity.time() {
+        if now - latest.as_of > validity.time() {
             let mut reason = format!("it is older than {} blocks", validity.0);
             if let Some(held) = held {
                 reason = format!("{reason}, and {}", why_held(held));
@@ -143,7 +144,8 @@ mod tests {
             },
             previous_digest: None,
             block: Some(77),
-            created_at: at(0),
+            created_at: at(60),
+            as_of: at(0),
             held: held.map(str::to_owned),
             release: None,
         }

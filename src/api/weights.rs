@@ -1,7 +1,7 @@
 //! `GET /v1/weights/...`: the vectors that validators put on chain.
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -10,6 +10,7 @@ use super::{
     Api,
     answer::{Answer, Cache},
     ask, documents, latest,
+    part::Part,
     problem::Problem,
 };
 use crate::store::{CycleSummary, PublicationRow, Store};
@@ -25,7 +26,7 @@ pub(super) async fn latest(State(api): State<Api>, request: HeaderMap) -> Result
 /// The vector of the last cycle that was pinned to a block.
 pub(super) async fn at_block(
     State(api): State<Api>,
-    Path(block): Path<String>,
+    Part(block): Part,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let block: u64 = block.parse().map_err(|_| {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path as FilePath, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Api, Refused, ask, body::Body, caller::Operator, cycles, problem::Problem};
+use super::{Api, Refused, ask, body::Body, caller::Operator, cycles, part::Part, problem::Problem};
 use crate::{
     cycle::{CycleId, CycleStatus, Journal, JournalError, StageId},
     plan::{self, Definition, Graph, Rerun},
@@ -135,7 +135,7 @@ pub(super) struct Paused {
 pub(super) async fn start(
     State(api): State<Api>,
     operator: Operator,
-    Path(name): Path<String>,
+    Part(name): Part,
     headers: HeaderMap,
     Body(body): Body<Start>,
 ) -> Result<Response, Problem> {
@@ -190,7 +190,7 @@ async fn create(api: &Api, operation: Operation, new: NewCycle) -> Result<CycleI
 pub(super) async fn cancel(
     State(api): State<Api>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part,
     Body(body): Body<Cancel>,
 ) -> Result<Response, Problem> {
     let cycle = find(&api, &id).await?;
@@ -211,7 +211,7 @@ pub(super) async fn cancel(
 pub(super) async fn retry(
     State(api): State<Api>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part,
     Body(body): Body<Retry>,
 ) -> Result<Response, Problem> {
     let cycle = find(&api, &id).await?;
@@ -250,7 +250,7 @@ pub(super) async fn retry(
 pub(super) async fn release(
     State(api): State<Api>,
     operator: Operator,
-    Path(id): Path<String>,
+    Part(id): Part,
     Body(Release { reason: Reason(reason) }): Body<Release>,
 ) -> Result<Json<Released>, Problem> {
     let cycle = find(&api, &id).await?;
@@ -269,7 +269,7 @@ pub(super) async fn release(
 pub(super) async fn pause(
     State(api): State<Api>,
     operator: Operator,
-    Path(pipeline): Path<String>,
+    Part(pipeline): Part,
     Body(Pause { reason }): Body<Pause>,
 ) -> Result<Json<Paused>, Problem> {
     require_schedule(&api, &pipeline).await?;
@@ -282,7 +282,7 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(api): State<Api>,
     operator: Operator,
-    Path(pipeline): Path<String>,
+    Part(pipeline): Part,
     Body(Nothing {}): Body<Nothing>,
 ) -> Result<Json<Paused>, Problem> {
     require_schedule(&api, &pipeline).await?;

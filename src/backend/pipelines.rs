@@ -85,16 +85,17 @@ impl Pipelines {
 
     /// One of them, read again if its files have changed or somebody has asked for it.
     pub(super) async fn refresh(&self, place: usize) -> Arc<Pipeline> {
-        let Place { heard, .. } = &self.0.places[place];
         let asked = self.0.asked.load(Ordering::Relaxed);
-        let is_asked = heard.swap(asked, Ordering::Relaxed) != asked;
-        let before = self.0.places[place].kept().pipeline;
-        if !is_asked && !before.has_changed() {
-            return before;
+        let is_asked = self.0.places[place].heard.swap(asked, Ordering::Relaxed) != asked;
+        let before = self.0.places[place].kept();
+        // The mistake may be in a file that no good version has had, so one that is broken is tried at every look.
+        if !is_asked && before.problem.is_none() && !has_changed(&before.pipeline).await {
+            return before.pipeline;
         }
         let Kept { pipeline, problem } = self.reread(place).await;
         let hash = pipeline.compiled().definition.hash();
-        if problem.is_none() && (is_asked || hash != before.compiled().definition.hash()) {
+        let is_another = before.problem.is_some() || hash != before.pipeline.compiled().definition.hash();
+        if problem.is_none() && (is_asked || is_another) {
             let file = pipeline.file().display();
             info!("{file} was read again: the next cycle of `{}` has the definition {hash}", pipeline.name());
         }
@@ -104,9 +105,12 @@ impl Pipelines {
     /// One of them, read now with all that it refers to. A mistake in it is told, and leaves it as it was.
     pub(super) async fn reread(&self, place: usize) -> Kept {
         let place = &self.0.places[place];
-        let mut pipeline = Pipeline::clone(&place.kept().pipeline);
+        let before = place.kept();
+        let mut pipeline = Pipeline::clone(&before.pipeline);
         let problem = pipeline.reread().await.err();
-        if let Some(problems) = &problem {
+        let is_known =
+            |problems: &Diagnostics| before.problem.as_ref().is_some_and(|it| it.to_string() == problems.to_string());
+        if let Some(problems) = problem.as_ref().filter(|problems| !is_known(problems)) {
             let file = pipeline.file().display();
             error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
         }
@@ -114,6 +118,12 @@ impl Pipelines {
         *place.kept.write().unwrap_or_else(PoisonError::into_inner) = kept.clone();
         kept
     }
+}
+
+/// Whether its files are others than those it was read from. Files may be on a disk that does not answer.
+async fn has_changed(pipeline: &Arc<Pipeline>) -> bool {
+    let pipeline = Arc::clone(pipeline);
+    tokio::task::spawn_blocking(move || pipeline.has_changed()).await.unwrap_or(false)
 }
 
 impl Place {

@@ -214,14 +214,33 @@ fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::{Args as _, FromArgMatches};
+
+    /// A backend whose operator has said nothing, whatever the variables of whoever tests it.
+    fn unsaid() -> super::Args {
+        let command = super::Args::augment_args(clap::Command::new("backend")).mut_args(|it| it.env(None::<&str>));
+        super::Args::from_arg_matches(&command.get_matches_from(["backend"])).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_guide() {
+        let args = unsaid();
+        assert_eq!((args.serving.host.to_string().as_str(), args.serving.port), ("0.0.0.0", 8000));
+        assert_eq!((args.evaluation.eval_interval, args.evaluation.episodes_per_env), (3600, None));
+        assert_eq!((args.discovery.chain.network.to_string().as_str(), args.discovery.netuid), ("finney", None));
+        assert_eq!((args.place.eval_image.as_str(), args.place.eval_mem_limit), ("robo-subnet/eval-env:v1", 8 << 30));
+        assert_eq!(
+            (args.grace, args.serving.valid_blocks, args.database.database_url),
+            (Duration::from_secs(30), 720, None)
+        );
+    }
 
     /// A daemon whose operator has said nothing keeps a month, and does collect.
     #[test]
     fn detail_is_collected_after_thirty_days_unless_somebody_says_otherwise() {
-        let command =
-            super::Args::augment_args(clap::Command::new("backend")).mut_arg("retention", |it| it.env(None::<&str>));
-        let args = super::Args::from_arg_matches(&command.get_matches_from(["backend"])).unwrap();
+        let args = unsaid();
         let month = std::time::Duration::from_secs(30 * 24 * 60 * 60);
         assert_eq!(args.retention.retention, crate::config::KeepFor::Age(month));
     }

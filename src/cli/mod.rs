@@ -259,8 +259,7 @@ fn start_telling(cli: &Cli) -> Telemetry {
         LogLevel::Error => "error",
     };
     // sqlx warns of every slow statement; on a busy disk that would be most of what a person reads.
-    let filter = format!("warn,sqlx=error,robo={level}");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let filter = filter(crate::config::log_filter(), &format!("warn,sqlx=error,robo={level}"));
     let is_json = cli.log_format.is_json(serves);
     if is_json {
         render::note_as_log_lines();
@@ -269,9 +268,22 @@ fn start_telling(cli: &Cli) -> Telemetry {
     telemetry::start(filter, is_json, runs_cycles)
 }
 
+/// What somebody wants to be logged, or the usual; a variable that is set to nothing is not set.
+fn filter(wanted: Option<String>, usual: &str) -> EnvFilter {
+    let wanted = wanted.filter(|text| !text.trim().is_empty()).and_then(|text| EnvFilter::try_new(text).ok());
+    wanted.unwrap_or_else(|| EnvFilter::new(usual))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn what_is_logged_is_the_usual_unless_somebody_wants_otherwise() {
+        let of = |wanted: Option<&str>| super::filter(wanted.map(str::to_owned), "robo=info").to_string();
+        assert_eq!([of(None), of(Some("")), of(Some(" ")), of(Some("=="))], [(); 4].map(|()| "robo=info".to_owned()));
+        assert_eq!(of(Some("warn")), "warn");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -13,9 +13,14 @@ pub struct Evaluation {
           value_parser = clap::value_parser!(u32).range(..=2_592_000))]
     pub eval_interval: u32,
 
-    /// Episodes of every miner in every environment, for pipelines with an input `episodes_per_env` (an `-i` beats it)
-    /// [default: the pipeline's own; 50 in pipelines/subnet.yaml]
-    #[arg(long, env = "ROBO_BACKEND_EPISODES_PER_ENV", value_name = "N")]
+    /// Episodes of every miner in every environment.
+    // Its variable is one of those of inputs: `ROBO_INPUT_EPISODES_PER_ENV` beats it, and not the flag.
+    #[arg(
+        long,
+        value_name = "N",
+        help = "Episodes of every miner in every environment, for pipelines with an input `episodes_per_env` (an `-i` beats it) \
+                  [env: ROBO_BACKEND_EPISODES_PER_ENV] [default: the pipeline's own; 50 in pipelines/subnet.yaml]"
+    )]
     pub episodes_per_env: Option<NonZeroU32>,
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 /// How the API is guarded.
 #[derive(Debug, Clone, Args)]
 pub struct Guarding {
-    /// Ask for an API key for reads, too; /health goes without. Keys are made with `robo apikey create`
+    /// Ask for an API key for reads, too; /health and the page that asks people for theirs go without. Keys are made with `robo apikey create`
     #[arg(long, env = "ROBO_BACKEND_REQUIRE_KEY", value_parser = FalseyValueParser::new())]
     pub require_key: bool,
 

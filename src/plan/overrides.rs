@@ -40,3 +40,43 @@ pub(super) fn apply(
         environment.action_timeout_ms = timeout;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::plan::{Compiled, Missing, compile};
+
+    fn compiled(variables: &[(&str, &str)]) -> Result<Compiled, Diagnostics> {
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.yaml");
+        compile(&file, &Bindings { flags: &[], variable: &variable, missing: Missing::Refuse })
+    }
+
+    /// Time-out and most steps of each environment.
+    fn found(variables: &[(&str, &str)]) -> Vec<(u64, u32)> {
+        let environments = compiled(variables).unwrap().definition.environments;
+        environments.iter().map(|it| (it.action_timeout_ms, it.simulation.max_steps)).collect()
+    }
+
+    #[test]
+    fn what_is_set_counts_in_every_environment_and_lengthens_no_episode() {
+        let own = found(&[]);
+        assert!(own.iter().all(|(timeout, steps)| (*timeout, *steps) != (250, 60)) && own.len() > 1, "{own:?}");
+        let set = found(&[(ACTION_TIMEOUT, "250"), (MAX_STEPS, " 60 ")]);
+        assert_eq!(set, vec![(250, 60); own.len()]);
+        assert_eq!(found(&[(ACTION_TIMEOUT, ""), (MAX_STEPS, "100000")]), own);
+        let hash = |variables: &[(&str, &str)]| compiled(variables).unwrap().definition.hash();
+        assert_ne!(hash(&[(ACTION_TIMEOUT, "250")]), hash(&[]), "it is part of the definition");
+    }
+
+    #[test]
+    fn what_is_no_number_is_named() {
+        for (name, text) in [(ACTION_TIMEOUT, "0"), (ACTION_TIMEOUT, "100ms"), (MAX_STEPS, "-1"), (MAX_STEPS, "many")] {
+            let told = compiled(&[(name, text)]).unwrap_err().to_string();
+            assert!(told.contains(name) && told.contains(text), "{told}");
+        }
+    }
+}

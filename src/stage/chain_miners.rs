@@ -99,10 +99,11 @@ fn found(
     if miners.is_empty() {
         return Err(nobody(metagraph, network, &statuses));
     }
-    let Metagraph { genesis, netuid, block, hash, .. } = metagraph;
+    let Metagraph { genesis, netuid, block, hash, neurons, .. } = metagraph;
+    let uids: BTreeMap<&str, u16> = neurons.iter().map(|neuron| (neuron.hotkey.as_str(), neuron.uid)).collect();
     let value = json!({
         "count": miners.len(), "miners": miners, "block": block, "block_hash": hash, "genesis": genesis,
-        "network": network.to_string(), "netuid": netuid, "statuses": statuses, "left_out": left_out,
+        "network": network.to_string(), "netuid": netuid, "uids": uids, "statuses": statuses, "left_out": left_out,
     });
     let pin = Pin { genesis: genesis.clone(), netuid: *netuid, block: *block, hash: hash.clone() };
     Ok(Output { discovery: Some(Discovery { pin, standings }), ..value.into() })

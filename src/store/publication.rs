@@ -24,6 +24,8 @@ pub struct PublicationRow {
     pub block: Option<u64>,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+    /// Since when it can be known: the time of its block, and that of its publication where it has none.
+    pub as_of: DateTime<Utc>,
     /// Why it was held, if it was.
     pub held: Option<String>,
     /// Who let it pass all the same.
@@ -81,6 +83,7 @@ struct Row {
     previous_digest: Option<String>,
     block: Option<i64>,
     created_at: DateTime<Utc>,
+    began_at: Option<DateTime<Utc>>,
     held: Option<String>,
     reason: Option<String>,
     released_at: Option<DateTime<Utc>>,
@@ -96,6 +99,7 @@ impl From<Row> for PublicationRow {
             previous_digest: row.previous_digest,
             block: row.block.and_then(|block| u64::try_from(block).ok()),
             created_at: row.created_at,
+            as_of: row.began_at.unwrap_or(row.created_at),
             held: row.held,
             release: row.reason.zip(row.released_at).map(|(reason, at)| Release { reason, at }),
         }
@@ -107,7 +111,14 @@ macro_rules! rows {
     ($which:literal) => {
         concat!(
             "select cycle_id, sequence, scores, weights, digest, guard, previous_digest, block, created_at, held, reason,
-                    released_at
+                    released_at,
+                    -- A fork keeps the block of the cycle that it is a fork of, which read it before it did anything else.
+                    (select at from task_event
+                     where task_event.cycle_id = (
+                         select pinned.cycle_id from cycle own join cycle pinned
+                             on pinned.block = own.block and pinned.block_hash is not distinct from own.block_hash
+                         where own.cycle_id = publication.cycle_id order by pinned.cycle_id limit 1)
+                     order by event_id limit 1) as began_at
              from publication left join publication_release using (cycle_id) ",
             $which
         )

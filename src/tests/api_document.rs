@@ -100,6 +100,8 @@ async fn real_answers_are_what_the_document_says() {
     for (path, address, status) in [
         ("/v1/weights/{block}", "/v1/weights/71".to_owned(), StatusCode::NOT_FOUND),
         ("/v1/weights/{block}", "/v1/weights/x".into(), StatusCode::BAD_REQUEST),
+        ("/v1/weights/{block}", "/v1/weights/%FF".into(), StatusCode::BAD_REQUEST),
+        ("/v1/miners/{hotkey}", "/v1/miners/%FF".into(), StatusCode::BAD_REQUEST),
         ("/v1/scores/{cycle}", format!("/v1/scores/{nobody}"), StatusCode::NOT_FOUND),
         ("/v1/miners/{hotkey}", "/v1/miners/nobody".into(), StatusCode::NOT_FOUND),
         ("/v1/cycles", "/v1/cycles?limit=0".into(), StatusCode::BAD_REQUEST),

@@ -26,6 +26,26 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
     assert!(ran.stdout.contains("embedded server"), "{}", ran.stdout);
 }
 
+/// The variables of the operator's guide that set inputs, under whichever verb.
+#[test]
+fn inputs_take_what_their_variables_say_unless_somebody_says_otherwise() {
+    let place = Place::new();
+    let inputs = |variables: &[(&str, &str)], more: &[&str]| {
+        let arguments = [&["plan", "pipelines/generalization.yaml", "--format", "json"][..], more].concat();
+        let ran = Ran::from(place.robo(&arguments).envs(variables.iter().copied()).output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let plan: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        (plan["inputs"]["episodes_per_env"].as_u64().unwrap(), plan["inputs"]["temperature"].as_f64().unwrap())
+    };
+    let own = inputs(&[], &[]);
+    let guide = [("ROBO_BACKEND_EPISODES_PER_ENV", "7"), ("ROBO_BACKEND_PARETO_TEMPERATURE", "2.5")];
+    assert!(own != (7, 2.5) && inputs(&guide, &[]) == (7, 2.5));
+    let both = [&guide[..], &[("ROBO_INPUT_EPISODES_PER_ENV", "8"), ("ROBO_INPUT_TEMPERATURE", "3.5")]].concat();
+    assert_eq!(inputs(&both, &[]), (8, 3.5));
+    assert_eq!(inputs(&both, &["-i", "episodes_per_env=9"]), (9, 3.5));
+    assert_eq!(inputs(&[("ROBO_BACKEND_EPISODES_PER_ENV", ""), ("ROBO_BACKEND_PARETO_TEMPERATURE", " ")], &[]), own);
+}
+
 #[test]
 fn the_database_is_named_before_or_after_the_verb() {
     let place = Place::new();

@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 use robo::{
     config,
     cycle::{
-        Appended, CycleId, CycleStatus, Episode, EpisodeKey, EpisodeReport, Journal, JournalError, Lease, Outcome,
-        Salt, TaskKey,
+        Appended, Course, CycleId, CycleStatus, Episode, EpisodeKey, EpisodeReport, Journal, JournalError, Lease,
+        Outcome, Pin, PublishGuard, Salt, TaskKey,
     },
     host::Progress,
-    store::{Admission, NewCycle, NewFork, Origin, Publishing, Store},
+    store::{Admission, NewCycle, NewFork, Origin, Publishing, ReleaseAnswer, Store},
 };
 use serde_json::json;
 
@@ -29,6 +29,7 @@ use crate::{
         own_server::{OwnServer, Proxy},
         program::{Place, pipeline, turn, workspace},
     },
+    weights::{WHOLE, publish_at},
 };
 
 /// More episodes than any fault leaves time for.
@@ -287,6 +288,23 @@ async fn a_trigger_and_a_fork_whose_acknowledgement_is_lost_make_one_cycle_each(
     assert_eq!(proxy.commits_to_cut(), 0, "nothing was lost");
     assert_eq!(all().await, [child, parent]);
     assert_eq!(store.lineage(child).await.unwrap().parent.unwrap().cycle, parent);
+}
+
+/// Asked again because nobody heard of the commit, the vector is released already; that is no error for whoever released it.
+#[tokio::test]
+async fn a_release_whose_acknowledgement_is_lost_is_one_release() {
+    let server = OwnServer::start().await;
+    let proxy = Proxy::start(&server);
+    let store = Store::open(&proxy.config(), &Progress::silent()).await.unwrap();
+    let pin = Pin { genesis: "0x00".into(), netuid: 1, block: 7, hash: "0x07".into() };
+    let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
+    let cycle = publish_at(&store, pin, Some("ann"), (Course { scored: 8, ..WHOLE }, guard)).await;
+    assert!(store.latest_publication().await.unwrap().is_none(), "it is held");
+    proxy.cut_commits(1);
+    assert_eq!(store.release_publication(cycle, "looked at").await.unwrap(), ReleaseAnswer::AlreadyReleased);
+    assert_eq!(proxy.commits_to_cut(), 0, "nothing was lost");
+    let latest = store.latest_publication().await.unwrap().unwrap();
+    assert_eq!((latest.cycle, latest.release.unwrap().reason.as_str()), (cycle, "looked at"));
 }
 
 /// A process that is stopped inside a transaction holds its cycle's row. The server lets go of it.

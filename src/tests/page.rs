@@ -1,13 +1,18 @@
 //! The page for people and the reference of the API, as a real browser shows them.
 
-use robo::{config::Guarding, cycle::CycleStatus};
+use nix::sys::signal::Signal;
+use robo::{config::Guarding, cycle::CycleStatus, host::Progress, store::Store};
 use tokio::process::Command;
 
 use crate::support::{
     database::{TestDatabase, Version},
+    own_server::OwnServer,
     served::{Served, unlimited},
     story::{MODEL, Story, told},
 };
+
+/// Nothing is shown, not even that something is about to be.
+const EMPTY: &str = "<main></main>";
 
 /// What a browser makes of an address: the document once its scripts have run.
 async fn shown(served: &Served, address: &str) -> String {
@@ -57,15 +62,19 @@ async fn people_see_who_is_paid_and_why() {
         &["fresh", "75.00 %", "25.00 %", "on it", "m/a", "m/b", "#/miners/ann", &format!("#/cycles/{cycle}")],
     );
     assert!(overview.find("#/miners/ann") < overview.find("#/miners/bob"), "the best first: {overview}");
+    holds(&overview, &["<a href=\"#/\" aria-current=\"page\">"]);
+    // An address that is nobody's is that of the overview.
+    holds(&shown(&served, "/#/miners/%").await, &["fresh", "75.00 %", "<a href=\"#/\" aria-current=\"page\">"]);
 
     served.until_it_says("/v1/miners", |body| body["miners"][3].is_object()).await;
     holds(&shown(&served, "/#/miners").await, &["malformed", "unregistered", "100 %", "50 %"]);
     let bob = shown(&served, "/#/miners/bob").await;
     holds(&bob, &["dominated by ", "1 miner_fault(action_timeout)", "ms (median)", "2 failure", "active"]);
+    holds(&bob, &[">95 % interval</th>", "<td class=\"number\">25 % to 75 %</td>"]);
     // What a miner says of itself is text.
     holds(&bob, &["&lt;img src=x"]);
     assert!(MODEL.contains("<img src=x") && !bob.contains("<img"), "{bob}");
-    holds(&shown(&served, "/#/miners/nobody").await, &["no miner of this hotkey is known"]);
+    holds(&shown(&served, "/#/miners/nobody").await, &["no miner of this hotkey is known", EMPTY]);
 }
 
 #[tokio::test]
@@ -80,6 +89,26 @@ async fn people_see_how_cycles_went() {
     let detail = shown(&served, &format!("/#/cycles/{cycle}")).await;
     holds(&detail, &["discover", "episodes", "publish", "2 succeeded", "2/2", "scores.csv"]);
     holds(&shown(&served, "/#/cycles/nonsense").await, &["<p id=\"trouble\" role=\"alert\">"]);
+    let running = Story::begin(&store, "third").await.cycle;
+    // However long the browser takes.
+    let held = sqlx::query("update cycle set lease_until = now() + interval '1 hour' where status = 'open'");
+    held.execute(&mut database.connection().await).await.unwrap();
+    holds(&shown(&served, "/").await, &[">running</span>", &format!("<a href=\"#/cycles/{running}\">")]);
+    holds(&shown(&served, &format!("/#/cycles/{running}")).await, &[">running</span>", "<dt>running for</dt>"]);
+}
+
+#[tokio::test]
+async fn people_see_that_weights_are_stale_while_the_database_is_away() {
+    let server = OwnServer::start().await;
+    let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();
+    told(&store, "main").await;
+    let served = Served::of(&store).await;
+    served.until_it_says("/v1/weights/latest", |body| body["status"] == "fresh").await;
+    server.signal_all(Signal::SIGSTOP);
+    served.until_it_says("/v1/weights/latest", |body| body["status"] == "stale").await;
+    let overview = shown(&served, "/").await;
+    server.signal_all(Signal::SIGCONT);
+    holds(&overview, &[">stale</span>", "not known now", "#/miners/ann", "75.00 %"]);
 }
 
 #[tokio::test]
@@ -89,7 +118,8 @@ async fn a_backend_whose_reads_need_a_key_asks_for_it() {
     told(&store, "main").await;
     let served = Served::guarded(&store, Guarding { require_key: true, ..unlimited() }).await;
     let page = shown(&served, "/").await;
-    assert!(page.contains("<form id=\"key\">") && !page.contains("#/miners/ann"), "{page}");
+    // The form says it all.
+    holds(&page, &["<form id=\"key\">", EMPTY, "<p id=\"trouble\" role=\"alert\" hidden"]);
 }
 
 #[tokio::test]

@@ -203,6 +203,38 @@ async fn until(served: &Served, word: &str) -> (String, Value) {
 }
 
 #[tokio::test]
+async fn a_first_vector_that_is_held_is_told_of() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
+    let cycle = publish(&store, Some("ann"), Course { scored: 5, ..WHOLE }, guard).await;
+    let (status, _, body) = Served::of(&store).await.ask("/v1/weights/latest", None).await;
+    let detail = body["detail"].as_str().unwrap();
+    assert!(
+        status == StatusCode::NOT_FOUND && detail.contains(&format!("{cycle} are held back: only 5 of 10")),
+        "{body}"
+    );
+}
+
+/// Its last valid block and its word go by the same clock, however long its cycle took.
+#[tokio::test]
+async fn a_vector_is_as_old_as_its_block_and_not_as_its_publication() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let cycle = publish(&store, Some("ann"), WHOLE, PublishGuard::default()).await;
+    let served = Served::of(&store).await;
+    until(&served, "fresh").await;
+    let mut connection = database.connection().await;
+    // What has happened does not change, but for replicas.
+    for sql in ["set session_replication_role = replica", "update task_event set at = at - interval '3 hours'"] {
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
+    let row = store.publication(cycle).await.unwrap().unwrap();
+    assert_eq!((row.created_at - row.as_of).num_minutes(), 180, "{row:?}");
+    assert_eq!(until(&served, "stale").await.1["reason"], "it is older than 720 blocks");
+}
+
+#[tokio::test]
 async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands() {
     let server = OwnServer::start().await;
     let store = Store::open(&server.config(), &Progress::silent()).await.unwrap();

@@ -39,7 +39,7 @@ pub(super) struct Seen {
 #[derive(Debug, Clone)]
 struct Counting {
     cycle: CycleId,
-    created_at: DateTime<Utc>,
+    as_of: DateTime<Utc>,
     miners: usize,
     scores: Vec<Scored>,
     omitted: usize,
@@ -62,7 +62,7 @@ impl Seen {
         let counts = latest.and_then(|row| match before.filter(|before| before.cycle == row.cycle) {
             Some(known) => Some(known.clone()),
             None => match Evaluated::of(&row) {
-                Ok(evaluated) => Some(Counting::new((row.cycle, row.created_at), &evaluated)),
+                Ok(evaluated) => Some(Counting::new((row.cycle, row.as_of), &evaluated)),
                 Err(error) => {
                     tracing::error!("{:#}", anyhow::Error::from(error));
                     None
@@ -81,7 +81,7 @@ impl Seen {
         page.set(&names::GUARD, &[], f64::from(u8::from(self.held)));
         page.set(&names::MINERS, &[], self.counts.as_ref().map_or(0, |counts| counts.miners) as f64);
         let Some(counts) = &self.counts else { return };
-        page.set(&names::WEIGHTS_AGE, &[], seconds(now - counts.created_at).max(0.0));
+        page.set(&names::WEIGHTS_AGE, &[], seconds(now - counts.as_of).max(0.0));
         page.set(&names::SCORES_OMITTED, &[], counts.omitted as f64);
         for score in &counts.scores {
             page.set(&names::SCORES, &[&score.uid, &score.hotkey, &score.environment], score.rate);
@@ -163,7 +163,7 @@ impl Seen {
 }
 
 impl Counting {
-    fn new((cycle, created_at): (CycleId, DateTime<Utc>), evaluated: &Evaluated) -> Self {
+    fn new((cycle, as_of): (CycleId, DateTime<Utc>), evaluated: &Evaluated) -> Self {
         let shown = evaluated.entries.iter().take(MOST_SCORES).map(|score: &Score| Scored {
             uid: score.uid.to_string(),
             hotkey: score.hotkey.clone(),
@@ -171,7 +171,7 @@ impl Counting {
             rate: score.success_rate,
         });
         let omitted = evaluated.entries.len().saturating_sub(MOST_SCORES);
-        Self { cycle, created_at, miners: evaluated.miners(), scores: shown.collect(), omitted }
+        Self { cycle, as_of, miners: evaluated.miners(), scores: shown.collect(), omitted }
     }
 }
 

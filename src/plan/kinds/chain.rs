@@ -36,6 +36,7 @@ pub(super) const MINERS: Kind = Kind {
         output("genesis", Type::String, "hash of the chain's first block: which chain it is"),
         output("network", Type::String, "the network as it was named"),
         output("netuid", Type::Integer, "uid of the subnet"),
+        output("uids", Type::Object, "the uid of every registered hotkey: `uids[\"5F...\"]`"),
         output("statuses", Type::Object, "how many hotkeys have which status"),
         output(
             "left_out",

@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Variables of the operator's guide.
-const GUIDE: [&str; 13] = [
+/// Variables of the operator's guide, and others that a deployment asks for.
+const GUIDE: [&str; 20] = [
     "ROBO_BACKEND_HOST",
     "ROBO_BACKEND_PORT",
     "ROBO_BACKEND_DATABASE_URL",
@@ -30,6 +30,13 @@ const GUIDE: [&str; 13] = [
     "ROBO_BACKEND_ACTION_TIMEOUT_MS",
     "ROBO_BACKEND_MAX_TIMESTEPS_PER_EPISODE",
     "ROBO_BACKEND_PARETO_TEMPERATURE",
+    "ROBO_BACKEND_TRUSTED_PROXIES",
+    "ROBO_BACKEND_REQUIRE_KEY",
+    "ROBO_BACKEND_RATE_LIMIT",
+    "ROBO_BACKEND_GRACE",
+    "ROBO_BACKEND_VALID_BLOCKS",
+    "RUST_LOG",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
 ];
 
 /// A Postgres 15 that makes its cluster as the official image does: user, password and database from the environment.

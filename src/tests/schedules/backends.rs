@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::symlink,
 };
 
 use nix::sys::signal::Signal;
@@ -227,6 +228,12 @@ fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
     let uses = fs::read_to_string(file.path()).unwrap().replace("stages:", "environments: ['broken/*']\nstages:");
     fs::write(file.path(), uses).unwrap();
     running.until("environments/broken.yaml:");
+    // It is no file of any good version, and is tried until it is mended all the same.
+    let simulated = fs::read_to_string(repository().join("environments/gymnasium.yaml")).unwrap();
+    symlink(repository().join("eval-env"), file.0.path().join("eval-env")).unwrap();
+    let mended = simulated.replace("family: gymnasium", "family: broken");
+    fs::write(&manifest, mended).unwrap();
+    running.until("was read again: the next cycle of `scheduled`");
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code, 0);
 }
