@@ -93,10 +93,6 @@ pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure>
     };
     let weights = scoring::weights(&settings.pareto.pareto.points, settings.temperature, all_zero)
         .map_err(|error| config(error.to_string()))?;
-    let burnt = match all_zero {
-        AllZero::Burn(uid) if settings.pareto.pareto.points.values().all(|points| *points == 0.0) => Some(uid),
-        _ => None,
-    };
     let u16s: BTreeMap<u16, u16> =
         weights.weights_u16.uids.iter().copied().zip(weights.weights_u16.values.iter().copied()).collect();
     let entries = weights
@@ -104,8 +100,7 @@ pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure>
         .iter()
         .map(|(&uid, &weight)| WeightEntry {
             uid,
-            // What is burnt is paid to nobody, whoever plays in that slot.
-            hotkey: settings.pareto.miners.get(&uid).filter(|_| burnt != Some(uid)).cloned(),
+            hotkey: settings.pareto.miners.get(&uid).cloned(),
             weight,
             weight_u16: u16s.get(&uid).copied().unwrap_or(0),
         })
