@@ -199,6 +199,8 @@ mod tests {
             (&json!(100), &json!("0x02"), &json!("test"))
         );
         assert_eq!(value["statuses"], json!({ "ok": 1, "malformed": 1, "none": 1 }));
+        let uids: BTreeMap<String, u16> = serde_json::from_value(value["uids"].clone()).unwrap();
+        assert_eq!(uids, metagraph.neurons.iter().map(|neuron| (neuron.hotkey.clone(), neuron.uid)).collect());
         assert_eq!(value["left_out"][0]["status"], "malformed");
         assert!(value["left_out"][0]["detail"].as_str().unwrap().contains("neither JSON nor"));
         let discovery = discovery.unwrap();

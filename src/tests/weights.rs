@@ -231,6 +231,9 @@ async fn a_vector_is_as_old_as_its_block_and_not_as_its_publication() {
     }
     let row = store.publication(cycle).await.unwrap().unwrap();
     assert_eq!((row.created_at - row.as_of).num_minutes(), 180, "{row:?}");
+    // Whatever is made of the same block later, as a fork is, is as old.
+    let later = publish(&store, Some("bob"), WHOLE, PublishGuard::default()).await;
+    assert_eq!(store.publication(later).await.unwrap().unwrap().as_of, row.as_of);
     assert_eq!(until(&served, "stale").await.1["reason"], "it is older than 720 blocks");
 }
 
