@@ -205,6 +205,37 @@ fn a_backend_can_answer_alone_or_work_alone() {
     }
 }
 
+/// The definition that a backend started like this would give its next cycle.
+fn next_definition(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let place = Place::new();
+    let common = ["backend", "--pipeline", "pipelines/quickstart.yaml", "--role", "api", "--host", "127.0.0.1"];
+    let beside = ["--port", "0", "--network", "ws://127.0.0.1:9"];
+    let mut robo = place.robo(&[&common[..], &beside[..], arguments].concat());
+    let mut running: Running = robo.envs(variables.iter().copied()).spawn().unwrap().into();
+    running.until("listening on");
+    let (_, rest) = running.said.split_once("listening on http://").unwrap();
+    let mut stream = TcpStream::connect(rest.split_whitespace().next().unwrap()).unwrap();
+    write!(stream, "GET /v1/pipelines HTTP/1.1\r\nHost: robo\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code, 0);
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    body["pipelines"][0]["definition_hash"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_backend_takes_its_episodes_from_the_nearest_of_those_who_say_how_many() {
+    let of = |episodes: &str| next_definition(&["-i", &format!("episodes_per_env={episodes}")], &[]);
+    let (guide, input) = (("ROBO_BACKEND_EPISODES_PER_ENV", "7"), ("ROBO_INPUT_EPISODES_PER_ENV", "8"));
+    let (seven, eight, nine) = (of("7"), of("8"), of("9"));
+    assert!(seven != eight && eight != nine, "they are told apart");
+    assert_eq!(next_definition(&[], &[guide]), seven);
+    assert_eq!(next_definition(&[], &[guide, input]), eight);
+    assert_eq!(next_definition(&["--episodes-per-env", "9"], &[guide, input]), nine);
+    assert_eq!(next_definition(&["--episodes-per-env", "9", "-i", "episodes_per_env=7"], &[guide, input]), seven);
+}
+
 #[test]
 fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
     let (place, file) = (Place::new(), File::new("{ cron: '0 0 1 1 *' }"));
