@@ -15,6 +15,8 @@ use nix::{
 };
 use serde_json::Value;
 
+use crate::support::own_server;
+
 /// A data directory of its own, and the program in it.
 struct Place(tempfile::TempDir);
 
@@ -80,12 +82,13 @@ impl Drop for Backend {
     }
 }
 
-fn postmaster(directory: &Path) -> Option<PathBuf> {
+/// The file that names the embedded server's process.
+fn marker(directory: &Path) -> Option<PathBuf> {
     fs::read_dir(directory)
         .ok()?
         .flatten()
         .map(|entry| entry.path())
-        .find_map(|path| if path.ends_with("postmaster.pid") { Some(path) } else { postmaster(&path) })
+        .find_map(|path| if path.ends_with("postmaster.pid") { Some(path) } else { marker(&path) })
 }
 
 #[tokio::test]
@@ -114,28 +117,17 @@ async fn an_empty_database_is_healthy_and_has_no_weights() {
 async fn a_database_that_has_gone_away_is_told_and_not_explained() {
     let place = Place::new();
     let backend = place.backend();
-    let pid = fs::read_to_string(postmaster(place.0.path()).unwrap()).unwrap();
     // Stopped, not killed: the connection stays open and nothing comes, which is the worst way to be away.
-    let server = Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
-    let stopped: Vec<Pid> = std::iter::once(server).chain(children_of(server)).collect();
-    for process in &stopped {
-        kill(*process, Signal::SIGSTOP).unwrap();
-    }
+    let server = own_server::postmaster(&marker(place.0.path()).unwrap());
+    own_server::freeze(server);
     let (status, _, health) = backend.get("/health").await;
     let (weights_status, _, problem) = backend.get("/v1/weights/latest").await;
-    for process in &stopped {
-        let _ = kill(*process, Signal::SIGCONT);
-    }
+    own_server::thaw(server);
     assert_eq!((status, health["database"].as_str()), (503, Some("unreachable")), "{health}");
     assert_eq!((weights_status, problem["status"].as_u64()), (503, Some(503)), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("unreachable"), "{problem}");
-    assert_eq!(backend.get("/health").await.0, 200, "and well again when it is back");
-}
-
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let file = format!("/proc/{parent}/task/{parent}/children");
-    let list = fs::read_to_string(file).unwrap_or_default();
-    list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+    // Well again when it is back, and whoever waited for it has gone on.
+    while backend.get("/health").await.0 != 200 {}
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::support::{
     served::Served,
     story::{ADDRESS, Story, told},
 };
-use nix::sys::signal::Signal;
 
 /// One who follows.
 struct Client {
@@ -190,9 +189,9 @@ async fn who_follows_stays_while_the_database_is_away() {
     for _ in 0..4 {
         client.next().await.unwrap();
     }
-    server.signal_all(Signal::SIGSTOP);
+    server.freeze();
     assert_eq!(Client::ask(&served, story.cycle, None).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    server.signal_all(Signal::SIGCONT);
+    server.thaw();
     story.episodes("m/a", TaskEvent::Started).await;
     assert_eq!(client.next().await.unwrap().data["stage"], "episodes");
     story.end(CycleStatus::Failed).await;

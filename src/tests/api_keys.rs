@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
-use nix::sys::signal::Signal;
 use reqwest::{RequestBuilder, StatusCode, header};
 use robo::{
     api::Token,
@@ -306,12 +305,12 @@ async fn without_a_database_known_keys_read_and_nothing_is_half_done() {
     let answer = served.get("/v1/weights/latest").bearer_auth(token.expose()).send().await.unwrap();
     assert_eq!(answer.headers()[header::CACHE_CONTROL], "private, no-cache", "no cache answers others with it");
     assert_eq!(told(served.get("/health")).await.0, 200, "and none for those who look after processes");
-    server.signal_all(Signal::SIGSTOP);
+    server.freeze();
     let (written, problem) = told(served.post(&token, START, &json!({}))).await;
     assert!(written == 503 && problem["detail"].as_str().unwrap().contains("unreachable"), "{problem}");
     assert_eq!(live(&token).await.0, 200);
     assert_eq!(live(&Token::random()).await.0, 503, "nobody can say whether it is good");
-    server.signal_all(Signal::SIGCONT);
+    server.thaw();
     while live(&Token::random()).await.0 != 401 {}
     let counted = async |table: &'static str| -> i64 {
         sqlx::query_scalar(table).fetch_one(&mut server.connection().await).await.unwrap()

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
 use robo::{
     config,
     cycle::{
@@ -187,7 +186,7 @@ async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
     let (told, _guard) = Told::listen();
     writing
         .through(async {
-            server.signal_all(Signal::SIGSTOP);
+            server.freeze();
             let before = writing.count();
             // Not a wait for anything: these ten seconds are the fault.
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -195,7 +194,7 @@ async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
             assert!(writing.count() <= before + WRITERS, "it did not stand still");
             assert_eq!(told.lines("the database"), 1, "one line for everybody who waits: {}", told.text());
             assert_eq!(told.lines("the database has not answered for 3 s; waiting for it"), 1, "{}", told.text());
-            server.signal_all(Signal::SIGCONT);
+            server.thaw();
         })
         .await;
     assert_eq!(told.lines("the database works again after"), 1, "{}", told.text());

@@ -185,14 +185,14 @@ async fn while_the_database_is_away_the_page_says_what_it_said_last() {
     before.holds(&[("robo_database_up", 1.0), ("robo_database_failures_total", 0.0)]);
     let age = before.value("robo_weights_age_seconds").unwrap();
 
-    server.signal_all(Signal::SIGSTOP);
+    server.freeze();
     let away = loop {
         let page = Page::of(&served.url).await;
         if page.value("robo_database_up") == Some(0.0) {
             break page;
         }
     };
-    server.signal_all(Signal::SIGCONT);
+    server.thaw();
     away.holds(&known);
     away.holds(&[("robo_database_failures_total", 1.0)]);
     assert!(away.value("robo_weights_age_seconds").unwrap() > age, "it goes on growing");

@@ -1,6 +1,5 @@
 //! The page for people and the reference of the API, as a real browser shows them.
 
-use nix::sys::signal::Signal;
 use robo::{config::Guarding, cycle::CycleStatus, host::Progress, store::Store};
 use tokio::process::Command;
 
@@ -104,10 +103,10 @@ async fn people_see_that_weights_are_stale_while_the_database_is_away() {
     told(&store, "main").await;
     let served = Served::of(&store).await;
     served.until_it_says("/v1/weights/latest", |body| body["status"] == "fresh").await;
-    server.signal_all(Signal::SIGSTOP);
+    server.freeze();
     served.until_it_says("/v1/weights/latest", |body| body["status"] == "stale").await;
     let overview = shown(&served, "/").await;
-    server.signal_all(Signal::SIGCONT);
+    server.thaw();
     holds(&overview, &[">stale</span>", "not known now", "#/miners/ann", "75.00 %"]);
 }
 

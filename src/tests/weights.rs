@@ -1,6 +1,5 @@
 //! What validators are given: vectors that the publish guard lets pass, from memory, with a word for how they stand.
 
-use nix::sys::signal::Signal;
 use reqwest::StatusCode;
 use robo::{
     cycle::{
@@ -260,12 +259,12 @@ async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands(
     assert_eq!(body["cycle_id"], json!(good), "the last good one stays");
     assert!(body["reason"].as_str().unwrap().contains("only 5 of 10 episodes"), "{body}");
 
-    server.signal_all(Signal::SIGSTOP);
+    server.freeze();
     let (stale, body) = until(&served, "stale").await;
     assert_eq!((body["cycle_id"].clone(), body["weights"].clone()), (json!(good), json!({ "1": 1.0 })));
     assert_eq!(served.ask("/v1/weights/latest", Some(&stale)).await.0, StatusCode::NOT_MODIFIED);
     assert_eq!(served.ask("/health/live", None).await.0, StatusCode::OK, "it is the database that is away");
-    server.signal_all(Signal::SIGCONT);
+    server.thaw();
     assert_eq!(until(&served, "held").await.0, held, "the same answer has the same tag");
 
     let (place, url, thin) = (Place::new(), server.url(), thin.to_string());

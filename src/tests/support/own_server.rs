@@ -60,20 +60,19 @@ impl OwnServer {
         PgConnection::connect(&self.url()).await.unwrap()
     }
 
-    /// The server and its helpers.
-    fn processes(&self) -> Vec<Pid> {
-        let text = fs::read_to_string(self.server.directory().join("postmaster.pid")).unwrap();
-        let postmaster: i32 = text.lines().next().unwrap().parse().unwrap();
-        let children = parents().into_iter().filter(|(_, parent)| *parent == postmaster).map(|(pid, _)| pid);
-        std::iter::once(postmaster).chain(children).map(Pid::from_raw).collect()
+    /// The process that makes the others.
+    fn postmaster(&self) -> Pid {
+        postmaster(&self.server.directory().join("postmaster.pid"))
     }
 
-    /// Send a signal to the server and each of its backends.
-    pub(crate) fn signal_all(&self, signal: Signal) {
-        for process in self.processes() {
-            // A backend may have ended meanwhile.
-            let _ = kill(process, signal);
-        }
+    /// Let nothing of it answer, though every connection stays open.
+    pub(crate) fn freeze(&self) {
+        freeze(self.postmaster());
+    }
+
+    /// Let it go on where it was.
+    pub(crate) fn thaw(&self) {
+        thaw(self.postmaster());
     }
 
     /// Since when it runs.
@@ -84,7 +83,7 @@ impl OwnServer {
 
     /// Stop it in its fast way, which cuts every connection, and start it again.
     pub(crate) async fn restart(&self) {
-        kill(self.processes()[0], Signal::SIGINT).unwrap();
+        kill(self.postmaster(), Signal::SIGINT).unwrap();
         let marker = self.server.directory().join("postmaster.pid");
         while marker.exists() {
             tokio::task::yield_now().await;
@@ -93,6 +92,38 @@ impl OwnServer {
         while PgConnection::connect(&self.url()).await.is_err() {
             self.server.revive().await.unwrap();
         }
+    }
+}
+
+/// Whom a server's file names.
+pub(crate) fn postmaster(file: &Path) -> Pid {
+    let text = fs::read_to_string(file).unwrap();
+    Pid::from_raw(text.lines().next().unwrap().parse().unwrap())
+}
+
+/// Stop a server, first the process that makes the others: one that it makes in between would answer.
+pub(crate) fn freeze(postmaster: Pid) {
+    stop(postmaster);
+    children(postmaster).for_each(stop);
+}
+
+/// Let it go on where it was.
+pub(crate) fn thaw(postmaster: Pid) {
+    for process in children(postmaster).chain([postmaster]) {
+        kill(process, Signal::SIGCONT).unwrap();
+    }
+}
+
+fn children(of: Pid) -> impl Iterator<Item = Pid> {
+    parents().into_iter().filter(move |(_, parent)| *parent == of.as_raw()).map(|(process, _)| Pid::from_raw(process))
+}
+
+/// Stop a process and wait until it stands, or has ended and waits for its parent.
+fn stop(process: Pid) {
+    kill(process, Signal::SIGSTOP).unwrap();
+    let stat = format!("/proc/{process}/stat");
+    while !fs::read_to_string(&stat).unwrap().rsplit_once(')').unwrap().1.trim_start().starts_with(['T', 'Z']) {
+        std::thread::yield_now();
     }
 }
 
