@@ -428,12 +428,15 @@ pub(super) async fn summaries(pool: &PgPool, which: Which<'_>, limit: i64) -> Re
              select count(*) as planned, count(*) filter (where status not in ('pending', 'running', 'paused')) as ended
              from task where task.cycle_id = cycle.cycle_id
          ) task
+         left join episode_count kept using (cycle_id, epoch)
          cross join lateral (
-             select planned, planned - pending as scored
-             from (select count(*) as planned from episode where episode.cycle_id = cycle.cycle_id) every,
-                  -- Two counts that indexes alone can answer, of a table that may hold a quarter of a million rows a cycle.
-                  (select count(*) as pending from episode
-                   where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault')) open
+             -- Of one that is open, two counts that indexes alone can answer: it may have a quarter of a million.
+             select every.planned,
+                    coalesce(kept.scored, every.planned - (
+                        select count(*) from episode
+                        where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault'))) as scored
+             from (select coalesce(kept.planned, (select count(*) from episode where episode.cycle_id = cycle.cycle_id)) as planned
+                  ) every
          ) episode
          where ($1::uuid is null or cycle_id = $1) and ($3::uuid is null or cycle_id < $3)
                and ($4::text is null or pipeline = $4) and ($5::text is null or status = $5)

@@ -141,7 +141,11 @@ pub(super) async fn leave(
     .fetch_optional(&mut *connection)
     .await?;
     if let Some(word) = left {
-        return Ok(super::cycle::status(&word)?);
+        let left = super::cycle::status(&word)?;
+        if left != CycleStatus::Open {
+            count_episodes(connection, lease).await?;
+        }
+        return Ok(left);
     }
     let before: Option<String> = sqlx::query_scalar(
         "select status from cycle
@@ -157,4 +161,18 @@ pub(super) async fn leave(
         Some(word) => Ok(super::cycle::status(&word)?),
         None => Err(lost(connection, lease).await?),
     }
+}
+
+/// Keep how many episodes a cycle has come to: from now on nobody has to count them, and they age out.
+async fn count_episodes(connection: &mut PgConnection, lease: &Lease) -> Result<(), Trouble> {
+    sqlx::query(
+        "insert into episode_count (cycle_id, epoch, planned, scored)
+         select $1, $2, count(*), count(*) filter (where outcome is not null and outcome <> 'infra_fault')
+         from episode where cycle_id = $1",
+    )
+    .bind(lease.cycle.as_uuid())
+    .bind(lease.epoch)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

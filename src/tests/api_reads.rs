@@ -38,7 +38,7 @@ async fn everybody_whom_the_last_discovery_saw_is_listed_without_where_they_answ
     let later = Story::begin(&store, "other").await;
     let (_, body) = served.until_it_says("/v1/miners", |body| body["discovered_in"] == json!(later.cycle)).await;
     assert_public(&body);
-    let published = read(&served, "/v1/weights/latest").await;
+    let (_, published) = served.until_it_says("/v1/weights/latest", |_| true).await;
     let miners = body["miners"].as_array().unwrap();
     let words: Vec<_> = miners
         .iter()

@@ -381,6 +381,53 @@ fn what_cannot_work_is_said_with_its_remedy() {
     assert_eq!(output(&bench.shown(), "discover")["miners"][0]["endpoint"], "https://demo.chutes.ai");
 }
 
+/// That of the guide to weights: nobody wins, and the slot that a hotkey has at the block burns it.
+#[test]
+fn what_nobody_has_earned_is_burnt_by_whatever_slot_a_hotkey_has_at_the_block() {
+    let _turn = turn();
+    let bench = Bench::new(Fault::None);
+    let still = Miner::start("still");
+    let subnet = Subnet::empty(&bench.node);
+    subnet.register(4, 0, 10);
+    subnet.register(9, 1, 11);
+    subnet.commit(1, 50, &format!("u/still:1:{}", still.url));
+    let folder = pendulum("https://{id}.example");
+    let guide = fs::read_to_string(repository().join("docs/weights.md")).unwrap();
+    let expression = guide.split("`burn_uid: ").nth(1).unwrap().split('`').next().unwrap();
+    let file = folder.path().join("pipeline.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text
+        .replace("depends_on: [pareto], uses: scores/weights", "depends_on: [discover, pareto], uses: scores/weights")
+        .replace("burn_uid: 0", &format!("burn_uid: {expression}"))
+        .replace("inputs:\n", "inputs:\n  burn_hotkey: { type: string }\n");
+    fs::write(&file, text).unwrap();
+    let cycle = |hotkey: &str| {
+        let burnt = format!("burn_hotkey={hotkey}");
+        bench.run(&["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=1", "-i", &burnt])
+    };
+    let burnt = |ran: Ran| {
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        bench.place.json(&["weights", "show", "--format", "json"])
+    };
+    let (owner, player) = (subnet.hotkey(0), subnet.hotkey(1));
+    let weights = burnt(cycle(&owner));
+    assert_eq!((&weights["status"], &weights["weights"]), (&json!("burn"), &json!({ "4": 1.0 })), "{weights:#}");
+    assert_eq!(weights["entries"][0]["hotkey"], Value::Null, "a slot, and nobody who is paid: {weights:#}");
+
+    // It moves, and another block has another uid; whoever plays is not burnt to, but paid.
+    subnet.register(4, 2, 120);
+    subnet.register(6, 0, 120);
+    bench.node.finalize(200);
+    assert_eq!(burnt(cycle(&owner))["weights"], json!({ "6": 1.0 }));
+    let weights = burnt(cycle(&player));
+    assert_eq!((&weights["entries"][0]["hotkey"], &weights["weights"]), (&json!(player), &json!({ "9": 1.0 })));
+
+    // A hotkey that has no slot is no silent zero.
+    let ran = cycle(&subnet.hotkey(3));
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("burn_uid"), "{}", ran.stderr);
+}
+
 /// What `robo lint` says of a pipeline with these stages.
 fn lint(stages: &str) -> String {
     let folder = workspace(|_| format!("version: 1\nname: p\nstages:\n{stages}"));
