@@ -1,8 +1,12 @@
-//! What the operator is told while the database is away: once that it is, however many wait for it, and once that it is back.
+//! What the operator is told while the database is away: once that it is, and each reason once, however many wait for it; and once
+//! that it is back.
 //!
 //! Said once for everything that waits at the time. Who has waited and gives up says so itself, in the error it returns.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::time::Instant;
 
@@ -16,20 +20,35 @@ pub(super) struct Absence(Arc<Mutex<State>>);
 struct State {
     /// Since when it is known to be away, until it is known to be back.
     since: Option<Instant>,
+    /// What was told of it since.
+    told: BTreeSet<String>,
     /// How many wait.
     waiting: usize,
 }
 
+impl State {
+    /// It is not away, as far as anybody knows; since when it was.
+    fn forget(&mut self) -> Option<Instant> {
+        self.told.clear();
+        self.since.take()
+    }
+}
+
 impl Absence {
-    /// Wait for the database, and say so unless that has been said. `what` it does goes on from "the database".
+    /// Wait for the database, and say why.
     pub(super) fn notice(&self, what: &str, error: Option<&Error>) -> Waiting {
+        self.state().waiting += 1;
+        self.tell(what, error);
+        Waiting(self.clone())
+    }
+
+    /// Say why, unless that has been said. `what` it does goes on from "the database".
+    fn tell(&self, what: &str, error: Option<&Error>) {
         let mut state = self.state();
-        state.waiting += 1;
-        if state.since.is_none() {
-            state.since = Some(Instant::now());
+        state.since.get_or_insert_with(Instant::now);
+        if state.told.insert(what.to_owned()) {
             tracing::warn!(error = error.map(|error| error as &dyn std::error::Error), "the database {what}");
         }
-        Waiting(self.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -43,9 +62,15 @@ impl Absence {
 pub(super) struct Waiting(Absence);
 
 impl Waiting {
+    /// It is still away, perhaps for another reason.
+    pub(super) fn go_on(&self, what: &str, error: &Error) {
+        self.0.tell(what, Some(error));
+    }
+
     /// It answers again: say so, to whoever was told that it does not.
     pub(super) fn end(self) {
-        if let Some(since) = self.0.state().since.take() {
+        let since = self.0.state().forget();
+        if let Some(since) = since {
             tracing::warn!("the database works again after {:.1} s; nothing was lost", since.elapsed().as_secs_f64());
         }
     }
@@ -57,7 +82,7 @@ impl Drop for Waiting {
         state.waiting -= 1;
         // Whoever comes next finds out anew, and says so.
         if state.waiting == 0 {
-            state.since = None;
+            state.forget();
         }
     }
 }

@@ -12,10 +12,13 @@ pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 /// The oldest server our SQL is written for.
 const OLDEST_SERVER: i32 = 130_000;
 
+/// A migration is not tried again, so whoever makes it may be slow: longer than `store::IDLE_IN_TRANSACTION`, and not for ever.
+const IDLE_IN_MIGRATION: &str = "set idle_in_transaction_session_timeout = '1min'";
+
 /// Everything migrations make, children first: what a reset takes away, and nothing else that lives in the database.
 const RESET: &str = "
     drop view if exists miners, scores, episodes, tasks;
-    drop table if exists operation, api_key, tally, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
+    drop table if exists operation, api_key, tally, episode_count, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
         episode_actions, episode_attempt, episode, miner_sighting, standing, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change(), refuse_change_of_cycle(), refuse_change_of_task();
     drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text);
@@ -54,8 +57,13 @@ impl Store {
             return Ok(());
         }
         let known = newest();
+        let mut connection = self.pool.acquire().await?;
+        sqlx::query(IDLE_IN_MIGRATION).execute(&mut *connection).await?;
         // Under an advisory lock: of several that start at once one does it, and the others find it done.
-        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
+        let migrated = MIGRATIONS.run(&mut *connection).await;
+        // With it goes what was set for it.
+        let _ = connection.close().await;
+        migrated.map_err(|error| match error {
             MigrateError::VersionMissing(found) if found > known => Error::NewerSchema { found, known },
             MigrateError::VersionMissing(found) | MigrateError::VersionMismatch(found) => Error::OtherSchema { found },
             error => Error::Migrate(error),

@@ -193,7 +193,7 @@ impl Store {
         self.location.to_string()
     }
 
-    /// Close the connections. If we are the last user of the embedded server, wait (for ten seconds at most) until it has
+    /// Close the connections. If we are the last user of the embedded server, wait until it has
     /// stopped, so that nothing is left running. Clones of this store are closed with it.
     pub async fn close(self) {
         self.pool.close().await;

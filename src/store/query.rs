@@ -75,11 +75,12 @@ async fn answer(connection: &mut PgConnection, question: &Question) -> Result<Ve
         .bind(FIRST_NORMAL_OID)
         .fetch_all(&mut *connection)
         .await
-        .map_err(storage)?;
+        .map_err(|error| failed(error, question))?;
     if let Some(offence) = offences.first() {
         return Err(RowsError::Refused(format!("it uses {offence}")));
     }
-    sqlx::query("set local transaction_read_only = on").execute(&mut *connection).await.map_err(storage)?;
+    let read_only = sqlx::query("set local transaction_read_only = on").execute(&mut *connection).await;
+    read_only.map_err(|error| failed(error, question))?;
     read(connection, question).await
 }
 

@@ -54,9 +54,12 @@ impl Store {
                     error = &error as &dyn std::error::Error,
                     "another transaction was in the way; trying again"
                 );
-            } else if waiting.is_none() {
+            } else {
                 let what = format!("{}; trying again", error.absence().unwrap_or_default());
-                waiting = Some(self.absence.notice(&what, Some(&error)));
+                match &waiting {
+                    None => waiting = Some(self.absence.notice(&what, Some(&error))),
+                    Some(waiting) => waiting.go_on(&what, &error),
+                }
             }
             // Not polling for anybody: the pause leaves room for a server that is starting.
             sleep(wait).await;

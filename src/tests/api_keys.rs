@@ -331,8 +331,9 @@ async fn a_write_whose_end_is_lost_is_done_once() {
     // The key is known before the connection that would ask for it is lost.
     assert_eq!(told(served.get("/v1/cycles").bearer_auth(token.expose())).await.0, 200);
     proxy.hold_commits(1);
-    assert_eq!(start().await.0, 503, "nobody knows whether it was done");
-    assert_eq!(proxy.commits_to_hold(), 0);
+    while proxy.commits_to_hold() > 0 {
+        assert_eq!(start().await.0, 503, "nobody knows whether it was done");
+    }
     assert_eq!(store.operations(10).await.unwrap(), [], "and it was not");
     proxy.cut_commits(1);
     // What was begun holds the others up until the server gives it up, a few seconds later.

@@ -31,7 +31,8 @@ fn write(folder: &Path, made: &CertifiedKey<rcgen::KeyPair>) {
 
 fn guarding(folder: &Path) -> Guarding {
     let file = |name: &str| Some(folder.join(name));
-    Guarding { tls_cert: file("chain.pem"), tls_key: file("key.pem"), ..unlimited() }
+    let patient = Guarding { idle_timeout: Duration::from_secs(3600), ..unlimited() };
+    Guarding { tls_cert: file("chain.pem"), tls_key: file("key.pem"), ..patient }
 }
 
 async fn served(store: &Store, folder: &Path) -> Served {

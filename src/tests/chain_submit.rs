@@ -53,9 +53,9 @@ fn waits() -> Waits {
     Waits { answer: long, block: long, finality: long }
 }
 
-/// Short times, for what never comes.
+/// A short time, for a block that never comes.
 fn short() -> Waits {
-    Waits { block: Duration::from_millis(100), finality: Duration::from_millis(100), ..waits() }
+    Waits { block: Duration::from_millis(100), ..waits() }
 }
 
 /// The node that the reference client was recorded against, with this next nonce of Alice.
@@ -247,7 +247,8 @@ async fn a_call_that_fails_in_its_block_is_told_by_its_name() {
 #[tokio::test]
 async fn finality_that_does_not_come_is_said_and_is_no_failure() {
     let best = Fate::Told(vec![json!("ready"), json!({ "inBlock": BEST })], Deed::Hang);
-    let included = submit(best, short()).await.unwrap();
+    let hasty = Waits { finality: Duration::from_millis(100), ..waits() };
+    let included = submit(best, hasty).await.unwrap();
     assert_eq!((included.block, included.is_final, &*included.hash), (BEST_NUMBER, false, BEST));
     let given_up = Fate::Told(vec![json!({ "inBlock": BEST }), json!({ "finalityTimeout": BEST })], Deed::Hang);
     assert!(!submit(given_up, waits()).await.unwrap().is_final);

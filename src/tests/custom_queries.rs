@@ -42,11 +42,21 @@ impl Setting {
     }
 
     async fn rows(&self, query: &str) -> Value {
-        self.store.ask(&self.question(query)).await.unwrap_or_else(|error| panic!("{query}: {error}")).into()
+        self.ask(&self.question(query)).await.unwrap_or_else(|error| panic!("{query}: {error}")).into()
+    }
+
+    /// As a stage asks: again when it was not the question's fault.
+    async fn ask(&self, question: &Question) -> Result<Vec<Value>, RowsError> {
+        loop {
+            match self.store.ask(question).await {
+                Err(RowsError::Storage(_)) => {}
+                answer => return answer,
+            }
+        }
     }
 
     async fn refusal(&self, query: &str) -> String {
-        match self.store.ask(&self.question(query)).await {
+        match self.ask(&self.question(query)).await {
             Err(RowsError::Refused(message)) => message,
             other => panic!("{query}: {other:?}"),
         }
@@ -136,9 +146,9 @@ async fn what_is_there_is_this_cycle_and_what_came_before(setting: &Setting) {
     assert_eq!(setting.rows(tasks).await[0], json!({"stage": "discover", "status": "succeeded", "count": 1}));
     assert_eq!(setting.rows(tasks).await.as_array().unwrap().len(), 3, "`later` did not come before");
     let narrow = Question { stages: vec![], ..setting.question(tasks) };
-    assert!(setting.store.ask(&narrow).await.unwrap().is_empty(), "without stages there are no rows");
+    assert!(setting.ask(&narrow).await.unwrap().is_empty(), "without stages there are no rows");
     let theirs = Question { cycle: setting.other, ..setting.question("select distinct hotkey from episodes") };
-    assert_eq!(setting.store.ask(&theirs).await.unwrap(), [json!({"hotkey": "foreign"})]);
+    assert_eq!(setting.ask(&theirs).await.unwrap(), [json!({"hotkey": "foreign"})]);
     // A condition that fails on rows of others is never evaluated on them.
     let cast = "select count(*) from episodes where case when hotkey = 'foreign' then hotkey::integer else 0 end = 0";
     assert_eq!(setting.rows(cast).await, json!([{"count": 2}]));
@@ -240,7 +250,7 @@ async fn nothing_can_be_changed(setting: &Setting) {
 async fn an_answer_has_its_limits(setting: &Setting) {
     let ask = |query: &str, timeout: u64| {
         let question = Question { timeout: Duration::from_millis(timeout), ..setting.question(query) };
-        async move { setting.store.ask(&question).await.unwrap_err() }
+        async move { setting.ask(&question).await.unwrap_err() }
     };
     let error = ask("select sum(a * b) from generate_series(1, 1000000) a, generate_series(1, 1000000) b", 50).await;
     assert!(matches!(error, RowsError::Timeout(_)), "{error:?}");

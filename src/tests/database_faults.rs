@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     io::Write,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -130,6 +130,10 @@ struct Told(Arc<Mutex<Vec<u8>>>);
 
 impl Told {
     fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+        // With one subscriber alone, what is cached of a line would depend on which thread came to it first.
+        static ANOTHER: LazyLock<tracing::Dispatch> =
+            LazyLock::new(|| tracing_subscriber::fmt().with_writer(std::io::sink).finish().into());
+        LazyLock::force(&ANOTHER);
         let told = Self::default();
         let writer = told.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -147,6 +151,25 @@ impl Told {
     /// Lines that hold these words.
     fn lines(&self, words: &str) -> usize {
         self.text().lines().filter(|line| line.contains(words)).count()
+    }
+
+    /// Absences of the database as they were told: how many reasons of each, and of the one that goes on.
+    fn absences(&self) -> (Vec<usize>, usize) {
+        let (mut ended, mut reasons) = (Vec::new(), 0);
+        for line in self.text().lines() {
+            if line.contains("the database works again after") {
+                ended.push(std::mem::take(&mut reasons));
+            } else if line.contains("the database ") {
+                reasons += 1;
+            }
+        }
+        (ended, reasons)
+    }
+
+    /// Whatever was told of has come back.
+    fn all_is_well(&self) -> bool {
+        let (ended, reasons) = self.absences();
+        !ended.is_empty() && ended.iter().all(|reasons| *reasons > 0) && reasons == 0
     }
 
     async fn until(&self, words: &str) {
@@ -175,8 +198,7 @@ async fn a_restart_of_the_server_loses_nothing() {
     let before = server.started().await;
     writing.through(server.restart()).await;
     assert_ne!(server.started().await, before, "it was not restarted");
-    let (gone, back) = (told.lines("; trying again"), told.lines("the database works again"));
-    assert!(gone > 0 && gone == back, "{}", told.text());
+    assert!(told.lines("; trying again") > 0 && told.all_is_well(), "{}", told.text());
 }
 
 #[tokio::test]
@@ -192,13 +214,15 @@ async fn a_server_that_stands_still_for_ten_seconds_loses_nothing() {
             tokio::time::sleep(Duration::from_secs(10)).await;
             // What was on its way when it stopped may have arrived.
             assert!(writing.count() <= before + WRITERS, "it did not stand still");
-            assert_eq!(told.lines("the database"), 1, "one line for everybody who waits: {}", told.text());
-            assert_eq!(told.lines("the database has not answered for 3 s; waiting for it"), 1, "{}", told.text());
+            assert_eq!(told.absences().1, 1, "one line for everybody who waits: {}", told.text());
+            let said =
+                told.text().lines().last().unwrap().contains("the database has not answered for 3 s; waiting for it");
+            assert!(said, "{}", told.text());
             server.thaw();
         })
         .await;
-    assert_eq!(told.lines("the database works again after"), 1, "{}", told.text());
-    assert_eq!(told.lines("the database"), 2, "{}", told.text());
+    // On a busy machine it may have been slow before and after, too.
+    assert!(told.all_is_well(), "{}", told.text());
 }
 
 #[tokio::test]
@@ -242,10 +266,8 @@ async fn a_slow_way_to_the_server_and_lost_acknowledgements_count_nothing_twice(
             proxy.delay(0);
         })
         .await;
-    let (gone, back) = (told.lines("; trying again"), told.lines("the database works again"));
-    // On a busy machine slow can be too slow; whatever was told of has come back.
-    let silent = told.lines("has not answered");
-    assert!(gone > 0 && gone + silent == back, "however short it was: {}", told.text());
+    // However short it was.
+    assert!(told.lines("; trying again") > 0 && told.all_is_well(), "{}", told.text());
 }
 
 /// Each is one transaction that makes a cycle: asked again because nobody heard of the commit, there is still one.
@@ -313,7 +335,8 @@ async fn a_writer_that_stands_still_in_a_transaction_keeps_nobody_from_taking_ov
     let proxy = Proxy::start(&server);
     let stopped = Writing::begin(&proxy.config()).await;
     let next = Store::open(&server.config(), &Progress::silent()).await.unwrap();
-    proxy.hold_commits(1);
+    // All of them, so that none comes between the end of the first and the next owner.
+    proxy.hold_commits(usize::MAX);
     let held = Rc::new(Cell::new(false));
     let late = async {
         let answer = stopped.store.record_episode(&stopped.lease, &episode(0)).await;
@@ -321,7 +344,7 @@ async fn a_writer_that_stands_still_in_a_transaction_keeps_nobody_from_taking_ov
         assert!(matches!(answer, Err(JournalError::LeaseLost(_))), "{answer:?}");
     };
     let taking_over = async {
-        while proxy.commits_to_hold() > 0 {
+        while proxy.commits_to_hold() == usize::MAX {
             tokio::task::yield_now().await;
         }
         held.set(true);
@@ -330,6 +353,7 @@ async fn a_writer_that_stands_still_in_a_transaction_keeps_nobody_from_taking_ov
         let mut connection = server.connection().await;
         let taken = "update cycle set lease_until = now(), epoch = epoch + 1";
         sqlx::query(taken).execute(&mut connection).await.unwrap();
+        proxy.hold_commits(0);
         let lease = next.acquire(stopped.cycle).await.unwrap();
         assert!(next.scored_episodes(stopped.cycle).await.unwrap().is_empty(), "half a transaction was kept");
         assert_eq!(next.record_episode(&lease, &episode(0)).await.unwrap(), Appended::Recorded);

@@ -153,7 +153,7 @@ async fn a_server_ends_when_we_let_go_of_it_however_that_comes() {
 #[tokio::test]
 async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     let _turn = engine();
-    let runtime = runtime(&[ENGINE]).with_patience(Duration::from_secs(3));
+    let (patient, hasty) = (runtime(&[ENGINE]), runtime(&[ENGINE]).with_patience(Duration::from_secs(10)));
     let cases = [
         ("ends", "echo no licence was found >&2; exit 7", InfraFault::ServerLost, "no licence was found"),
         ("memory", "exec tail /dev/zero", InfraFault::OutOfMemory, "resources.memory"),
@@ -162,7 +162,8 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     ];
     for (name, server, reason, words) in cases {
         let order = Order { family: "failing".into(), ..order(Some(image(name, server, "exit 1"))) };
-        let error = refusal(&runtime, &order).await;
+        // One that never comes up is not waited for long; the others may take the time that they need.
+        let error = refusal(if reason == InfraFault::StartTimeout { &hasty } else { &patient }, &order).await;
         let text = error.explain();
         assert_eq!(error.reason(), reason, "{name}: {text}");
         assert!(text.contains(words) && text.contains("Container failed to start"), "{name}: {text}");

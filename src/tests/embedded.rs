@@ -221,6 +221,7 @@ async fn the_operators_words() {
         "{errors}"
     );
     let lease = robo::cycle::Journal::acquire(&store, cycle).await.unwrap();
+    database.keep_leases().await;
     let (code, _, errors) = run(&["reset", "--force"]);
     assert_eq!(code, Some(1));
     assert!(errors.contains(&format!("cycle `{cycle}` is running")), "{errors}");

@@ -27,7 +27,10 @@ use crate::{
     abuse::{request as read, whole},
     children::{Serving, TOKEN},
     envserver::{faulty, faulty_package, open, request},
-    support::program::{Place, pipeline, turn, workspace},
+    support::{
+        ports,
+        program::{Place, pipeline, turn, workspace},
+    },
 };
 
 /// A row of the catalogue, what it is about, and the tests that hold it.
@@ -283,11 +286,10 @@ async fn a_miner_that_stays_cold_is_not_ready_and_holds_nobody_up() {
     let server = server(package.path()).await;
     let cold = miner(|_, _| busy()).await;
     let awake = miner(|path, _| if path == "/health" { busy() } else { good(path) }).await;
-    let closed = BlockingListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gone = format!("http://{closed}");
+    let gone = format!("http://127.0.0.1:{}", ports::free());
     let (well, miners) = (miner(|path, _| good(path)).await, [("cold", cold), ("awake", awake), ("gone", gone)]);
     let miners: Vec<_> = miners.into_iter().chain([("well", well)]).collect();
-    let orders = EpisodesRequest { cold_start_ms: 300, ..request("faulty/never", &miners, 0..2) };
+    let orders = EpisodesRequest { cold_start_ms: 5000, ..request("faulty/never", &miners, 0..2) };
     let (reports, seen) = play(&server, &orders).await;
     let status = |name: &str| seen[name][0].status;
     assert_eq!(

@@ -115,8 +115,8 @@ pub(crate) fn request(
         run: uuid::Uuid::nil(),
         environment: environment.parse().unwrap(),
         // Long, because tests share the machine: time-outs have tests of their own.
-        action_timeout_ms: 10_000,
-        reset_timeout_ms: 10_000,
+        action_timeout_ms: 120_000,
+        reset_timeout_ms: 120_000,
         per_miner: 8,
         budget_ms: None,
         // Miners that are not there are part of many tests, which need not wait for them.
@@ -222,13 +222,15 @@ async fn broken_miners_are_told_apart_and_disturb_nobody() {
     let miners = [
         ("good", good.url()),
         ("nan", nan.url()),
-        ("late", late.url()),
         ("down", format!("http://{closed}")),
         ("nowhere", "not a url".to_owned()),
     ];
-    let mut request = request("metaworld/reach-v3", &miners, [1]);
-    request.action_timeout_ms = 1000;
-    let reports = run(&server, &request).await;
+    let others = request("metaworld/reach-v3", &miners, [1]);
+    // Nobody but the one that never answers is hurried.
+    let hurried =
+        EpisodesRequest { action_timeout_ms: 1000, ..request("metaworld/reach-v3", &[("late", late.url())], [1]) };
+    let (mut reports, slow) = tokio::join!(run(&server, &others), run(&server, &hurried));
+    reports.extend(slow);
     let outcome = |hotkey: &str| reports[&(hotkey.to_owned(), 1)].clone();
     assert_eq!(outcome("good").outcome, Outcome::Failure);
     assert_eq!(outcome("good").steps, 30);
@@ -272,10 +274,13 @@ async fn a_worker_that_hangs_is_killed_and_replaced() {
     worker_fault("hang", InfraFault::SimulatorTimeout).await;
 }
 
+/// Long enough for a machine that is busy, when a simulator hangs.
+const WORKER_TIMEOUT: [&str; 2] = ["--worker-timeout", "5s"];
+
 /// One slot, so that only the faulty episode is in flight when the worker goes.
 async fn worker_fault(how: &str, fault: InfraFault) {
     let package = faulty_package();
-    let server = Serving::env_server(package.path(), &["--worker-timeout", "500ms"]);
+    let server = Serving::env_server(package.path(), &WORKER_TIMEOUT);
     open(&server, vec![faulty(how)], 1, 1).await;
     let miner = Serving::demo_miner("noop", &[]);
     let environment = format!("faulty/{how}");
@@ -299,7 +304,7 @@ async fn an_episode_that_hangs_its_worker_costs_nobody_else_a_try() {
 /// Everything in flight on the one worker at the same time, and the killer in the middle.
 async fn killer_among_others(how: &str, fault: InfraFault) {
     let package = faulty_package();
-    let server = Serving::env_server(package.path(), &["--worker-timeout", "500ms"]);
+    let server = Serving::env_server(package.path(), &WORKER_TIMEOUT);
     open(&server, vec![faulty(how)], 1, 16).await;
     let miner = Serving::demo_miner("noop", &[]);
     let miners = ["a", "b"].map(|name| (name, miner.url()));
@@ -371,7 +376,8 @@ async fn a_server_that_nobody_uses_is_opened_anew_and_one_that_plays_is_not() {
     assert!(gone.has_forgotten(), "{gone}");
     let mut miner = Recorder::start().await;
     let miners = [("a", miner.endpoint.clone())];
-    let playing = client(&server).episodes(&request("metaworld/push-v3", &miners, [1])).await.unwrap();
+    let order = EpisodesRequest { action_timeout_ms: 3_600_000, ..request("metaworld/push-v3", &miners, [1]) };
+    let playing = client(&server).episodes(&order).await.unwrap();
     miner.until_act().await;
     let other = Open { simulations: vec![metaworld("reach-v3", 10)], workers: 1, slots_per_worker: 1 };
     let busy = client(&server).open(&other).await.unwrap_err();
@@ -416,8 +422,14 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     let silent = Serving::demo_miner("noop", &["--fail", "timeout"]);
     let messages = client(&server).episodes(&request("metaworld/reach-v3", &[("a", silent.url())], [1])).await.unwrap();
     let mut messages = std::pin::pin!(messages);
-    assert!(matches!(messages.next().await.unwrap().unwrap(), ServerMessage::Miner { .. }));
-    assert_eq!(messages.next().await.unwrap().unwrap(), ServerMessage::Started { order: 0 });
+    let mut begun = Vec::new();
+    while begun.len() < 2 {
+        match messages.next().await.unwrap().unwrap() {
+            ServerMessage::Progress { .. } => {}
+            message => begun.push(message),
+        }
+    }
+    assert!(matches!(&begun[..], [ServerMessage::Miner { .. }, ServerMessage::Started { order: 0 }]), "{begun:?}");
     server.kill();
     loop {
         match messages.next().await {

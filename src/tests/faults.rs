@@ -18,7 +18,10 @@ use robo::cycle::Salt;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::program::{Place, Ran, Running, pipeline, repository, turn, workspace};
+use crate::support::{
+    database::{TestDatabase, Version},
+    program::{Place, Ran, Running, pipeline, repository, turn, workspace},
+};
 
 const SALT: &str = "5a17000000000000000000000000000000000000000000000000000000000002";
 
@@ -260,7 +263,10 @@ fn cancelled_from_another_process_it_stops_and_cleans_up() {
 #[test]
 fn a_second_ctrl_c_leaves_at_once_and_leaves_nothing_behind() {
     let _turn = turn();
-    let (workspace, place) = (workspace(str::to_owned), Place::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let database = runtime.block_on(TestDatabase::new(Version::Default));
+    let mut connection = runtime.block_on(database.connection());
+    let (workspace, place) = (workspace(str::to_owned), Place::with_database(database.url()));
     let mut running = place.start(&["run-pipeline", &pipeline(&workspace), "-i", LONG]);
     until_they_play(&mut running);
     // A server that does not hear keeps the orderly way out waiting for seconds.
@@ -270,12 +276,16 @@ fn a_second_ctrl_c_leaves_at_once_and_leaves_nothing_behind() {
     running.signal(Signal::SIGINT);
     running.until("press Ctrl-C again");
     // The cycle is given back; what is left to wait for is the server, and that is when people press again.
-    while place.json(&["cycle", "show", "--format", "json"])["status"] != "interrupted" {}
+    let mut is_given_back = || {
+        let asked = sqlx::query_scalar::<_, bool>("select owner is null from cycle");
+        runtime.block_on(asked.fetch_one(&mut connection)).unwrap()
+    };
+    while !is_given_back() {}
     running.signal(Signal::SIGINT);
     let ran = running.wait();
     ended(&ran, 4, &[]);
     assert!(!ran.stderr.contains("Stopped."), "it did not leave at once: {}", ran.stderr);
-    // The kernel and the database's supervisor end the rest, and have no way to tell us when.
+    // The kernel ends the rest, and has no way to tell us when.
     let patience = Instant::now() + Duration::from_secs(60);
     while !place.processes().is_empty() && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(50));

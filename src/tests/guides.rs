@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -15,7 +14,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::program::{Place, Ran, repository, turn};
+use crate::support::{
+    ports,
+    program::{Place, Ran, repository, turn},
+};
 
 /// The blocks of a page that are in one of these languages.
 pub(crate) fn blocks(page: &str, languages: &[&str]) -> Vec<String> {
@@ -62,7 +64,7 @@ struct Checkout {
 impl Checkout {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = |port| (port, TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string());
+        let free = |port| (port, ports::free().to_string());
         let checkout = Self { folder, ports: ["8000", "9000", "9001", "9002"].map(free).into() };
         for name in ["eval-env", "docs", "schemas"] {
             symlink(repository().join(name), checkout.folder.path().join(name)).unwrap();
@@ -148,7 +150,7 @@ fn follow(page: &str) -> Ran {
 /// What pages begin with that are about a backend that runs: a cycle that has completed, and the backend.
 const SERVED: &str = "\
 robo run-pipeline pipelines/quickstart.yaml -i episodes_per_env=1
-robo backend --pipeline pipelines/quickstart.yaml --host 127.0.0.1 --port 8000 &
+robo backend --pipeline pipelines/quickstart.yaml --eval-interval 0 --host 127.0.0.1 --port 8000 &
 curl --retry 60 --retry-delay 1 --retry-connrefused --fail --silent --show-error http://127.0.0.1:8000/health";
 
 fn follow_after(before: &str, page: &str) -> Ran {

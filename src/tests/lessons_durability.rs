@@ -25,6 +25,7 @@ async fn is_running(store: &Store, writing: &Writing) -> bool {
 async fn lesson_1_nothing_stays_running_for_ever() {
     let (database, writing) = begin().await;
     let store = database.store().await;
+    database.keep_leases().await;
     assert!(is_running(&store, &writing).await);
     let mut connection = database.connection().await;
     // Its process has died: known at once on this machine.

@@ -433,7 +433,11 @@ fn lesson_11_detail_ages_out_and_results_stay() {
 
     let shown = bench.json(&["cycle", "show", &old]);
     assert_eq!(bench.ask::<i64>(EPISODES, &old), 0);
-    assert_eq!((&shown["episodes_planned"], &shown["episodes_scored"]), (&json!(5001), &json!(0)), "how many there were");
+    assert_eq!(
+        (&shown["episodes_planned"], &shown["episodes_scored"]),
+        (&json!(5001), &json!(0)),
+        "how many there were"
+    );
     assert_eq!((&shown["outcomes"], &shown["weights_document"]), (&json!([]), &model["weights_document"]));
     assert!(shown["salt"].is_string() && shown["lineage"]["aged_out_at"].is_string(), "{shown}");
     assert!(bench.ok(&["cycle", "show", &old]).stdout.contains("have aged out on"));

@@ -89,9 +89,7 @@ async fn people_see_how_cycles_went() {
     holds(&detail, &["discover", "episodes", "publish", "2 succeeded", "2/2", "scores.csv"]);
     holds(&shown(&served, "/#/cycles/nonsense").await, &["<p id=\"trouble\" role=\"alert\">"]);
     let running = Story::begin(&store, "third").await.cycle;
-    // However long the browser takes.
-    let held = sqlx::query("update cycle set lease_until = now() + interval '1 hour' where status = 'open'");
-    held.execute(&mut database.connection().await).await.unwrap();
+    database.keep_leases().await;
     holds(&shown(&served, "/").await, &[">running</span>", &format!("<a href=\"#/cycles/{running}\">")]);
     holds(&shown(&served, &format!("/#/cycles/{running}")).await, &[">running</span>", "<dt>running for</dt>"]);
 }

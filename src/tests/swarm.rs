@@ -201,7 +201,8 @@ async fn a_server_on_another_node_reaches_the_miners_it_was_told_of_and_nobody_e
 async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     let _turn = swarm();
     let _elsewhere = Without::node(SECOND_NODE);
-    let runtime = Swarm::new(runtime(&[ENGINE]).with_patience(Duration::from_secs(6)), Overlay::Encrypted);
+    let patient = Swarm::new(runtime(&[ENGINE]), Overlay::Encrypted);
+    let hasty = Swarm::new(runtime(&[ENGINE]).with_patience(Duration::from_secs(20)), Overlay::Encrypted);
     let cases = [
         ("ends", "echo no licence was found >&2; exit 7", InfraFault::ServerLost, "no licence was found"),
         ("memory", "exec tail /dev/zero", InfraFault::OutOfMemory, "resources.memory"),
@@ -211,7 +212,8 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     ];
     for (name, server, reason, words) in cases {
         let order = Order { family: "failing".into(), ..failing(name, server) };
-        let error = refusal(&runtime, &order).await;
+        // One that never comes up is not waited for long; the others may take the time that they need.
+        let error = refusal(if reason == InfraFault::StartTimeout { &hasty } else { &patient }, &order).await;
         let text = error.explain();
         assert_eq!(error.reason(), reason, "{name}: {text}");
         assert!(text.contains(words) && text.contains("Container failed to start"), "{name}: {text}");
@@ -219,7 +221,7 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     }
     // One that comes up, and gets ill.
     let mut ill =
-        runtime.start(&failing("ill", "cd /tmp; touch health; exec python3 -m http.server 8700")).await.unwrap();
+        patient.start(&failing("ill", "cd /tmp; touch health; exec python3 -m http.server 8700")).await.unwrap();
     ill.check().await.unwrap();
     let task = docker(&["ps", "--quiet", "--filter", &format!("name={}\\.1", name_of(&*ill))]);
     docker(&["exec", &task, "rm", "/tmp/health"]);
@@ -230,7 +232,7 @@ async fn failures_to_start_are_told_apart_and_show_the_last_words() {
     ill.stop().await;
     let services = docker(&["service", "ls", "--quiet", "--filter", "label=robo.server"]);
     assert_eq!(services, "", "nothing is left");
-    let missing = refusal(&runtime, &order(None)).await;
+    let missing = refusal(&patient, &order(None)).await;
     assert_eq!(missing.reason(), InfraFault::ImageMissing);
     let text = missing.explain();
     assert!(text.contains("robo build-eval-env toy --tag robo-test/nobody-made-this"), "{text}");

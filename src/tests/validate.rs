@@ -140,7 +140,7 @@ async fn what_our_own_backend_serves_is_set() {
 
 #[tokio::test]
 async fn a_backend_that_is_down_is_waited_for_and_missed_only_once_the_document_is_old() {
-    let (chain, address) = (chain().await, WeightsServer::nobody().await);
+    let (chain, address) = (chain().await, WeightsServer::nobody());
     let mut validator = Validator::new(settings(&chain), alice(), at(address));
     let trouble = validator.turn().await.unwrap_err();
     assert!(matches!(trouble, Trouble::Backend(Unanswered::Unreachable(_))), "{trouble:?}");
@@ -459,7 +459,7 @@ fn last_lines(stderr: &str) -> String {
 
 #[tokio::test]
 async fn the_program_starts_while_everything_is_down_and_ends_when_it_is_told_to() {
-    let nobody = WeightsServer::nobody().await;
+    let nobody = WeightsServer::nobody();
     tokio::task::spawn_blocking(move || {
         let place = Place::new();
         let arguments = arguments(&place, "ws://127.0.0.1:9", &format!("http://{nobody}"));

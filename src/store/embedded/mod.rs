@@ -34,8 +34,8 @@ use crate::{
 pub use supervisor::{Orders, Report, supervise};
 pub use wheel::{WHEEL, WHEEL_MAJOR, unpack, unpacked};
 
-/// How long the last user waits for the server to stop.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long the last user waits for the server to stop: longer than its supervisor does before it stops it the hard way.
+const FAREWELL: Duration = Duration::from_secs(45);
 
 /// Why the embedded server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +187,7 @@ impl Server {
         self.launch.ensure(&self.layout).await.map(|_| ())
     }
 
-    /// Stop being a user. The last one waits until the server has stopped, for ten seconds at most.
+    /// Stop being a user. The last one waits until the server has stopped, and a little longer than that can take at most.
     pub async fn leave(&self) {
         // Alone with the file means: no user but us. Not alone, and no room for a user either, means that the
         // supervisor was faster than our question.

@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, sync::Notify};
 use super::{read, succeeds, tool};
 use crate::support::{
     database::{TestDatabase, Version},
+    ports,
     served::Served,
     story::Story,
 };
@@ -69,10 +70,6 @@ impl Drop for Nginx {
     }
 }
 
-async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
-}
-
 /// Our file for other ports and paths, in a prefix of its own.
 fn configure(prefix: &Path, (upstream, plain, tls): (u16, u16, u16)) {
     let key = rcgen::generate_simple_self_signed(["robo.example".to_owned()]).unwrap();
@@ -113,7 +110,7 @@ struct Proxied {
 impl Proxied {
     async fn of(port: u16) -> Self {
         crate::install_tls();
-        let (folder, plain, tls) = (tempfile::tempdir().unwrap(), free_port().await, free_port().await);
+        let (folder, plain, tls) = (tempfile::tempdir().unwrap(), ports::free(), ports::free());
         configure(folder.path(), (port, plain, tls));
         let nginx = || {
             let mut nginx = Command::new(tool("nginx"));

@@ -78,8 +78,10 @@ fn a_cycle_through_an_image_of_others_gives_weights_though_its_container_is_kill
     let arguments = ["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=20", "--salt", &"5c".repeat(32)];
     let there = ["--runtime", "docker", "--docker-host", "unix:///var/run/docker.sock=1", "--eval-image", eval_image()];
     let mut running = place.start(&[&arguments[..], &there].concat());
-    running.until_line(|line| line.contains(" episodes  ") && !line.contains("  0/"));
+    // Asked for first: once they play there is no time to lose.
+    running.until_line(|line| line.contains(" episodes  "));
     let cycle = place.json(&["cycle", "show", "@latest", "--format", "json"])["id"].as_str().unwrap().to_owned();
+    running.until_line(|line| line.contains(" episodes  ") && !line.contains("  0/"));
     let filter = format!("label=robo.cycle={cycle}");
     let containers = |more: &[&str]| docker(&[&["ps", "--quiet", "--filter", &filter], more].concat());
     docker(&["kill", containers(&[]).lines().next().unwrap()]);

@@ -16,9 +16,14 @@ use crate::faults::{Result, arguments, ended, until_they_play};
 use crate::support::program::{Place, Running, pipeline, repository, turn, workspace};
 
 fn backend(place: &Place, file: &str) -> Running {
+    backend_with(place, file, &[])
+}
+
+fn backend_with(place: &Place, file: &str, more: &[&str]) -> Running {
     // Nobody answers as its chain.
     let place_of = ["--host", "127.0.0.1", "--port", "0", "--network", "ws://127.0.0.1:9"];
-    let mut running = place.start(&[&["backend", "--log-level", "DEBUG", "--pipeline", file][..], &place_of].concat());
+    let begin = ["backend", "--log-level", "DEBUG", "--pipeline", file];
+    let mut running = place.start(&[&begin[..], &place_of, more].concat());
     running.until("listening on");
     running
 }
@@ -118,7 +123,8 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
         text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n")
     });
     let file = pipeline(&folder);
-    let mut first = backend(&place, &file);
+    // What has begun may take its time to end.
+    let mut first = backend_with(&place, &file, &["--grace", "1h"]);
     first.until("schedules by block wait");
     while place.json(&["schedule", "ls", "--format", "json"])["schedules"].as_array().unwrap().is_empty() {}
     let listed = place.json(&["schedule", "ls", "--format", "json"]);

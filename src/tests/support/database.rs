@@ -65,6 +65,12 @@ impl TestDatabase {
         Store::open(&self.config(), &Progress::silent()).await.unwrap()
     }
 
+    /// Have the leases that there are outlast the test, however slow the machine is.
+    pub(crate) async fn keep_leases(&self) {
+        let kept = sqlx::query("update cycle set lease_until = now() + interval '1 day' where status = 'open'");
+        kept.execute(&mut self.connection().await).await.unwrap();
+    }
+
     /// A connection of the test's own, to look and to meddle.
     pub(crate) async fn connection(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.unwrap()

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod episodes;
 pub(crate) mod meddler;
 pub(crate) mod own_server;
+pub(crate) mod ports;
 pub(crate) mod program;
 pub(crate) mod replay_node;
 pub(crate) mod replay_pool;

@@ -61,8 +61,18 @@ impl Served {
         self.client.post(format!("{}{path}", self.url)).bearer_auth(token.expose()).body(body.to_string())
     }
 
-    /// Status, tag and body of an answer to whoever knows this tag.
+    /// Status, tag and body of an answer to whoever knows this tag. Asked again, as it wants to be, when it says that the database is
+    /// away: on a busy machine five seconds may pass.
     pub(crate) async fn ask(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
+        loop {
+            let answer = self.ask_once(path, known).await;
+            if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
+                return answer;
+            }
+        }
+    }
+
+    async fn ask_once(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
         let known = known.map(|known| (header::IF_NONE_MATCH, known));
         let request = known.into_iter().fold(self.get(path), |request, (name, value)| request.header(name, value));
         let answer = request.send().await.unwrap();

@@ -19,6 +19,8 @@ use robo::evidence;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+use super::ports;
+
 #[derive(Default)]
 struct Shelf {
     document: Mutex<Option<Value>>,
@@ -48,8 +50,8 @@ impl WeightsServer {
     }
 
     /// An address at which nobody answers yet.
-    pub(crate) async fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    pub(crate) fn nobody() -> SocketAddr {
+        ([127, 0, 0, 1], ports::free()).into()
     }
 
     pub(crate) fn url(&self) -> String {

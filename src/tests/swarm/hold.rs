@@ -73,7 +73,7 @@ fn a_server_lives_while_it_is_held_and_ends_nicely_when_it_is_let_go() {
 
 #[test]
 fn whoever_falls_silent_or_never_comes_holds_nothing() {
-    let held = Held::start(&["--silence", "0.3s"], "cat; echo it has ended");
+    let held = Held::start(&["--silence", "3s"], "cat; echo it has ended");
     let mut hold = held.take();
     ask(&mut hold, "{}");
     let (status, said) = held.wait();
