@@ -1,9 +1,9 @@
-//! The episodes of a large cycle: planned, half of them played, taken up again, all read for the scores.
+//! The episodes of a large cycle: planned, half of them played, taken up again, all read for the scores, and counted for lists.
 
 use std::time::{Duration, Instant};
 
 use robo::{
-    cycle::{CycleId, EpisodeKey, Journal, Lease, TaskKey},
+    cycle::{CycleId, CycleStatus, EpisodeKey, Journal, Lease, TaskKey},
     store::Store,
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct Large {
     pub(crate) planned: Duration,
     pub(crate) resumed: Duration,
     read: Duration,
+    /// In a list while it was open, its end, in a list from then on.
+    counted: [Duration; 3],
     pub(crate) peak_mb: f64,
     base_mb: f64,
     pending: usize,
@@ -31,6 +33,10 @@ impl Large {
         println!("  planned           {:>9.2} s", self.planned.as_secs_f64());
         println!("  resumed           {:>9.2} s, {} episodes pending", self.resumed.as_secs_f64(), self.pending);
         println!("  read for scores   {:>9.2} s", self.read.as_secs_f64());
+        let [open, end, ended] = self.counted.map(|time| time.as_secs_f64() * 1000.0);
+        println!(
+            "  listed            {open:>9.1} ms while open, {ended:.1} ms once it has ended, which took {end:.1} ms"
+        );
         println!("  memory at most    {:>9.0} MB, {:.0} MB of it before", self.peak_mb, self.base_mb);
     }
 }
@@ -54,8 +60,23 @@ pub(crate) async fn measure(place: &Place) -> Large {
     assert_eq!(scored.len() as u32, MINERS * ENVIRONMENTS * SEEDS);
     drop(scored);
     let peak_mb = memory::peak_mb();
-    store.release(&lease).await.expect("it is ours");
-    Large { planned, resumed, read, peak_mb, base_mb, pending }
+    let open = list(store).await;
+    let started = Instant::now();
+    store.finish(&lease, CycleStatus::Failed, Some("enough is known")).await.expect("it is ours");
+    let counted = [open, started.elapsed(), list(store).await];
+    Large { planned, resumed, read, counted, peak_mb, base_mb, pending }
+}
+
+/// Show the one cycle that there is, the second time: the first one finds nothing in memory.
+async fn list(store: &Store) -> Duration {
+    let mut took = Duration::ZERO;
+    for _ in 0..2 {
+        let started = Instant::now();
+        let cycles = store.cycles(1).await.expect("the database answers");
+        took = started.elapsed();
+        assert_eq!(cycles[0].episodes, (256_000, 256_000));
+    }
+    took
 }
 
 /// As the engine does: each task plans its own, several at a time.

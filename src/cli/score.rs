@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::scoring::{Pareto, Weights, WeightsU16, pareto, weights};
+use crate::scoring::{Pareto, Weights, WeightsU16, pareto};
 
 use super::exit::{Exit, Failure, Result};
 use super::render;
@@ -30,7 +30,7 @@ Optional keys, with their defaults:
   "first_blocks": {}          {"UID": BLOCK} for first_commit; none is latest
   "subset_weighting": "size"  winning s environments together is worth s;
                               "exponential": 2^(s-1), "equal": 1
-  "all_zero": "uniform"       who is paid when nobody wins; or {"burn": UID}
+  "all_zero": "uniform"       who is paid when nobody wins, or succeeds; or {"burn": UID}
 "episodes_per_env" may also be an object with a number for every environment.
 
 Try it:
@@ -105,10 +105,10 @@ fn read(path: &Path, is_stdin: bool, file: String) -> Result<String> {
 }
 
 fn answer(request: &Request) -> Result<Scored> {
-    let Pareto { frontier, epsilons, thresholds, points } =
-        pareto(&request.table, request.rule, request.subset_weighting)
-            .map_err(|error| Failure::new(Exit::Failed, error).hint("score fewer environments together"))?;
-    let Weights { weights, weights_u16 } = weights(&points, request.temperature, request.all_zero)?;
+    let found = pareto(&request.table, request.rule, request.subset_weighting)
+        .map_err(|error| Failure::new(Exit::Failed, error).hint("score fewer environments together"))?;
+    let Weights { weights, weights_u16 } = found.weights(request.temperature, request.all_zero)?;
+    let Pareto { frontier, epsilons, thresholds, points, .. } = found;
     Ok(Scored { pareto_frontier: frontier, epsilons, thresholds, subset_scores: points, weights, weights_u16 })
 }
 

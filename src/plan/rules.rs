@@ -20,6 +20,7 @@ pub(super) fn check(scope: &Scope<'_>, ancestry: &Ancestry, found: &mut Diagnost
     late_environments_run_once(scope, found);
     one_publication(scope, found);
     guards_can_be_kept(scope, found);
+    burns_have_a_slot(scope, found);
     discovery::happens_once(scope, found);
     aggregates_have_episodes(scope, ancestry, found);
     codeless::check(scope, found);
@@ -75,6 +76,16 @@ fn one_publication(scope: &Scope<'_>, found: &mut Diagnostics) {
             found.push(scope.document.error(draft.at, "weights are published once: the stage cannot have a matrix"));
         }
         first.get_or_insert(draft.id.as_str());
+    }
+}
+
+/// Not after hours of episodes.
+fn burns_have_a_slot(scope: &Scope<'_>, found: &mut Diagnostics) {
+    for draft in scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "scores/weights")) {
+        if draft.with.get("all_zero").is_some_and(|word| word == "burn") && !draft.with.contains_key("burn_uid") {
+            let problem = scope.document.error(draft.setting_at("all_zero"), "`all_zero: burn` needs `burn_uid`");
+            found.push(problem.help("write `burn_uid: UID`, on most subnets 0, the slot of the owner"));
+        }
     }
 }
 

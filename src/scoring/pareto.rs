@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hitting::{Counts, Effort};
 use super::relation::Relation;
+use super::weights::{AllZero, Weights, WeightsError, weights};
 use super::{Rule, Table, TooHard, margin};
 
 /// What winning a subset of `s` environments is worth.
@@ -34,6 +35,23 @@ pub struct Pareto {
     pub thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
     /// Points per miner: the exact integer when it is below 2^53, else the double nearest to it.
     pub points: BTreeMap<u16, f64>,
+    /// Whether nobody has any success anywhere. Whoever has points then has them for being alone or the first.
+    #[serde(default)]
+    pub no_success: bool,
+}
+
+impl Pareto {
+    /// The points as weights, see [`weights`]. Where nobody has any success nobody has earned anything, so a burn burns it all.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when the temperature or a point is out of range.
+    pub fn weights(&self, temperature: f64, all_zero: AllZero) -> Result<Weights, WeightsError> {
+        let nothing = || self.points.keys().map(|&uid| (uid, 0.0)).collect();
+        match all_zero {
+            AllZero::Burn(_) if self.no_success => weights(&nothing(), temperature, all_zero),
+            _ => weights(&self.points, temperature, all_zero),
+        }
+    }
 }
 
 /// Compare all miners of a table under a rule and play the subset game.
@@ -60,6 +78,7 @@ pub fn pareto(table: &Table, rule: Rule, weighting: SubsetWeighting) -> Result<P
         epsilons: by_environment(&epsilons),
         thresholds: table.miners().iter().zip(&thresholds).map(|(row, t)| (row.uid, by_environment(t))).collect(),
         points,
+        no_success: table.miners().iter().all(|row| row.rates.iter().all(|&rate| rate == 0.0)),
     })
 }
 

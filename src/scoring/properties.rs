@@ -49,6 +49,25 @@ fn weightings_by_hand() {
 }
 
 #[test]
+fn points_without_a_success_are_burnt_and_not_paid() {
+    let rows = |best: f64| table(2, 100, vec![row(1, Some(10), &[0.0, 0.0]), row(2, Some(11), &[best, 0.0])]);
+    // Nobody succeeds, and whoever came first has every point; so has a lone miner, under either rule.
+    let lone = |rule| pareto(&table(1, 9, vec![row(1, None, &[0.0])]), rule, SubsetWeighting::Size).unwrap();
+    let first = pareto(&rows(0.0), Rule::FirstCommit, SubsetWeighting::Size).unwrap();
+    for found in [first, lone(Rule::FirstCommit), lone(Rule::Epsilon)] {
+        assert!(found.no_success && found.points[&1] > 0.0);
+        let burnt = found.weights(1.0, AllZero::Burn(7)).unwrap().weights;
+        assert_eq!((burnt[&7], burnt[&1]), (1.0, 0.0));
+        // As the reference paid.
+        assert!(found.weights(1.0, AllZero::Uniform).unwrap().weights[&1] > 0.9);
+    }
+    // A single success is enough, whoever has it.
+    let some = pareto(&rows(0.01), Rule::FirstCommit, SubsetWeighting::Size).unwrap();
+    assert!(!some.no_success);
+    assert_eq!(some.weights(1.0, AllZero::Burn(7)), some.weights(1.0, AllZero::Uniform));
+}
+
+#[test]
 fn first_commit_by_hand() {
     // At 100 episodes the threshold of 0.5 is 0.575 and that of 0.6 is 0.6 + 1.5 * sqrt(0.24 / 100) = 0.673485.
     let rows = |second: Option<u64>| table(2, 100, vec![row(1, Some(10), &[0.5, 0.5]), row(2, second, &[0.6, 0.55])]);

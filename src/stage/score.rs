@@ -71,7 +71,8 @@ fn table(scores: &Scores) -> Result<Table, TaskFailure> {
 struct WeightsSettings {
     pareto: Frontier,
     temperature: f64,
-    all_zero: AllZeroChoice,
+    #[serde(default)]
+    all_zero: Option<AllZeroChoice>,
     #[serde(default)]
     burn_uid: Option<u16>,
 }
@@ -87,12 +88,12 @@ enum AllZeroChoice {
 pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure> {
     let settings: WeightsSettings = invocation.settings()?;
     let all_zero = match (settings.all_zero, settings.burn_uid) {
-        (AllZeroChoice::Uniform, _) => AllZero::Uniform,
-        (AllZeroChoice::Burn, Some(uid)) => AllZero::Burn(uid),
-        (AllZeroChoice::Burn, None) => return Err(config("`all_zero: burn` needs `burn_uid`")),
+        (Some(AllZeroChoice::Uniform), _) | (None, None) => AllZero::Uniform,
+        (Some(AllZeroChoice::Burn) | None, Some(uid)) => AllZero::Burn(uid),
+        (Some(AllZeroChoice::Burn), None) => return Err(config("`all_zero: burn` needs `burn_uid`")),
     };
-    let weights = scoring::weights(&settings.pareto.pareto.points, settings.temperature, all_zero)
-        .map_err(|error| config(error.to_string()))?;
+    let weights = settings.pareto.pareto.weights(settings.temperature, all_zero);
+    let weights = weights.map_err(|error| config(error.to_string()))?;
     let u16s: BTreeMap<u16, u16> =
         weights.weights_u16.uids.iter().copied().zip(weights.weights_u16.values.iter().copied()).collect();
     let entries = weights

@@ -334,7 +334,7 @@ async fn what_a_server_answers_wrongly_is_never_scored() {
         asked,
         json!({
             "task_id": 1, "seed": 1, "model": "m", "base_url": "http://203.0.113.7:9000", "env_id": "theirs/a",
-            "max_timesteps": 60, "action_timeout": 10.0, "use_images": false, "timeout": 60, "dataset": "small",
+            "max_timesteps": 60, "action_timeout": 120.0, "use_images": false, "timeout": 60, "dataset": "small",
         })
     );
 }
