@@ -227,7 +227,7 @@ fn a_cycle_on_servers_that_run_already_gives_the_same_bytes_though_one_of_them_d
 fn a_server_that_is_started_again_at_its_address_goes_on() {
     let _turn = turn();
     let folder = workspace(|text| {
-        let retry = "defaults:\n  retry: { max_attempts: 200, initial_interval: 300ms, backoff: 1.0 }\n";
+        let retry = "defaults:\n  retry: { max_attempts: 100, initial_interval: 600ms, backoff: 1.0 }\n";
         text.replace("defaults:\n", retry).replace("  - metaworld/door-open-v3\n  - metaworld/drawer-open-v3\n", "")
     });
     let (mut server, place) = (server(), Place::new());
