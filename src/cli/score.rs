@@ -30,7 +30,7 @@ Optional keys, with their defaults:
   "first_blocks": {}          {"UID": BLOCK} for first_commit; none is latest
   "subset_weighting": "size"  winning s environments together is worth s;
                               "exponential": 2^(s-1), "equal": 1
-  "all_zero": "uniform"       who is paid when nobody wins, or succeeds; or {"burn": UID}
+  "all_zero": "uniform"       who is paid when nobody wins or all rates are 0; or {"burn": UID}
 "episodes_per_env" may also be an object with a number for every environment.
 
 Try it:

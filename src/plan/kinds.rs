@@ -379,7 +379,7 @@ pub static KINDS: &[Kind] = &[
                 Type::String,
                 Rule::OneOf(&["uniform", "burn"]),
                 Absent::Optional,
-                "who is paid when nobody has points, or any success at all: all the same, by their points, or `burn_uid`; `burn` where that is given",
+                "who is paid when nobody has points, or all rates are 0: `uniform` pays by the points, `burn` pays `burn_uid`, and is the default where that is given",
             ),
             setting(
                 "burn_uid",

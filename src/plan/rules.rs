@@ -82,7 +82,9 @@ fn one_publication(scope: &Scope<'_>, found: &mut Diagnostics) {
 /// Not after hours of episodes.
 fn burns_have_a_slot(scope: &Scope<'_>, found: &mut Diagnostics) {
     for draft in scope.drafts.iter().filter(|draft| draft.kind.is_some_and(|kind| kind.name == "scores/weights")) {
-        if draft.with.get("all_zero").is_some_and(|word| word == "burn") && !draft.with.contains_key("burn_uid") {
+        // As it is written: what is wrong with it is said elsewhere.
+        let has_slot = draft.wire.with.0.iter().any(|(name, _)| name.value == "burn_uid");
+        if draft.with.get("all_zero").is_some_and(|word| word == "burn") && !has_slot {
             let problem = scope.document.error(draft.setting_at("all_zero"), "`all_zero: burn` needs `burn_uid`");
             found.push(problem.help("write `burn_uid: UID`, on most subnets 0, the slot of the owner"));
         }

@@ -35,20 +35,21 @@ pub struct Pareto {
     pub thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
     /// Points per miner: the exact integer when it is below 2^53, else the double nearest to it.
     pub points: BTreeMap<u16, f64>,
-    /// Whether nobody has any success anywhere. Whoever has points then has them for being alone or the first.
+    /// Whether every rate of everybody is 0. Whoever has points then has them for being alone or the first. Not known of what was
+    /// written before there was this field, which counts as no.
     #[serde(default)]
-    pub no_success: bool,
+    pub all_rates_zero: bool,
 }
 
 impl Pareto {
-    /// The points as weights, see [`weights`]. Where nobody has any success nobody has earned anything, so a burn burns it all.
+    /// The points as weights, see [`weights`]. Where all rates are 0 nobody has earned anything, so a burn burns it all.
     ///
     /// # Errors
     /// [`WeightsError`] when the temperature or a point is out of range.
     pub fn weights(&self, temperature: f64, all_zero: AllZero) -> Result<Weights, WeightsError> {
         let nothing = || self.points.keys().map(|&uid| (uid, 0.0)).collect();
         match all_zero {
-            AllZero::Burn(_) if self.no_success => weights(&nothing(), temperature, all_zero),
+            AllZero::Burn(_) if self.all_rates_zero => weights(&nothing(), temperature, all_zero),
             _ => weights(&self.points, temperature, all_zero),
         }
     }
@@ -78,7 +79,7 @@ pub fn pareto(table: &Table, rule: Rule, weighting: SubsetWeighting) -> Result<P
         epsilons: by_environment(&epsilons),
         thresholds: table.miners().iter().zip(&thresholds).map(|(row, t)| (row.uid, by_environment(t))).collect(),
         points,
-        no_success: table.miners().iter().all(|row| row.rates.iter().all(|&rate| rate == 0.0)),
+        all_rates_zero: table.miners().iter().all(|row| row.rates.iter().all(|&rate| rate == 0.0)),
     })
 }
 

@@ -55,7 +55,7 @@ fn points_without_a_success_are_burnt_and_not_paid() {
     let lone = |rule| pareto(&table(1, 9, vec![row(1, None, &[0.0])]), rule, SubsetWeighting::Size).unwrap();
     let first = pareto(&rows(0.0), Rule::FirstCommit, SubsetWeighting::Size).unwrap();
     for found in [first, lone(Rule::FirstCommit), lone(Rule::Epsilon)] {
-        assert!(found.no_success && found.points[&1] > 0.0);
+        assert!(found.all_rates_zero && found.points[&1] > 0.0);
         let burnt = found.weights(1.0, AllZero::Burn(7)).unwrap().weights;
         assert_eq!((burnt[&7], burnt[&1]), (1.0, 0.0));
         // As the reference paid.
@@ -63,7 +63,7 @@ fn points_without_a_success_are_burnt_and_not_paid() {
     }
     // A single success is enough, whoever has it.
     let some = pareto(&rows(0.01), Rule::FirstCommit, SubsetWeighting::Size).unwrap();
-    assert!(!some.no_success);
+    assert!(!some.all_rates_zero);
     assert_eq!(some.weights(1.0, AllZero::Burn(7)), some.weights(1.0, AllZero::Uniform));
 }
 

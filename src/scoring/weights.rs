@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who is paid when every miner has zero points, or none has any success (see [`super::Pareto::weights`]).
+/// Who is paid when every miner has zero points, or the rate 0 everywhere (see [`super::Pareto::weights`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AllZero {

@@ -52,7 +52,7 @@ impl Absence {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Numbers and a time: no panic leaves them half written.
+        // Numbers, a time and what was told: no panic leaves them half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,8 +63,8 @@ pub(super) struct Waiting(Absence);
 
 impl Waiting {
     /// It is still away, perhaps for another reason.
-    pub(super) fn go_on(&self, what: &str, error: &Error) {
-        self.0.tell(what, Some(error));
+    pub(super) fn go_on(&self, what: &str, error: Option<&Error>) {
+        self.0.tell(what, error);
     }
 
     /// It answers again: say so, to whoever was told that it does not.

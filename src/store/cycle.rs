@@ -408,6 +408,29 @@ pub(super) enum Which<'a> {
     Only(CycleId),
 }
 
+/// Keep how many episodes an ended cycle has come to: from now on nobody has to count them, and they age out. When that has begun it
+/// is too late.
+pub(super) async fn keep_episode_count(connection: &mut PgConnection, cycle: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "insert into episode_count (cycle_id, epoch, planned, scored)
+         select cycle_id, epoch, every.planned, every.planned - open.pending
+         from cycle
+         cross join lateral (
+             select count(*) as planned from episode where episode.cycle_id = cycle.cycle_id
+         ) every
+         cross join lateral (
+             select count(*) as pending from episode
+             where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault')
+         ) open
+         where cycle_id = $1 and not exists (select from aged_out where aged_out.cycle_id = $1)
+         on conflict do nothing",
+    )
+    .bind(cycle)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// The latest of some cycles, newest first.
 pub(super) async fn summaries(pool: &PgPool, which: Which<'_>, limit: i64) -> Result<Vec<CycleSummary>, Error> {
     let (only, filter) = match which {
@@ -430,13 +453,14 @@ pub(super) async fn summaries(pool: &PgPool, which: Which<'_>, limit: i64) -> Re
          ) task
          left join episode_count kept using (cycle_id, epoch)
          cross join lateral (
-             -- Of one that is open, two counts that indexes alone can answer: it may have a quarter of a million.
-             select every.planned,
-                    coalesce(kept.scored, every.planned - (
-                        select count(*) from episode
-                        where episode.cycle_id = cycle.cycle_id and (outcome is null or outcome = 'infra_fault'))) as scored
-             from (select coalesce(kept.planned, (select count(*) from episode where episode.cycle_id = cycle.cycle_id)) as planned
-                  ) every
+             select coalesce(kept.planned, every.planned) as planned,
+                    coalesce(kept.scored, every.planned - open.pending) as scored
+             -- Two counts that indexes alone can answer, of a cycle that is open: it may have a quarter of a million.
+             from (select count(*) as planned from episode
+                   where kept.planned is null and episode.cycle_id = cycle.cycle_id) every,
+                  (select count(*) as pending from episode
+                   where kept.planned is null and episode.cycle_id = cycle.cycle_id
+                         and (outcome is null or outcome = 'infra_fault')) open
          ) episode
          where ($1::uuid is null or cycle_id = $1) and ($3::uuid is null or cycle_id < $3)
                and ($4::text is null or pipeline = $4) and ($5::text is null or status = $5)

@@ -160,6 +160,8 @@ async fn mark(store: &Store, cycle: CycleId) -> Result<(), Error> {
             .await?;
     if ended.is_some() {
         super::tally::keep(&mut transaction, cycle.as_uuid()).await?;
+        // One that an older version has ended, while this one brought the schema up to date, has none yet.
+        super::cycle::keep_episode_count(&mut transaction, cycle.as_uuid()).await?;
         sqlx::query("insert into aged_out (cycle_id) values ($1) on conflict do nothing")
             .bind(cycle.as_uuid())
             .execute(&mut *transaction)

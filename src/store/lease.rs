@@ -143,7 +143,7 @@ pub(super) async fn leave(
     if let Some(word) = left {
         let left = super::cycle::status(&word)?;
         if left != CycleStatus::Open {
-            count_episodes(connection, lease).await?;
+            super::cycle::keep_episode_count(connection, lease.cycle.as_uuid()).await?;
         }
         return Ok(left);
     }
@@ -161,18 +161,4 @@ pub(super) async fn leave(
         Some(word) => Ok(super::cycle::status(&word)?),
         None => Err(lost(connection, lease).await?),
     }
-}
-
-/// Keep how many episodes a cycle has come to: from now on nobody has to count them, and they age out.
-async fn count_episodes(connection: &mut PgConnection, lease: &Lease) -> Result<(), Trouble> {
-    sqlx::query(
-        "insert into episode_count (cycle_id, epoch, planned, scored)
-         select $1, $2, count(*), count(*) filter (where outcome is not null and outcome <> 'infra_fault')
-         from episode where cycle_id = $1",
-    )
-    .bind(lease.cycle.as_uuid())
-    .bind(lease.epoch)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

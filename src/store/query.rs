@@ -75,12 +75,12 @@ async fn answer(connection: &mut PgConnection, question: &Question) -> Result<Ve
         .bind(FIRST_NORMAL_OID)
         .fetch_all(&mut *connection)
         .await
-        .map_err(|error| failed(error, question))?;
+        .map_err(|error| ours(error, question))?;
     if let Some(offence) = offences.first() {
         return Err(RowsError::Refused(format!("it uses {offence}")));
     }
     let read_only = sqlx::query("set local transaction_read_only = on").execute(&mut *connection).await;
-    read_only.map_err(|error| failed(error, question))?;
+    read_only.map_err(|error| ours(error, question))?;
     read(connection, question).await
 }
 
@@ -139,6 +139,11 @@ fn refused(error: sqlx::Error, question: &Question) -> RowsError {
         Some(words) if !is_transient(&error) && !is_cancelled(&error) => RowsError::Refused(words),
         _ => failed(error, question),
     }
+}
+
+/// Of a statement of ours, which the operator's time limit holds for, too.
+fn ours(error: sqlx::Error, question: &Question) -> RowsError {
+    if is_cancelled(&error) { RowsError::Timeout(question.timeout) } else { storage(error) }
 }
 
 fn failed(error: sqlx::Error, question: &Question) -> RowsError {

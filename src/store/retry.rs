@@ -58,7 +58,7 @@ impl Store {
                 let what = format!("{}; trying again", error.absence().unwrap_or_default());
                 match &waiting {
                     None => waiting = Some(self.absence.notice(&what, Some(&error))),
-                    Some(waiting) => waiting.go_on(&what, &error),
+                    Some(waiting) => waiting.go_on(&what, Some(&error)),
                 }
             }
             // Not polling for anybody: the pause leaves room for a server that is starting.
@@ -81,8 +81,11 @@ impl Store {
             Ok(ended) => ended,
             Err(_) => {
                 let seconds = SILENCE.as_secs();
-                let notice = || self.absence.notice(&format!("has not answered for {seconds} s; waiting for it"), None);
-                waiting.get_or_insert_with(notice);
+                let what = format!("has not answered for {seconds} s; waiting for it");
+                match waiting {
+                    None => *waiting = Some(self.absence.notice(&what, None)),
+                    Some(waiting) => waiting.go_on(&what, None),
+                }
                 one_try.await
             }
         };

@@ -14,6 +14,7 @@ use sqlx::Executor;
 use super::support::database::{TestDatabase, Version};
 
 mod batches;
+mod counts;
 mod on_postgres;
 mod pools;
 mod sightings;
