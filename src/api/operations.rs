@@ -236,9 +236,9 @@ fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string" })
 }
 
-/// What a client calls its request.
+/// What a client calls its request. Blanks around the value of a header are not part of it.
 fn key(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": "^[!-~]{1,200}$" })
+    json_schema!({ "type": "string", "pattern": "^[ \\t]*[!-~]{1,200}[ \\t]*$" })
 }
 
 fn object(_: &mut SchemaGenerator) -> Schema {

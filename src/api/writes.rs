@@ -319,7 +319,7 @@ fn operation(operator: &Operator, action: &'static str, subject: &str, detail: V
 fn once(headers: &HeaderMap, pipeline: &str, detail: &Value) -> Result<Option<Once>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let name = value.to_str().unwrap_or_default().trim();
-    if name.is_empty() || name.len() > 200 {
+    if name.is_empty() || name.len() > 200 || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad_request("`Idempotency-Key` is 1 to 200 visible characters"));
     }
     let sha256 = Sha256::digest(json!([pipeline, detail]).to_string()).into();

@@ -196,8 +196,10 @@ async fn what_cannot_be_done_is_said_and_not_written_down() {
     let read = served.get(&format!("/v1/cycles/{nobody}/cancel")).send().await.unwrap();
     assert_eq!(read.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(read.headers()[header::ALLOW], "POST");
-    let named = served.post(&token, START, &json!({})).header("idempotency-key", "");
-    assert_eq!(told(named).await.0, 400);
+    for name in ["", "two words", "a\tb", "\u{e9}", &"x".repeat(201)] {
+        let named = served.post(&token, START, &json!({})).header("idempotency-key", name);
+        assert_eq!(told(named).await.0, 400, "{name:?}");
+    }
     std::fs::write(folder.path().join("pipeline.yaml"), "version: 1\nname: quickstart\nstages: {}\n").unwrap();
     let (status, problem) = told(served.post(&token, START, &json!({}))).await;
     assert!(status == 422 && problem["detail"].as_str().unwrap().contains("pipeline.yaml:3"), "{problem}");
