@@ -1,7 +1,7 @@
 //! Pure functions from success rates to weights: same input, same bytes out.
 //!
 //! `docs/scoring.md` has the formulas and the algorithm. The order of work: a [`Table`] of success rates is checked once;
-//! [`pareto()`] compares every two miners and plays the subset game; [`weights()`] turns points into a normalised vector.
+//! [`pareto()`] compares every two miners and plays the subset game; [`Pareto::weights`] turns points into a normalised vector.
 //! [`wilson()`] says how sure a success rate is, [`bias()`] whether episodes that ran again differ from the others.
 //!
 //! Nothing here reads a clock, a file, the environment or a random number. Sums run in ascending uid, `exp` is that of the
@@ -28,5 +28,5 @@ pub use hitting::TooHard;
 pub use pareto::{Pareto, SubsetWeighting, pareto};
 pub use relation::Rule;
 pub use table::{MAX_ENVIRONMENTS, MinerRow, Table, TableError};
-pub use weights::{AllZero, Weights, WeightsError, WeightsU16, normalise, quantise, weights};
+pub use weights::{AllZero, Weights, WeightsError, WeightsU16, normalise, quantise};
 pub use wilson::{Interval, wilson, wilson_of_mean};

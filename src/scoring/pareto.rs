@@ -42,7 +42,8 @@ pub struct Pareto {
 }
 
 impl Pareto {
-    /// The points as weights, see [`weights`]. Where all rates are 0 nobody has earned anything, so a burn burns it all.
+    /// The softmax of the points at `temperature`: `exp((p - max) / temperature)`, divided by the sum of all. When nobody has a point,
+    /// `all_zero` decides. Where all rates are 0 nobody has earned anything, so a burn burns it all.
     ///
     /// # Errors
     /// [`WeightsError`] when the temperature or a point is out of range.

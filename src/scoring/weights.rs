@@ -62,7 +62,11 @@ pub enum WeightsError {
 ///
 /// # Errors
 /// [`WeightsError`] when the temperature or a point is out of range.
-pub fn weights(points: &BTreeMap<u16, f64>, temperature: f64, all_zero: AllZero) -> Result<Weights, WeightsError> {
+pub(super) fn weights(
+    points: &BTreeMap<u16, f64>,
+    temperature: f64,
+    all_zero: AllZero,
+) -> Result<Weights, WeightsError> {
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(WeightsError::Temperature { temperature });
     }

@@ -62,9 +62,12 @@ impl Absence {
 pub(super) struct Waiting(Absence);
 
 impl Waiting {
-    /// It is still away, perhaps for another reason.
+    /// It is still away, perhaps for another reason. When others have found it back, this is the end of what they were told of.
     pub(super) fn go_on(&self, what: &str, error: Option<&Error>) {
-        self.0.tell(what, error);
+        let is_over = self.0.state().since.is_none();
+        if !is_over {
+            self.0.tell(what, error);
+        }
     }
 
     /// It answers again: say so, to whoever was told that it does not.

@@ -42,7 +42,7 @@ async fn killed_at_every_persisted_transition_a_cycle_ends_with_the_same_bytes()
         assert_eq!(found[count].as_u64(), Some(2 * writes), "{count}: {found}");
     }
     assert_eq!(found["killed"], found["resumed"], "{found}");
-    assert!(found["killed"].as_u64() > Some(writes), "most of them: {found}");
+    assert!(found["killed"].as_u64() >= Some(2 * writes - 10), "{found}");
     let mut connection = database.connection().await;
     // What the pipeline is there to meet it has met, in each cycle.
     let met: Vec<(String, i64)> = sqlx::query_as(
@@ -67,6 +67,12 @@ async fn killed_at_every_persisted_transition_a_cycle_ends_with_the_same_bytes()
             .await
             .unwrap();
     assert_eq!((cycles, open), (2 * writes as i64 + 1, 0));
+    // Each end has its count, wherever its process died: one never comes without the other.
+    let counted: i64 = sqlx::query_scalar("select count(*) from cycle join episode_count using (cycle_id, epoch)")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(counted, cycles);
     // Now the database holds results, which chaos must not mix with its own.
     let ran = chaos(&database, vec![]).await;
     assert_eq!(ran.code, 2, "{}", ran.stderr);

@@ -66,7 +66,8 @@ impl Served {
     pub(crate) async fn ask(&self, path: &str, known: Option<&str>) -> (StatusCode, Option<String>, Value) {
         loop {
             let answer = self.ask_once(path, known).await;
-            if answer.0 != StatusCode::SERVICE_UNAVAILABLE {
+            let is_away = answer.2.to_string().contains("unreachable");
+            if answer.0 != StatusCode::SERVICE_UNAVAILABLE || !is_away {
                 return answer;
             }
         }
