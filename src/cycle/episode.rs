@@ -63,6 +63,8 @@ pub enum MinerFault {
     InvalidAction,
     /// Its answers took longer, all together, than the pipeline grants a miner.
     BudgetExhausted,
+    /// Its episodes failed again and again without a known cause, while the same seeds were played for other miners.
+    Unexplained,
 }
 
 /// What our side did wrong. Never scored; the episode is run again.
@@ -89,6 +91,12 @@ pub enum InfraFault {
     DiskFull,
     /// No machine has room for one more environment server.
     NoCapacity,
+    /// The network of the environment server's machine failed.
+    Network,
+    /// The environment server or the simulator did not get the processor in time.
+    Overloaded,
+    /// The environment server's machine ran out of file descriptors or of memory for sockets.
+    ResourcesExhausted,
 }
 
 /// How an episode ended.
@@ -139,6 +147,7 @@ impl Outcome {
                 MinerFault::MalformedResponse => "malformed_response",
                 MinerFault::InvalidAction => "invalid_action",
                 MinerFault::BudgetExhausted => "budget_exhausted",
+                MinerFault::Unexplained => "unexplained",
             }),
             Self::InfraFault(fault) => Some(match fault {
                 InfraFault::ServerLost => "server_lost",
@@ -151,6 +160,9 @@ impl Outcome {
                 InfraFault::HostUnreachable => "host_unreachable",
                 InfraFault::DiskFull => "disk_full",
                 InfraFault::NoCapacity => "no_capacity",
+                InfraFault::Network => "network",
+                InfraFault::Overloaded => "overloaded",
+                InfraFault::ResourcesExhausted => "resources_exhausted",
             }),
         }
     }
@@ -246,6 +258,7 @@ mod tests {
             MalformedResponse,
             InvalidAction,
             BudgetExhausted,
+            Unexplained,
         ];
         let infra = [
             ServerLost,
@@ -258,6 +271,9 @@ mod tests {
             HostUnreachable,
             DiskFull,
             NoCapacity,
+            Network,
+            Overloaded,
+            ResourcesExhausted,
         ];
         let all = [Outcome::Success, Outcome::Failure]
             .into_iter()

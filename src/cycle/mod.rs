@@ -3,6 +3,7 @@
 //! This module is pure. It talks to nothing; `store` implements [`Journal`] on Postgres and the `engine` drives it.
 
 mod actions;
+mod blame;
 mod episode;
 mod guarded;
 mod id;
@@ -17,6 +18,7 @@ mod task;
 mod text;
 
 pub use actions::{Actions, Keep};
+pub use blame::{Condition, Party};
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
 pub use guarded::{Guard, Guarded};
 pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};

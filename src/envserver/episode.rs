@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::address::Rules;
-use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, Outcome, plain_text};
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, Outcome, Party, plain_text};
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
@@ -87,7 +87,10 @@ pub(super) enum Played {
 
 impl From<Fault> for Broken {
     fn from(fault: Fault) -> Self {
-        Self::Miner(fault)
+        match fault.party {
+            Party::Miner | Party::Undecided => Self::Miner(fault),
+            Party::Infrastructure(reason) => Self::Infra(reason, fault.detail),
+        }
     }
 }
 

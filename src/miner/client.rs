@@ -162,11 +162,11 @@ impl Client {
     }
 
     async fn dial(&self, route: &Route) -> Result<Line, Fault> {
-        self.0.dialer.dial(route).await.map_err(|error| match error {
-            DialError::Http(error) => Fault::new(MinerFault::ConnectionError, describe(&error)),
-            DialError::Io(_) | DialError::Late => Fault::new(MinerFault::ConnectionError, error.to_string()),
-            DialError::Tls(words) => Fault::new(MinerFault::TlsError, words),
-            DialError::Forbidden(refusal) => forbidden(refusal),
+        self.0.dialer.dial(route).await.map_err(|error| match (error.condition(), error) {
+            (Some(condition), error) => Fault::of(condition, error.to_string()),
+            (None, DialError::Http(error)) => Fault::new(MinerFault::ConnectionError, describe(&error)),
+            (None, DialError::Forbidden(refusal)) => forbidden(refusal),
+            (None, error) => Fault::new(MinerFault::TlsError, error.to_string()),
         })
     }
 

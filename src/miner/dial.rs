@@ -12,10 +12,11 @@ use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::address::Refusal;
+use crate::cycle::Condition;
 
 use super::{
     line::Line,
-    names::Names,
+    names::{self, Names},
     route::{Peer, Route},
     trust,
     wire::Stream,
@@ -51,6 +52,11 @@ impl fmt::Debug for Dialer {
 pub(super) enum DialError {
     #[error("the connection did not open in time")]
     Late,
+    /// The name could not be looked up.
+    #[error("the name cannot be looked up: {0}")]
+    Name(io::Error),
+    #[error("this machine names no resolver, so no name can be looked up: {0}")]
+    NoResolver(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -126,9 +132,17 @@ impl Dialer {
         }
         let answers = match route.written() {
             Some(address) => vec![address],
-            None => self.names.look_up(&route.endpoint.origin.host, route.endpoint.origin.port).await?,
+            None => self.look_up(&route.endpoint.origin.host, route.endpoint.origin.port).await?,
         };
         Ok(route.pin(answers)?)
+    }
+
+    async fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, DialError> {
+        self.names.look_up(name, port).await.map_err(|error| match Condition::of(&error) {
+            Condition::NoDescriptors | Condition::NoBuffers => DialError::Io(error),
+            _ if names::has_no_resolver() => DialError::NoResolver(error),
+            _ => DialError::Name(error),
+        })
     }
 }
 
@@ -136,6 +150,19 @@ impl Dialer {
 fn fingerprint(stream: &TlsStream<TcpStream>) -> Option<String> {
     let shown = stream.get_ref().1.peer_certificates()?.first()?;
     Some(hex::encode(Sha256::digest(shown)))
+}
+
+impl DialError {
+    /// The row of the table of blame, where it is about the connection.
+    pub(super) fn condition(&self) -> Option<Condition> {
+        match self {
+            Self::Late => Some(Condition::Silence),
+            Self::Name(_) => Some(Condition::NameLookup),
+            Self::NoResolver(_) => Some(Condition::NoResolver),
+            Self::Io(error) => Some(Condition::of(error)),
+            Self::Http(_) | Self::Tls(_) | Self::Forbidden(_) => None,
+        }
+    }
 }
 
 /// The first address that takes the connection. Each gets an equal share of the time that is left, so that one that drops

@@ -1,20 +1,33 @@
-//! What a miner did wrong, in words it can read: the reason and a short, harmless text.
+//! What went wrong in a call to a miner: the reason that is stored, who answers for it, and a short, harmless text.
 
-use crate::cycle::{MinerFault, plain_text};
+use crate::cycle::{Condition, MinerFault, Party, plain_text};
 
-/// A miner's fault.
+/// A call to a miner that brought no action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Fault {
-    /// The reason that is stored.
+    /// The reason that is stored if the miner answers for it.
     pub reason: MinerFault,
     /// What exactly happened. At most 500 characters, none of them control characters.
     pub detail: String,
+    /// Who answers for it.
+    pub party: Party,
 }
 
 impl Fault {
-    /// A fault whose detail may hold what the miner sent.
+    /// A fault of the miner, whose detail may hold what the miner sent.
     pub fn new(reason: MinerFault, detail: impl AsRef<str>) -> Self {
-        Self { reason, detail: plain_text(detail.as_ref()) }
+        Self { reason, detail: plain_text(detail.as_ref()), party: Party::Miner }
+    }
+
+    /// What the table of blame says of a condition below HTTP.
+    pub fn of(condition: Condition, detail: impl AsRef<str>) -> Self {
+        Self { party: condition.party(), ..Self::new(MinerFault::ConnectionError, detail) }
+    }
+
+    /// The same, and the miner answers for it only if the network worked.
+    #[must_use]
+    pub fn undecided(self) -> Self {
+        Self { party: Party::Undecided, ..self }
     }
 }

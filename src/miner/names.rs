@@ -59,8 +59,24 @@ impl Names {
             });
             question.answer.clone()
         };
-        answer.await.map_err(|error| io::Error::new(error.kind(), error.to_string()))
+        answer.await.map_err(|error| match error.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(error.kind(), error.to_string()),
+        })
     }
+}
+
+/// Where the system's resolver reads whom to ask.
+const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// Whether this machine names no resolver at all.
+pub(super) fn has_no_resolver() -> bool {
+    // A machine without the file, or with one that cannot be read, asks its own address, where a resolver may listen.
+    std::fs::read_to_string(RESOLVERS).is_ok_and(|text| names_no_resolver(&text))
+}
+
+fn names_no_resolver(text: &str) -> bool {
+    !text.lines().any(|line| line.split_whitespace().next() == Some("nameserver"))
 }
 
 #[cfg(test)]
@@ -70,6 +86,12 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    #[test]
+    fn a_file_without_a_nameserver_names_no_resolver() {
+        assert!(names_no_resolver("# nameserver 1.1.1.1\nsearch example\n"));
+        assert!(!names_no_resolver("search example\nnameserver\t127.0.0.53\n"));
+    }
 
     #[tokio::test]
     async fn a_name_that_is_slow_on_purpose_is_asked_for_once() {
