@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::address::Rules;
-use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, Outcome, Party, plain_text};
+use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome, Party, plain_text};
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
@@ -148,9 +148,9 @@ impl Episode {
         let task = TaskConfig::new(environment, &self.order.episode_id);
         let session = self.stage.client.session(route, task, self.stage.timeouts);
         // First the miner, which is cheap: one that is down costs the simulator nothing.
-        let asked = Instant::now();
+        let call = self.budget.begin();
         let told = session.reset().await;
-        self.budget.spend(asked.elapsed());
+        drop(call);
         told?;
         lease.begin();
         let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
@@ -169,10 +169,14 @@ impl Episode {
         let mut view = first;
         loop {
             let frame = self.frame(&mut view)?;
-            let asked = Instant::now();
+            let call = self.budget.begin();
             let answer = session.act(&frame, &self.stage.adapter.action).await;
-            self.budget.spend(answer.as_ref().map_or_else(|_| asked.elapsed(), |answer| answer.latency));
-            let answer = answer?;
+            drop(call);
+            let answer = answer.inspect_err(|fault| {
+                if fault.reason == MinerFault::ActionTimeout && !matches!(fault.party, Party::Infrastructure(_)) {
+                    tally.latencies.push(self.stage.timeouts.action);
+                }
+            })?;
             tally.latencies.push(answer.latency);
             self.budget.check()?;
             view = worker.call(&Request::Step { slot, action: &answer.action }).await?;

@@ -30,6 +30,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+use crate::host::Stalls;
 use crate::miner::{Client, Limits, Timeouts};
 use crate::rollout::protocol::{Drain, EpisodesRequest, Health, Open};
 
@@ -85,6 +86,7 @@ pub struct Server {
     worker_timeout: Duration,
     spawner: Spawner,
     client: Client,
+    stalls: Arc<Stalls>,
     fleet: Mutex<Option<Arc<Fleet>>>,
     runs: TaskTracker,
     /// By which each of them is told to begin no more.
@@ -98,12 +100,14 @@ impl Server {
     /// # Errors
     /// When TLS or a thread cannot be had.
     pub fn new(config: Config) -> Result<Self, Error> {
+        let stalls = Arc::<Stalls>::default();
         Ok(Self {
             token: digest(&config.token),
             digest: config.digest,
             worker_timeout: config.worker_timeout,
             spawner: Spawner::start(config.python)?,
-            client: Client::new(Limits::default())?,
+            client: Client::beside(Limits::default(), stalls.clone())?,
+            stalls,
             fleet: Mutex::default(),
             runs: TaskTracker::new(),
             drains: std::sync::Mutex::default(),
@@ -131,6 +135,7 @@ impl Server {
         });
         let served = tokio::select! {
             served = axum::serve(listener, router) => served,
+            () = server.stalls.watch() => Ok(()),
             () = shutdown => Ok(()),
         };
         server.stop.cancel();

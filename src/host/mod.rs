@@ -9,7 +9,10 @@ mod identity;
 pub mod ledger;
 pub mod process;
 mod progress;
+pub mod socket;
+mod stall;
 
 pub use data_dir::{DataDirError, data_dir};
 pub use identity::{Identity, State};
 pub use progress::Progress;
+pub use stall::Stalls;

@@ -7,29 +7,37 @@ use std::{
     error::Error as _,
     io,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http_body::Body;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep_until, timeout_at};
 
-use crate::cycle::MinerFault;
+use crate::cycle::{Condition, InfraFault, MinerFault, Party};
+use crate::host::Stalls;
 
 use super::{
     Fault, Route,
+    deadline::{Deadline, Passed},
     dial::{DialError, Dialer, Trust},
     idle::Idle,
     line::Line,
     route::forbidden,
-    warm_up::{Asked, NOT_READY},
+    warm_up::{Asked, is_not_ready},
     wire::Flood,
 };
 
@@ -70,6 +78,7 @@ struct Connections {
     dialer: Dialer,
     idle: Idle,
     limits: Limits,
+    stalls: Arc<Stalls>,
 }
 
 /// What a call sends, and how long its answer may take.
@@ -78,27 +87,32 @@ pub(super) struct Call<'a> {
     pub(super) target: &'a Uri,
     pub(super) episode_id: &'a HeaderValue,
     pub(super) body: Bytes,
-    /// From the last byte sent to the last byte received.
+    /// From the last byte of the first request to the last byte of the answer, whatever connections come and go between.
     pub(super) deadline: Duration,
     /// The fault when it passes.
     pub(super) late: MinerFault,
-    /// The fault when the miner answers 429 or 503.
+    /// The fault when the miner answers that it is not ready.
     pub(super) busy: MinerFault,
+    /// How often the episode may still send a request again.
+    pub(super) resends: &'a AtomicU32,
 }
 
 /// A complete answer of status 200.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) body: Bytes,
+    /// From the last byte of the first request to the last byte of the answer.
     pub(super) latency: Duration,
+    /// From the beginning of the call, dialling included, to the last byte of the answer.
+    pub(super) wall: Duration,
 }
 
 /// How one try ended without an answer.
 enum Failed {
-    /// It is the miner's fault.
+    /// It ends the call.
     Fault(Fault),
-    /// The connection closed before an answer, this long after the request was sent.
-    Closed { after: Duration, detail: String },
+    /// The connection was closed before any byte of the request reached the miner.
+    Unread(Fault),
 }
 
 impl Client {
@@ -107,8 +121,16 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(limits: Limits) -> Result<Self, rustls::Error> {
+        Self::beside(limits, Arc::default())
+    }
+
+    /// The same; a deadline that passes while this process is stalled is not the miner's fault.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn beside(limits: Limits, stalls: Arc<Stalls>) -> Result<Self, rustls::Error> {
         let dialer = Dialer::new(limits.connect)?;
-        Ok(Self(Arc::new(Connections { dialer, idle: Idle::new(), limits })))
+        Ok(Self(Arc::new(Connections { dialer, idle: Idle::new(), limits, stalls })))
     }
 
     /// Whether the certificate of a miner can be verified here. A machine without CA certificates can verify none, and that is
@@ -121,7 +143,7 @@ impl Client {
     pub(super) async fn ask_health(&self, route: &Route) -> Result<Asked, Fault> {
         if let Some(line) = self.0.idle.take(route).await {
             match self.ask_health_on(route, line).await {
-                Err(Broken::Closed(_)) => {}
+                Err(Broken::Closed(..)) => {}
                 result => return result.map_err(Broken::into_fault),
             }
         }
@@ -146,23 +168,37 @@ impl Client {
 
     /// Send a call and wait for its whole answer.
     ///
-    /// When a kept-alive connection turns out to be closed before an answer began, the call is sent once more, on a new
-    /// one; the time the first try took counts against the one deadline.
+    /// A kept connection that was closed before the request reached the miner makes the call be sent once more, on a new
+    /// connection. The deadline goes on.
     pub(super) async fn post(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        let mut spent = Duration::ZERO;
+        let mut deadline = Deadline::new(call.deadline, self.0.limits.connect);
         if let Some(line) = self.0.idle.take(call.route).await {
-            match self.attempt(call, line, spent).await {
+            match self.attempt(call, line, &mut deadline).await {
                 Ok(reply) => return Ok(reply),
-                Err(Failed::Closed { after, .. }) => spent = after,
-                Err(failed @ Failed::Fault(_)) => return Err(failed.into_fault()),
+                Err(Failed::Unread(_)) if call.may_resend() => {}
+                Err(failed) => return Err(failed.into_fault()),
             }
         }
-        let line = self.dial(call.route).await?;
-        self.attempt(call, line, spent).await.map_err(Failed::into_fault)
+        let line = match deadline.ends() {
+            None => self.dial(call.route).await?,
+            Some(end) => match timeout_at(end.into(), self.dial(call.route)).await {
+                Ok(dialled) => dialled?,
+                Err(_) => return Err(late(call, Passed::Silent)),
+            },
+        };
+        self.attempt(call, line, &mut deadline).await.map_err(Failed::into_fault)
     }
 
     async fn dial(&self, route: &Route) -> Result<Line, Fault> {
+        let began = Instant::now();
         self.0.dialer.dial(route).await.map_err(|error| match (error.condition(), error) {
+            // Nothing that a miner does takes so much of this process's time.
+            (Some(Condition::Silence), error)
+                if self.0.stalls.within(began, Instant::now()) >= self.0.limits.connect / 2 =>
+            {
+                let party = Party::Infrastructure(InfraFault::Overloaded);
+                Fault { party, ..Fault::of(Condition::Silence, error.to_string()) }
+            }
             (Some(condition), error) => Fault::of(condition, error.to_string()),
             (None, DialError::Http(error)) => Fault::new(MinerFault::ConnectionError, describe(&error)),
             (None, DialError::Forbidden(refusal)) => forbidden(refusal),
@@ -170,42 +206,61 @@ impl Client {
         })
     }
 
-    async fn attempt(&self, call: &Call<'_>, mut line: Line, spent: Duration) -> Result<Reply, Failed> {
+    async fn attempt(&self, call: &Call<'_>, mut line: Line, deadline: &mut Deadline) -> Result<Reply, Failed> {
         let clock = line.clock.clone();
-        let allowed = call.deadline.saturating_sub(spent);
-        let began = Instant::now();
+        deadline.try_begins();
         let outcome = {
             let mut exchange = pin!(exchange(&mut line, call, self.0.limits.answer));
-            // A miner that does not take the request has as long as to take the connection.
-            let patience = self.0.limits.connect;
-            let mut limit = pin!(sleep(allowed.min(patience)));
+            let mut limit = pin!(sleep_until(deadline.first_look().into()));
             loop {
                 tokio::select! {
                     biased;
                     outcome = &mut exchange => break outcome,
-                    () = &mut limit => match clock.sent() {
-                        Some(sent) if sent.elapsed() < allowed => limit.as_mut().reset((sent + allowed).into()),
-                        Some(_) => return Err(Failed::Fault(late(call))),
-                        None if began.elapsed() < patience => limit.as_mut().reset((began + patience).into()),
-                        None => {
-                            let detail = "the request was not taken in time";
-                            return Err(Failed::Fault(Fault::new(MinerFault::ConnectionError, detail)));
+                    () = &mut limit => {
+                        deadline.note_sent(clock.sent());
+                        if deadline.last_look() > Instant::now() {
+                            limit.as_mut().reset(deadline.last_look().into());
+                            continue;
+                        }
+                        // What has arrived by now is judged by when it arrived.
+                        clock.take_last_look();
+                        if let Some(outcome) = exchange.as_mut().now_or_never() {
+                            break outcome;
+                        }
+                        match deadline.passed(Instant::now(), &self.0.stalls, clock.has_arrived()) {
+                            Passed::Extended => limit.as_mut().reset(deadline.last_look().into()),
+                            Passed::NotTaken => {
+                                let detail = "the request was not taken in time";
+                                return Err(Failed::Fault(Fault::of(Condition::Silence, detail)));
+                            }
+                            passed => return Err(Failed::Fault(late(call, passed))),
                         }
                     },
                 }
             }
         };
-        // An answer may come before all of the request was taken.
-        let took = |ended: Instant| clock.sent().map_or(Duration::ZERO, |sent| ended.saturating_duration_since(sent));
+        deadline.note_sent(clock.sent());
         match outcome {
             Ok(body) => {
-                let latency = spent + took(clock.came().unwrap_or_else(Instant::now));
+                let came = clock.came().unwrap_or_else(Instant::now);
                 self.0.idle.put(&call.route.endpoint.origin, line).await;
-                if latency > call.deadline { Err(Failed::Fault(late(call))) } else { Ok(Reply { body, latency }) }
+                match deadline.judge(came, &self.0.stalls) {
+                    Ok(latency) => Ok(Reply { body, latency, wall: deadline.wall(came) }),
+                    Err(passed) => Err(Failed::Fault(late(call, passed))),
+                }
             }
-            Err(Broken::Fault(fault)) => Err(Failed::Fault(fault)),
-            Err(Broken::Closed(detail)) => Err(Failed::Closed { after: spent + took(Instant::now()), detail }),
+            Err(Broken::Closed(condition, detail)) if condition == Condition::Closed && clock.closed_unread() => {
+                Err(Failed::Unread(Broken::Closed(condition, detail).into_fault()))
+            }
+            Err(broken) => Err(Failed::Fault(broken.into_fault())),
         }
+    }
+}
+
+impl Call<'_> {
+    /// Whether the request may be sent again; it counts as sent again then.
+    fn may_resend(&self) -> bool {
+        self.resends.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
@@ -219,7 +274,10 @@ async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Byte
     let mut response = line.send(request).await.map_err(Broken::before_answer)?;
     let status = response.status();
     if status.is_redirection() {
-        let detail = format!("status {}: redirects are not followed", status.as_u16());
+        let target = response.headers().get(LOCATION).map_or_else(String::new, |target| {
+            format!(" to `{}`", String::from_utf8_lossy(target.as_bytes()).chars().take(200).collect::<String>())
+        });
+        let detail = format!("status {}{target}: redirects are not followed", status.as_u16());
         return Err(Fault::new(MinerFault::RedirectNotAllowed, detail).into());
     }
     if let Some(encoding) = foreign_encoding(response.headers()) {
@@ -228,7 +286,7 @@ async fn exchange(line: &mut Line, call: &Call<'_>, limit: usize) -> Result<Byte
     }
     if status != StatusCode::OK {
         let text = excerpt(line, &mut response).await;
-        let reason = if NOT_READY.contains(&status) { call.busy } else { MinerFault::HttpError };
+        let reason = if is_not_ready(status) { call.busy } else { MinerFault::HttpError };
         return Err(Fault::new(reason, format!("status {}: {text}", status.as_u16())).into());
     }
     read(line, &mut response, limit).await
@@ -283,7 +341,7 @@ fn request(method: Method, target: &Uri, host: &HeaderValue, body: Bytes) -> Req
 enum Broken {
     Fault(Fault),
     /// The connection closed before the answer began.
-    Closed(String),
+    Closed(Condition, String),
 }
 
 impl From<Fault> for Broken {
@@ -301,29 +359,32 @@ impl Broken {
         if error.is_parse() {
             return Fault::new(MinerFault::MalformedResponse, detail).into();
         }
-        if error.is_incomplete_message() || error.is_canceled() || cause(&error).is_some() {
-            return Self::Closed(detail);
+        match cause(&error) {
+            Some(cause) => Self::Closed(Condition::of(cause), detail),
+            None if error.is_incomplete_message() || error.is_canceled() => Self::Closed(Condition::Closed, detail),
+            None => Fault::new(MinerFault::ConnectionError, detail).into(),
         }
-        Fault::new(MinerFault::ConnectionError, detail).into()
     }
 
     fn in_answer(error: hyper::Error) -> Self {
+        let detail = format!("in the middle of the answer: {}", describe(&error));
         // A chunk that is no chunk comes as an input error, a closed connection as any other.
-        let is_input = cause(&error)
-            .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData));
-        let reason = match is_flood(&error) {
-            true => MinerFault::ResponseTooLarge,
-            false if is_input => MinerFault::MalformedResponse,
-            false => MinerFault::ConnectionError,
-        };
-        Fault::new(reason, format!("in the middle of the answer: {}", describe(&error))).into()
+        let is_input =
+            |cause: &io::Error| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        match cause(&error) {
+            _ if is_flood(&error) => Fault::new(MinerFault::ResponseTooLarge, detail),
+            Some(cause) if is_input(cause) => Fault::new(MinerFault::MalformedResponse, detail),
+            Some(cause) => Fault::of(Condition::of(cause), detail),
+            None => Fault::new(MinerFault::ConnectionError, detail),
+        }
+        .into()
     }
 
     fn into_fault(self) -> Fault {
         match self {
             Self::Fault(fault) => fault,
-            Self::Closed(detail) => {
-                Fault::new(MinerFault::ConnectionError, format!("the connection closed before an answer: {detail}"))
+            Self::Closed(condition, detail) => {
+                Fault::of(condition, format!("the connection closed before an answer: {detail}"))
             }
         }
     }
@@ -332,14 +393,27 @@ impl Broken {
 impl Failed {
     fn into_fault(self) -> Fault {
         match self {
-            Self::Fault(fault) => fault,
-            Self::Closed { detail, .. } => Broken::Closed(detail).into_fault(),
+            Self::Fault(fault) | Self::Unread(fault) => fault,
         }
     }
 }
 
-fn late(call: &Call<'_>) -> Fault {
-    Fault::new(call.late, format!("no complete answer within {} ms", call.deadline.as_millis()))
+fn late(call: &Call<'_>, passed: Passed) -> Fault {
+    let fault = Fault::new(call.late, format!("no complete answer within {} ms", call.deadline.as_millis()));
+    match passed {
+        Passed::Stalled(lost) => Fault {
+            party: Party::Infrastructure(InfraFault::Overloaded),
+            detail: format!(
+                "{}, but the environment server did not get the processor for {} ms of that time",
+                fault.detail,
+                lost.as_millis()
+            ),
+            ..fault
+        },
+        // Perhaps the network did not carry the request or the answer.
+        Passed::Silent => fault.undecided(),
+        Passed::Late | Passed::NotTaken | Passed::Extended => fault,
+    }
 }
 
 fn foreign_encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -389,3 +463,7 @@ fn cause(error: &hyper::Error) -> Option<&io::Error> {
 fn is_flood(error: &hyper::Error) -> bool {
     cause(error).and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Flood>())
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

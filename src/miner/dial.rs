@@ -18,8 +18,9 @@ use super::{
     line::Line,
     names::{self, Names},
     route::{Peer, Route},
+    socket::{Socket, Stamping},
     trust,
-    wire::Stream,
+    wire::{Clock, Stream},
 };
 
 /// Opens connections.
@@ -30,6 +31,7 @@ pub(super) struct Dialer {
     names: Names,
     /// Longest time for all of it.
     patience: Duration,
+    _stamping: Stamping,
 }
 
 /// Whose word counts for certificates.
@@ -93,6 +95,7 @@ impl Dialer {
             trust: Trust::Authorities,
             names: Names::of_the_system(),
             patience,
+            _stamping: Stamping::start(),
         }
     }
 
@@ -109,6 +112,8 @@ impl Dialer {
         let (stream, address) = connect(&addresses, deadline).await?;
         // Only a matter of speed.
         let _ = stream.set_nodelay(true);
+        let clock = Arc::new(Clock::default());
+        let stream = Socket::new(stream, clock.clone());
         let (stream, certificate): (Box<dyn Stream>, _) = if route.endpoint.origin.secure {
             let name = ServerName::try_from(route.endpoint.origin.host.clone()).map_err(io::Error::other)?;
             let stream = self.tls.connect(name, stream).await.map_err(|error| match trust::explain(&error) {
@@ -122,7 +127,7 @@ impl Dialer {
         };
         let peer = Peer { address, certificate };
         route.note(&peer);
-        Ok(Line::new(stream, peer).await?)
+        Ok(Line::new(stream, clock, peer).await?)
     }
 
     /// Where the route leads: as it was found before, else as it is found now, if all of that may be called.
@@ -147,7 +152,7 @@ impl Dialer {
 }
 
 /// SHA-256 of the certificate that a server has shown.
-fn fingerprint(stream: &TlsStream<TcpStream>) -> Option<String> {
+fn fingerprint(stream: &TlsStream<Socket>) -> Option<String> {
     let shown = stream.get_ref().1.peer_certificates()?.first()?;
     Some(hex::encode(Sha256::digest(shown)))
 }

@@ -46,9 +46,8 @@ impl fmt::Debug for Line {
 }
 
 impl Line {
-    /// A connection over a stream that is open.
-    pub(super) async fn new(stream: Box<dyn Stream>, peer: Peer) -> Result<Self, hyper::Error> {
-        let clock = Arc::new(Clock::default());
+    /// A connection over a stream that is open and keeps this clock.
+    pub(super) async fn new(stream: Box<dyn Stream>, clock: Arc<Clock>, peer: Peer) -> Result<Self, hyper::Error> {
         let wire = TokioIo::new(Wire::new(stream, clock.clone()));
         let (sender, driver) = http1::Builder::new().max_buf_size(BUFFER).handshake(wire).await?;
         Ok(Self { sender, driver: Some(driver), clock, peer })
@@ -76,6 +75,7 @@ impl Line {
 
     /// Whether another call can be made, as far as one can know: the miner may be closing it at this moment.
     pub(super) async fn is_usable(&mut self) -> bool {
+        self.clock.start();
         poll_fn(|cx| {
             drive(&mut self.driver, cx);
             Poll::Ready(())

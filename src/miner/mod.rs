@@ -7,6 +7,7 @@
 mod action;
 mod answer;
 mod client;
+mod deadline;
 pub mod demo;
 mod dial;
 mod endpoint;
@@ -18,6 +19,7 @@ mod names;
 mod request;
 mod route;
 mod session;
+mod socket;
 mod trust;
 mod warm_up;
 mod wire;

@@ -1,6 +1,6 @@
 //! An episode as its miner sees it: `/reset`, then `/act` until it ends.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU32, time::Duration};
 
 use hyper::header::HeaderValue;
 
@@ -9,7 +9,7 @@ use crate::manifest::simulation::Action;
 
 use super::{Client, Fault, Frame, Route, TaskConfig, action, answer, client::Call};
 
-/// How long a miner may take, from the last byte sent to the last byte received.
+/// How long a miner may take, from the last byte of the first request to the arrival of the last byte of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// For `/reset`.
@@ -23,8 +23,10 @@ pub struct Timeouts {
 pub struct Answer {
     /// Numbers for the simulator.
     pub action: Vec<f64>,
-    /// From the last byte sent to the last byte received.
+    /// From the last byte of the first request to the arrival of the last byte of the answer.
     pub latency: Duration,
+    /// From the beginning of the call, dialling included, to the same moment.
+    pub wall: Duration,
 }
 
 /// An episode of one miner.
@@ -35,14 +37,18 @@ pub struct Session<'a> {
     task: TaskConfig,
     episode_id: HeaderValue,
     timeouts: Timeouts,
+    resends: AtomicU32,
 }
+
+/// How often an episode may send a request again: servers close idle connections at the same moment now and then.
+const RESENDS: u32 = 3;
 
 impl Client {
     /// An episode at the end of a route. Nothing is sent yet.
     pub fn session<'a>(&'a self, route: &'a Route, task: TaskConfig, timeouts: Timeouts) -> Session<'a> {
         // Episode ids are ours: hexadecimal words, which a header can always carry.
         let episode_id = HeaderValue::from_str(&task.episode_id).unwrap_or_else(|_| HeaderValue::from_static(""));
-        Session { client: self, route, task, episode_id, timeouts }
+        Session { client: self, route, task, episode_id, timeouts, resends: AtomicU32::new(RESENDS) }
     }
 }
 
@@ -63,6 +69,7 @@ impl Session<'_> {
                 late: MinerFault::ResetTimeout,
                 // Nothing of the episode is known to it yet: it may say so without harm.
                 busy: MinerFault::NotReady,
+                resends: &self.resends,
             })
             .await?;
         answer::acknowledgement(&reply.body)
@@ -83,9 +90,10 @@ impl Session<'_> {
                 deadline: self.timeouts.action,
                 late: MinerFault::ActionTimeout,
                 busy: MinerFault::HttpError,
+                resends: &self.resends,
             })
             .await?;
         let numbers = answer::action(&reply.body)?;
-        Ok(Answer { action: action::check(numbers, space)?, latency: reply.latency })
+        Ok(Answer { action: action::check(numbers, space)?, latency: reply.latency, wall: reply.wall })
     }
 }

@@ -11,8 +11,11 @@ use crate::manifest::simulation::ImageEncoding;
 
 use super::{Client, Fault, Route, image};
 
-/// How an endpoint says that it is still starting, or has too much to do.
-pub(super) const NOT_READY: [StatusCode; 2] = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+/// Whether a status says that the endpoint is still starting, or has too much to do: its own words, those of a gateway before it
+/// (502, 504), or those of Cloudflare (520 to 527, 530).
+pub(super) fn is_not_ready(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502..=504 | 520..=527 | 530)
+}
 
 /// The pause before it is asked again, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -56,8 +59,8 @@ impl Health {
 }
 
 impl Client {
-    /// Wake a miner up and connect to it, outside any clock. Whatever it answers to `/health` will do, unless it says 429 or
-    /// 503. Then, and when it does not take a connection, it is asked again, after pauses that grow or are as long as its
+    /// Wake a miner up and connect to it, outside any clock. Whatever it answers to `/health` will do, unless the
+    /// status says that it is not ready. Then, and when it does not take a connection, it is asked again, after pauses that grow or are as long as its
     /// `Retry-After`, until `budget` has passed.
     ///
     /// # Errors
@@ -69,7 +72,7 @@ impl Client {
         let mut pause = FIRST_PAUSE;
         loop {
             let wait = match timeout_at(deadline, self.ask_health(route)).await {
-                Ok(Ok(asked)) if NOT_READY.contains(&asked.status) => {
+                Ok(Ok(asked)) if is_not_ready(asked.status) => {
                     let text = format!("{}: /health says {}", late().detail, asked.status.as_u16());
                     last = Some(NotReady { status: MinerStatus::Cold, fault: Fault::new(MinerFault::NotReady, text) });
                     pause.max(retry_after(&asked.headers))
@@ -110,6 +113,17 @@ fn retry_after(headers: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gateways_say_not_ready_and_a_broken_server_does_not() {
+        let ready = |code| !is_not_ready(StatusCode::from_u16(code).unwrap());
+        for code in [429, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 527, 530] {
+            assert!(!ready(code), "{code}");
+        }
+        for code in [200, 204, 301, 400, 401, 404, 500, 501, 505, 519, 528, 529, 531] {
+            assert!(ready(code), "{code}");
+        }
+    }
 
     #[test]
     fn a_model_is_a_short_plain_text_or_nothing() {

@@ -1,6 +1,6 @@
-//! The bytes between us and a miner, and when they moved: a stream that notes the moment the last byte of a request was
-//! taken and the moment the last byte of an answer came. These two are the miner's clock. It also counts what comes: a
-//! miner can send interim answers, tiny chunks and headers without end, each of which would be read and thrown away.
+//! The bytes of a call and when they moved: a stream that notes the moment the last byte of a request was taken and the moment the
+//! last byte of an answer arrived. These two are the miner's clock. The stream also counts what comes: a miner can send interim
+//! answers, tiny chunks and headers without end, each of which would be read and thrown away.
 
 use std::{
     io,
@@ -36,6 +36,13 @@ struct Marks {
     sent: Option<Instant>,
     came: Option<Instant>,
     read: usize,
+    /// When the last byte arrived at this machine, below TLS.
+    arrived: Option<Instant>,
+    /// Bytes given to the kernel, below TLS.
+    left: usize,
+    /// The connection was closed, and so many of the bytes were not acknowledged then.
+    unacknowledged: Option<usize>,
+    last_look: bool,
 }
 
 impl Clock {
@@ -52,6 +59,40 @@ impl Clock {
     /// When the last byte read so far came.
     pub(super) fn came(&self) -> Option<Instant> {
         self.lock().came
+    }
+
+    /// From now on whatever has arrived is read, whether or not the runtime has heard of it.
+    pub(super) fn take_last_look(&self) {
+        self.lock().last_look = true;
+    }
+
+    pub(super) fn is_last_look(&self) -> bool {
+        self.lock().last_look
+    }
+
+    /// Bytes of an answer arrived at this machine.
+    pub(super) fn arrived(&self, when: Instant) {
+        self.lock().arrived = Some(when);
+    }
+
+    pub(super) fn has_arrived(&self) -> bool {
+        self.lock().arrived.is_some()
+    }
+
+    /// Bytes were given to the kernel.
+    pub(super) fn left(&self, bytes: usize) {
+        self.lock().left += bytes;
+    }
+
+    /// The connection is closed, and the kernel says so much of the rest.
+    pub(super) fn closed(&self, unacknowledged: Option<usize>) {
+        self.lock().unacknowledged = unacknowledged;
+    }
+
+    /// Whether the connection was closed before any byte of the request reached the other side.
+    pub(super) fn closed_unread(&self) -> bool {
+        let marks = self.lock();
+        marks.arrived.is_none() && (marks.left == 0 || marks.unacknowledged.is_some_and(|bytes| bytes >= marks.left))
     }
 
     fn lock(&self) -> MutexGuard<'_, Marks> {
@@ -88,7 +129,7 @@ impl AsyncRead for Wire {
         let read = buffer.filled().len() - before;
         if read > 0 {
             let mut marks = self.clock.lock();
-            marks.came = Some(Instant::now());
+            marks.came = Some(marks.arrived.unwrap_or_else(Instant::now));
             marks.read += read;
             if marks.read > MOST_READ {
                 return Poll::Ready(Err(io::Error::other(Flood)));

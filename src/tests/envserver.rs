@@ -242,7 +242,9 @@ async fn broken_miners_are_told_apart_and_disturb_nobody() {
     ] {
         let report = outcome(hotkey);
         assert_eq!((report.outcome, report.steps), (Outcome::MinerFault(fault), steps), "{hotkey}");
-        assert_eq!(report.latency.is_some(), steps > 0);
+        let timed_out = (fault == MinerFault::ActionTimeout).then_some(1000.0);
+        assert_eq!(report.latency.is_some(), steps > 0 || timed_out.is_some(), "a time-out is a latency, too");
+        assert!(timed_out.is_none() || report.latency.map(|latency| latency.max_ms) == timed_out);
         assert!(report.detail.is_some());
     }
 }

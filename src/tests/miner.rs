@@ -219,33 +219,33 @@ async fn a_new_connection_that_closes_is_not_tried_again() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
-/// A miner whose first connection closes at its second request, unanswered; later connections answer or not.
-async fn stale(then: Option<&'static str>) -> (Result<Answer, Fault>, usize) {
-    let (endpoint, connections) = miner(move |mut stream, number| async move {
-        if let (0, _) | (_, Some(_)) = (number, then) {
-            request(&mut stream).await;
-            stream.write_all(&ok(then.unwrap_or(GOOD))).await.unwrap();
-        }
+#[tokio::test]
+async fn a_kept_connection_that_the_miner_has_closed_is_no_fault() {
+    let (endpoint, connections) = miner(move |mut stream, _| async move {
+        request(&mut stream).await;
+        stream.write_all(&ok(GOOD)).await.unwrap();
+    })
+    .await;
+    let client = client();
+    act(&client, &endpoint, AN_HOUR).await.unwrap();
+    settle().await;
+    assert_eq!(act(&client, &endpoint, AN_HOUR).await.unwrap().action.len(), 4);
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_miner_that_takes_a_request_and_closes_the_connection_gets_no_second_one() {
+    let (endpoint, connections) = miner(move |mut stream, _| async move {
+        request(&mut stream).await;
+        stream.write_all(&ok(GOOD)).await.unwrap();
         request(&mut stream).await;
     })
     .await;
     let client = client();
     act(&client, &endpoint, AN_HOUR).await.unwrap();
     settle().await;
-    let result = act(&client, &endpoint, AN_HOUR).await;
-    (result, connections.load(Ordering::SeqCst))
-}
-
-#[tokio::test]
-async fn a_stale_connection_is_no_fault() {
-    let (result, connections) = stale(Some(GOOD)).await;
-    assert_eq!((result.unwrap().action.len(), connections), (4, 2));
-}
-
-#[tokio::test]
-async fn a_stale_connection_is_replaced_once() {
-    let (result, connections) = stale(None).await;
-    assert_eq!((result.unwrap_err().reason, connections), (MinerFault::ConnectionError, 2));
+    let fault = act(&client, &endpoint, AN_HOUR).await.unwrap_err();
+    assert_eq!((fault.reason, connections.load(Ordering::SeqCst)), (MinerFault::ConnectionError, 1));
 }
 
 #[tokio::test]
