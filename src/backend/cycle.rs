@@ -90,6 +90,7 @@ async fn run_loaded<J: Journal + Rows>(
             programs: Arc::clone(&programs),
             subnet: machine.subnet(),
             drain: steering.drain.clone(),
+            stalls: machine.stalls(),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

@@ -132,6 +132,7 @@ pub(super) async fn run(args: Args) -> Result {
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let watched = machine.clone();
+    metrics.watch_stalls(machine.stalls());
     let runs = args.role == Role::Worker || args.role == Role::All && !pipelines.is_empty();
     let work = async {
         if runs {

@@ -10,6 +10,7 @@ use std::{
 
 use crate::address::Rules;
 use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome, Party, plain_text};
+use crate::host::Stalls;
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
@@ -39,6 +40,8 @@ pub(super) struct Stage {
     pub(super) rules: Rules,
     /// Steps of the request so far.
     pub(super) steps: AtomicU64,
+    /// Of this process.
+    pub(super) stalls: Arc<Stalls>,
 }
 
 /// An episode that can be played.
@@ -100,6 +103,9 @@ impl From<CallError> for Broken {
             CallError::Refused(refusal) => Self::Infra(InfraFault::SimulatorError, refusal.message),
             CallError::Gone(Fate::Hung, part) => {
                 Self::Gone(part, InfraFault::SimulatorTimeout, Fate::Hung.describe().to_owned())
+            }
+            CallError::Gone(Fate::Starved, part) => {
+                Self::Gone(part, InfraFault::Overloaded, Fate::Starved.describe().to_owned())
             }
             CallError::Gone(Fate::OutOfMemory(how), part) => {
                 let detail = format!("the simulator's worker was killed for want of memory: {how}");

@@ -102,7 +102,7 @@ impl Recipe {
             Ok(answer) => Ok(Started { worker, life, opened: answer.into() }),
             Err(CallError::Refused(Refusal { kind, message })) => Err(OpenError::Refused { kind, message }),
             Err(CallError::Gone(Fate::Died(how) | Fate::OutOfMemory(how), _)) => Err(OpenError::Died(how)),
-            Err(CallError::Gone(Fate::Hung | Fate::Dismissed, _)) => {
+            Err(CallError::Gone(Fate::Hung | Fate::Starved | Fate::Dismissed, _)) => {
                 Err(OpenError::Died("it did not answer in time".to_owned()))
             }
         }

@@ -17,11 +17,13 @@ mod frame;
 mod guest;
 mod latency;
 mod memory;
+mod processor;
 mod run;
 mod scheduler;
 mod server;
 mod slots;
 mod spawner;
+mod throttle;
 mod worker;
 
 pub use server::{Config, Error, Server};

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::cycle::{EpisodeReport, MinerFault, MinerStatus, Outcome, Seen};
+use crate::cycle::{EpisodeReport, InfraFault, MinerFault, MinerStatus, Outcome, Seen};
 use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
 
 use super::{
@@ -134,7 +134,8 @@ impl Run {
                 }
                 _ = progress.tick() => {
                     let steps = self.stage.steps.load(Ordering::Relaxed);
-                    self.say(&ServerMessage::Progress { steps }).await?;
+                    let stalled_ms = u64::try_from(self.stage.stalls.total().as_millis()).unwrap_or(u64::MAX);
+                    self.say(&ServerMessage::Progress { steps, stalled_ms }).await?;
                 }
             }
         }
@@ -256,12 +257,19 @@ impl Run {
     }
 
     fn count(&mut self, report: &EpisodeReport) {
-        if report.outcome.is_scored() {
-            self.faults = 0;
-            self.slots.faults.store(0, Ordering::Relaxed);
-        } else {
-            self.faults += 1;
-            self.slots.faults.fetch_add(1, Ordering::Relaxed);
+        match report.outcome {
+            Outcome::InfraFault(InfraFault::Overloaded) => self.slots.disturbed(),
+            // They say nothing of the simulator.
+            Outcome::InfraFault(InfraFault::Network | InfraFault::ResourcesExhausted) => {}
+            Outcome::InfraFault(_) => {
+                self.faults += 1;
+                self.slots.faults.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {
+                self.faults = 0;
+                self.slots.faults.store(0, Ordering::Relaxed);
+                self.slots.undisturbed();
+            }
         }
     }
 

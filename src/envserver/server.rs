@@ -258,6 +258,7 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
         cold_start: Duration::from_millis(request.cold_start_ms),
         rules: request.rules,
         steps: AtomicU64::new(0),
+        stalls: server.stalls.clone(),
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);
     let (name, drain) = (request.run, CancellationToken::new());

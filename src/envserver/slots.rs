@@ -3,11 +3,12 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
 
-use super::{frame::Request, worker::Worker};
+use super::{frame::Request, throttle::Throttle, worker::Worker};
 
 /// No worker is left, and none will come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ struct State {
     /// Whoever waits for a place, longest first. Those who stopped waiting are found when their turn comes.
     waiting: VecDeque<oneshot::Sender<Lease>>,
     generation: u64,
+    in_flight: usize,
+    throttle: Throttle,
 }
 
 /// Where a worker belongs.
@@ -53,7 +56,13 @@ impl Slots {
     /// Places for this many workers, none of which is there yet.
     pub(super) fn new(workers: u32, per_worker: u32) -> Arc<Self> {
         let seats = (0..workers).map(|_| Seat::Empty).collect();
-        let state = Mutex::new(State { seats, waiting: VecDeque::new(), generation: 0 });
+        let state = Mutex::new(State {
+            seats,
+            waiting: VecDeque::new(),
+            generation: 0,
+            in_flight: 0,
+            throttle: Throttle::default(),
+        });
         Arc::new(Self { per_worker, state, faults: AtomicU32::new(0) })
     }
 
@@ -81,6 +90,29 @@ impl Slots {
         if state.all_lost() {
             state.waiting.clear();
         }
+    }
+
+    /// The machine disturbed an episode: fewer are played at a time.
+    pub(super) fn disturbed(&self) {
+        let mut state = self.lock();
+        // The one that was disturbed has left its place already.
+        let in_flight = state.in_flight + 1;
+        if let Some(limit) = state.throttle.disturbed(Instant::now(), in_flight) {
+            tracing::warn!(
+                limit,
+                "this machine is overloaded: at most {limit} episodes are played at a time until calls are undisturbed"
+            );
+        }
+    }
+
+    /// An episode has ended undisturbed.
+    pub(super) fn undisturbed(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            let places = state.seats.len() * self.per_worker as usize;
+            state.throttle.undisturbed(places);
+        }
+        self.serve();
     }
 
     /// Whether no worker is left and none will come.
@@ -136,6 +168,9 @@ impl State {
     }
 
     fn take(&mut self) -> Option<Place> {
+        if !self.throttle.allows(self.in_flight) {
+            return None;
+        }
         let most_free = self.seats.iter_mut().enumerate().filter_map(|(index, seat)| match seat {
             Seat::Taken { worker, generation, free } if !free.is_empty() && !worker.is_gone() => {
                 Some((index, worker, *generation, free))
@@ -144,10 +179,13 @@ impl State {
         });
         let (seat, worker, generation, free) =
             most_free.max_by_key(|(index, _, _, free)| (free.len(), std::cmp::Reverse(*index)))?;
-        Some(Place { worker: worker.clone(), seat, generation, slot: free.pop()? })
+        let place = Place { worker: worker.clone(), seat, generation, slot: free.pop()? };
+        self.in_flight += 1;
+        Some(place)
     }
 
     fn put_back(&mut self, place: Place) {
+        self.in_flight -= 1;
         if let Seat::Taken { generation, free, .. } = &mut self.seats[place.seat]
             && *generation == place.generation
         {
@@ -268,6 +306,21 @@ mod tests {
         drop(old);
         assert!(take(&slots).is_none());
         drop(new);
+        assert!(take(&slots).is_some());
+    }
+
+    #[test]
+    fn an_overload_leaves_places_free_until_episodes_are_undisturbed() {
+        let slots = ready(1, 4);
+        let mut leases: Vec<_> = std::iter::from_fn(|| take(&slots)).collect();
+        leases.pop();
+        slots.disturbed();
+        leases.pop();
+        assert!(take(&slots).is_none(), "two of four are in flight");
+        (0..2).for_each(|_| slots.undisturbed());
+        leases.extend(take(&slots));
+        assert_eq!(leases.len(), 3);
+        (0..3).for_each(|_| slots.undisturbed());
         assert!(take(&slots).is_some());
     }
 

@@ -18,6 +18,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 use super::{
     frame::{Answer, Refusal, Request},
     memory,
+    processor::Processor,
 };
 
 /// Largest answer: a few images of the largest size a manifest allows.
@@ -41,6 +42,8 @@ pub(super) enum Fate {
     OutOfMemory(String),
     /// It did not answer in time and was killed.
     Hung,
+    /// The same, and it did not get the processor for most of that time.
+    Starved,
     /// Nobody needs it any more.
     Dismissed,
 }
@@ -51,6 +54,9 @@ impl Fate {
         match self {
             Self::Died(how) | Self::OutOfMemory(how) => how,
             Self::Hung => "it did not answer in time and was killed",
+            Self::Starved => {
+                "the simulator's worker did not answer in time because it did not get the processor, and was killed"
+            }
             Self::Dismissed => "it was dismissed",
         }
     }
@@ -163,7 +169,7 @@ impl Life {
         let mut ended = tokio::select! {
             ended = write(stdin, &mut requests, &pending) => ended,
             ended = read(stdout, &pending) => ended,
-            ended = watch(&pending, patience) => ended,
+            ended = watch(&pending, patience, Processor::of(child.id())) => ended,
             never = listen(stderr, &last_words) => never,
         };
         if let Fate::Died(how) = &ended {
@@ -279,13 +285,14 @@ async fn read(stdout: impl AsyncRead + Unpin, pending: &Pending) -> Fate {
     }
 }
 
-async fn watch(pending: &Pending, patience: Duration) -> Fate {
+async fn watch(pending: &Pending, patience: Duration, mut processor: Processor) -> Fate {
     let mut ticks = tokio::time::interval((patience / 4).max(Duration::from_millis(10)));
     loop {
         ticks.tick().await;
         if pending.is_overdue(patience) {
-            return Fate::Hung;
+            return if processor.is_starved() { Fate::Starved } else { Fate::Hung };
         }
+        processor.look();
     }
 }
 

@@ -155,6 +155,9 @@ pub enum ServerMessage {
     Progress {
         /// Simulator steps of this request so far, unfinished episodes included.
         steps: u64,
+        /// How long the server did not get the processor since it was started.
+        #[serde(default)]
+        stalled_ms: u64,
     },
     /// No more will come: every ordered episode was reported, or no worker is left for the others. A stream that stops
     /// without it was cut.

@@ -252,7 +252,8 @@ impl<J: Journal> Work<'_, J> {
             };
             match shares[index].hear(message) {
                 Heard::Nothing => {}
-                Heard::Steps => {
+                Heard::Steps { stalled } => {
+                    shares[index].was_stalled(stalled, &self.context.stalls);
                     self.progress.steps = steps_before + shares.iter().map(Share::steps).sum::<u64>();
                     (self.context.watcher)(self.progress.clone());
                 }

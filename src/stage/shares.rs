@@ -2,9 +2,18 @@
 //!
 //! A miner's episodes all go to one server of a pool, so that the limit on how many of them it plays at a time holds.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
-use super::{chain, servers::Ready};
+use tracing::warn;
+
+use super::{
+    chain,
+    overload::{Overload, ServerStalls},
+    servers::Ready,
+};
 use crate::cycle::{EpisodeReport, Hotkey, InfraFault, PendingEpisode, Seen};
 use crate::rollout::{self, protocol::ServerMessage};
 
@@ -27,8 +36,11 @@ pub(super) fn split(pending: Vec<PendingEpisode>, servers: usize) -> Vec<Vec<Pen
 pub(super) enum Heard {
     /// Nothing to be done.
     Nothing,
-    /// The simulators have gone on.
-    Steps,
+    /// The simulators have gone on, and the server was stalled for so long since it was started.
+    Steps {
+        /// In all.
+        stalled: Duration,
+    },
     /// A miner was seen.
     Miner(Hotkey, Box<Seen>),
     /// An episode has ended.
@@ -42,6 +54,7 @@ pub(super) struct Share<'a> {
     open: HashMap<u32, PendingEpisode>,
     begun: HashSet<u32>,
     steps: u64,
+    overload: Overload,
     /// How its answer broke off, if it did.
     cut: Option<String>,
 }
@@ -50,7 +63,15 @@ impl<'a> Share<'a> {
     /// A server that was asked for these, numbered from 0.
     pub(super) fn new(server: &'a Ready, episodes: Vec<PendingEpisode>) -> Self {
         let open: HashMap<u32, PendingEpisode> = (0..).zip(episodes).collect();
-        Self { server, asked: open.len(), open, begun: HashSet::new(), steps: 0, cut: None }
+        Self {
+            server,
+            asked: open.len(),
+            open,
+            begun: HashSet::new(),
+            steps: 0,
+            overload: Overload::default(),
+            cut: None,
+        }
     }
 
     /// Steps that its simulators have taken.
@@ -68,15 +89,29 @@ impl<'a> Share<'a> {
                     return Heard::Episode(Box::new((episode, report)));
                 }
             }
-            Ok(ServerMessage::Progress { steps }) => {
+            Ok(ServerMessage::Progress { steps, stalled_ms }) => {
                 self.steps = steps;
-                return Heard::Steps;
+                return Heard::Steps { stalled: Duration::from_millis(stalled_ms) };
             }
             Ok(ServerMessage::Miner { hotkey, seen }) => return Heard::Miner(hotkey, Box::new(seen)),
             Ok(ServerMessage::End) => {}
             Err(error) => self.cut = Some(chain(&error)),
         }
         Heard::Nothing
+    }
+
+    /// The server was stalled for so long in all. It counts, and an operator is told when that is much.
+    pub(super) fn was_stalled(&mut self, stalled: Duration, stalls: &ServerStalls) {
+        stalls.note(self.server.lent.start(), stalled);
+        if let Some((lost, span)) = self.overload.hear(Instant::now(), stalled) {
+            let server = &self.server.lent.address().description;
+            warn!(
+                stalled_ms = lost.as_millis(),
+                "this machine is overloaded: the environment server ({server}) did not get the processor for {:.1} of the last {:.0} seconds; calls that are disturbed are played again",
+                lost.as_secs_f64(),
+                span.as_secs_f64()
+            );
+        }
     }
 
     /// Whether anything has become of what it was asked for.

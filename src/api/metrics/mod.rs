@@ -30,6 +30,7 @@ use chrono::{DateTime, Utc};
 use prometheus::TextEncoder;
 
 use super::{Api, problem::Problem};
+use crate::stage::ServerStalls;
 use crate::store::{Counters, Store};
 
 pub(super) use requests::count;
@@ -56,6 +57,7 @@ struct Inner {
     docker: Mutex<BTreeMap<String, bool>>,
     counters: Counters,
     failures: AtomicU64,
+    stalls: Mutex<Arc<ServerStalls>>,
     database: tokio::sync::Mutex<Database>,
 }
 
@@ -80,6 +82,7 @@ impl Metrics {
             docker: Mutex::default(),
             counters: Counters::default(),
             failures: AtomicU64::default(),
+            stalls: Mutex::default(),
             database: tokio::sync::Mutex::default(),
         })))
     }
@@ -87,6 +90,11 @@ impl Metrics {
     /// A Docker host was asked whether it is there.
     pub fn docker_host(&self, host: &str, answers: bool) {
         self.0.docker.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), answers);
+    }
+
+    /// The environment servers whose stalls are shown are these.
+    pub fn watch_stalls(&self, stalls: Arc<ServerStalls>) {
+        *self.0.stalls.lock().unwrap_or_else(PoisonError::into_inner) = stalls;
     }
 
     async fn text(&self, store: &Store) -> prometheus::Result<String> {
@@ -132,6 +140,8 @@ impl Metrics {
     /// What is of this process.
     fn process(&self, page: &mut Page, store: &Store) {
         page.set(&names::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
+        let stalls = self.0.stalls.lock().unwrap_or_else(PoisonError::into_inner).total();
+        page.set(&names::STALLS, &[], stalls.as_secs_f64());
         let pool = store.pool_state();
         page.set(&names::POOL_SIZE, &[], pool.size.into());
         page.set(&names::POOL, &["idle"], pool.idle.into());

@@ -66,6 +66,8 @@ metrics! {
         "Scores that are not shown because there are too many.";
     SERVERS = Gauge "robo_environment_servers_up" ["kind"]
         "Environment servers that cycles have started and that have not ended: processes, containers, services.";
+    STALLS = Counter "robo_env_server_stall_seconds_total" []
+        "How long environment servers did not get the processor. A rate above 0.1 means that their machine is overloaded.";
     TASKS = Gauge "robo_tasks" ["state"]
         "Tasks of open cycles: ready for a free place, waiting for others, running, paused until a person decides.";
     EPISODES_PENDING = Gauge "robo_episodes_pending" []

@@ -120,7 +120,7 @@ impl Queue {
             Called::Ended(report) => {
                 self.steps += u64::from(report.steps);
                 self.said.push_back(Ok(ServerMessage::Episode { order, report: *report }));
-                self.said.push_back(Ok(ServerMessage::Progress { steps: self.steps }));
+                self.said.push_back(Ok(ServerMessage::Progress { steps: self.steps, stalled_ms: 0 }));
             }
             Called::Abandoned(report) => {
                 let reason = "the server does not end what it has begun".to_owned();
