@@ -19,6 +19,7 @@ use rollout_support::{
     contained::{self, Pair},
     hostile,
     mock::Mock,
+    overload,
     play::{Kind, Load, STEPS, Table, simulations},
     raw::Raw,
     round::{Round, inflation, median, watch},
@@ -109,6 +110,9 @@ fn main() -> ExitCode {
     let mut passed = true;
     for part in PARTS.iter().filter(|part| is_wanted(part.name)) {
         passed &= verdict(part, workers, &play(part, workers, &runtime));
+    }
+    if is_wanted("overload") {
+        passed &= overload_verdict(&runtime.block_on(overload::measure(workers)));
     }
     if is_wanted("container") {
         passed &= container_verdict(&runtime.block_on(contained::measure(workers)));
@@ -204,6 +208,29 @@ fn container_verdict(pairs: &[Pair]) -> bool {
     [
         at_most("CPU per step against process", median(cpu), 1.05),
         at_most("time per step against process", median(steps), 1.05),
+    ]
+    .into_iter()
+    .all(|holds| holds)
+}
+
+fn overload_verdict([idle, busy]: &[overload::Outcomes; 2]) -> bool {
+    println!("\noverload: honest miners of 20 ms with a time-out of 100 ms, alone and beside 8 busy loops\n");
+    println!(
+        "                       episodes  miner faults  overloaded  recorded p50, p95 ms     truth p50, p95 ms  seconds"
+    );
+    for (name, of) in [("alone", idle), ("beside busy loops", busy)] {
+        let overload::Outcomes { played, miner_faults, overloaded, inflation, seconds } = of;
+        let ([recorded, recorded_p95], [taken, taken_p95]) = (inflation.recorded, inflation.taken);
+        println!(
+            "  {name:<20} {played:>8} {miner_faults:>13} {overloaded:>11} {recorded:>12.2} {recorded_p95:>9.2} {taken:>13.2} \
+             {taken_p95:>8.2} {seconds:>8.1}"
+        );
+    }
+    println!();
+    let error = (busy.inflation.recorded[1] - busy.inflation.taken[1]).abs();
+    [
+        at_most("miner faults beside busy loops", busy.miner_faults as f64, 0.0),
+        at_most("error of the latency's p95 in ms", error, 10.0),
     ]
     .into_iter()
     .all(|holds| holds)

@@ -69,6 +69,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
         reset_timeout_ms: 10_000,
         per_miner: 1,
         budget_ms: None,
+        spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
         episodes: miners.chain(more).collect(),

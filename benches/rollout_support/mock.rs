@@ -3,16 +3,25 @@
 
 use std::{
     collections::HashMap,
+    io::IoSliceMut,
     net::SocketAddr,
+    os::fd::{AsRawFd, RawFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use nix::{
+    cmsg_space,
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns},
+        time::TimeSpec,
+    },
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncWriteExt, Interest},
     net::{TcpListener, TcpStream},
 };
 
@@ -69,8 +78,9 @@ async fn serve(mut stream: TcpStream, latency: Duration, book: Arc<Book>) {
     let _ = stream.set_nodelay(true);
     let mut text = Vec::with_capacity(4096);
     let mut noise: u64 = 0x9e37_79b9_7f4a_7c15;
-    while let Some(request) = request(&mut stream, &mut text).await {
-        let received = Instant::now();
+    // The moment at which a request reaches this machine is the beginning, however late the miner gets to run.
+    let _ = setsockopt(&stream, ReceiveTimestampns, &true);
+    while let Some((request, received)) = request(&mut stream, &mut text).await {
         if !request.starts_with("post /act") {
             let body = r#"{"accepts": ["base64"]}"#;
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -90,18 +100,37 @@ async fn serve(mut stream: TcpStream, latency: Duration, book: Arc<Book>) {
     }
 }
 
-/// The head of the next request, in lower case, once all of the request has come.
-async fn request(stream: &mut TcpStream, text: &mut Vec<u8>) -> Option<String> {
+/// The head of the next request, in lower case, once all of the request has come, and when the last byte of it did.
+async fn request(stream: &mut TcpStream, text: &mut Vec<u8>) -> Option<(String, Instant)> {
     text.clear();
     loop {
-        if stream.read_buf(text).await.ok()? == 0 {
-            return None;
-        }
+        let mut bytes = [0; 4096];
+        stream.readable().await.ok()?;
+        let (read, received) = match stream.try_io(Interest::READABLE, || receive(stream.as_raw_fd(), &mut bytes)) {
+            Ok((0, _)) => return None,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(_) => return None,
+        };
+        text.extend_from_slice(&bytes[..read]);
         let Some(end) = text.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&text[..end]).to_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         if text.len() >= end + 4 + length.map_or(0, |length| length.parse().unwrap_or(0)) {
-            return Some(head);
+            return Some((head, received));
         }
     }
+}
+
+/// Bytes that are there, and when the kernel received the last of them.
+fn receive(socket: RawFd, bytes: &mut [u8]) -> std::io::Result<(usize, Instant)> {
+    let (mut parts, mut control) = ([IoSliceMut::new(bytes)], cmsg_space!(TimeSpec));
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let stamp = message.cmsgs().ok().into_iter().flatten().find_map(|message| match message {
+        ControlMessageOwned::ScmTimestampns(stamp) => Some(Duration::from(stamp)),
+        _ => None,
+    });
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
+    let ago = stamp.map_or(Duration::ZERO, |stamp| now.saturating_sub(stamp));
+    Ok((message.bytes, Instant::now() - ago))
 }

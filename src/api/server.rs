@@ -16,10 +16,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::{
     errno::Errno,
-    sys::{
-        resource::{Resource, getrlimit, setrlimit},
-        socket::{setsockopt, sockopt::TcpUserTimeout},
-    },
+    sys::socket::{setsockopt, sockopt::TcpUserTimeout},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -30,6 +27,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
+
+use crate::host::descriptors::{self, TooFew};
 
 use super::{
     client::{Proxies, counted},
@@ -212,10 +211,8 @@ impl Drop for Seat {
 
 /// Let this process have a file descriptor for each connection, as far as the system lets it.
 fn allow_files(connections: u32) {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    let wanted = (u64::from(connections) + OTHER_FILES).min(hard);
-    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
-        tracing::warn!("only {soft} files may be open at a time: fewer than {connections} connections are taken");
+    if let Err(TooFew { allowed, .. }) = descriptors::allow(u64::from(connections) + OTHER_FILES) {
+        tracing::warn!("only {allowed} files may be open at a time: fewer than {connections} connections are taken");
     }
 }
 

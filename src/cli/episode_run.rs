@@ -1,5 +1,6 @@
 //! `robo episode run`: one episode with one miner, on an environment server of its own, without a database.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
@@ -156,6 +157,7 @@ async fn exchange(
         reset_timeout_ms: environment.reset_timeout_ms,
         per_miner: 1,
         budget_ms: None,
+        spent_ms: BTreeMap::new(),
         cold_start_ms: COLD_START_MS,
         rules: Rules::none(),
         episodes: vec![order],

@@ -1,12 +1,15 @@
 //! `robo plan`: show what a pipeline would do: stages, tasks, episodes, definition hash.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::plan::{Compiled, Concurrency, Definition, Graph, OnLimit, Phase, Stage};
+use crate::plan::{Compiled, Concurrency, Definition, Graph, OnLimit, Phase, Stage, wall_budget};
 use crate::store::Store;
 
 use super::exit::{Exit, Result};
@@ -62,6 +65,7 @@ fn document(compiled: &Compiled, graph: &Graph) -> Value {
             "outputs": stage.outputs, "expansion": stage.expansion, "pool": stage.pool,
             "tasks": stage.tasks.iter().map(|task| task.key.to_string()).collect::<Vec<_>>(),
             "episodes": definition.planned_episodes(stage),
+            "wall_budget_seconds": wall_budgets(definition, stage),
         })
     };
     json!({
@@ -115,6 +119,15 @@ fn table(compiled: &Compiled, graph: &Graph) {
              trajectory"
         ));
     }
+    for stage in graph.topological() {
+        let budgets = wall_budgets(definition, stage);
+        let (Some(least), Some(most)) = (budgets.values().min(), budgets.values().max()) else { continue };
+        let range = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        render::line(format!(
+            "wall budget   {}: a miner may keep an environment waiting for {range} s in all; the rest of its episodes then fails",
+            stage.id
+        ));
+    }
     for (name, limit) in &definition.pools {
         render::line(format!("pool          {name}: {limit} tasks at a time"));
     }
@@ -127,6 +140,20 @@ fn table(compiled: &Compiled, graph: &Graph) {
         render::line(format!("concurrency   {limit} open cycles of `{group}`; {then}"));
     }
     render::line(format!("definition    sha256:{}", definition.hash()));
+}
+
+/// How many seconds one miner may keep each environment of a stage waiting, where that is known before the start.
+fn wall_budgets<'a>(definition: &'a Definition, stage: &Stage) -> BTreeMap<&'a str, u64> {
+    let episodes = stage.with.get("episodes").and_then(Value::as_u64).filter(|_| stage.uses == "episodes/run");
+    let Some(episodes) = episodes else { return BTreeMap::new() };
+    let chosen = stage.with.get("budget_seconds").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    let played = definition.environments.iter().filter(|environment| !environment.server.is_foreign());
+    played
+        .map(|environment| {
+            let budget = wall_budget(stage, environment, episodes).as_secs().min(chosen);
+            (environment.simulation.environment.as_str(), budget)
+        })
+        .collect()
 }
 
 /// Families that servers of others simulate.

@@ -34,8 +34,14 @@ struct Spent {
 pub(super) struct OpenCall<'a>(&'a Budget);
 
 impl Budget {
-    pub(super) fn new(allowed: Option<Duration>) -> Self {
-        Self { allowed, spent: Mutex::default() }
+    /// A budget of which so much was spent in earlier requests.
+    pub(super) fn new(allowed: Option<Duration>, earlier: Duration) -> Self {
+        Self { allowed: allowed.map(|allowed| allowed.saturating_sub(earlier)), spent: Mutex::default() }
+    }
+
+    /// What was spent in this request.
+    pub(super) fn spent(&self) -> Duration {
+        self.lock().spent(Instant::now())
     }
 
     /// A call to the miner begins.
@@ -50,9 +56,9 @@ impl Budget {
     /// `budget_exhausted` when it may not.
     pub(super) fn check(&self) -> Result<(), Fault> {
         match self.allowed {
-            Some(allowed) if self.lock().spent(Instant::now()) > allowed => {
-                let seconds = allowed.as_secs_f64();
-                let detail = format!("the miner may keep us waiting for {seconds} s in all in this environment");
+            Some(allowed) if self.lock().spent(Instant::now()) >= allowed => {
+                let detail =
+                    "the miner has kept the environment server waiting for longer than the stage allows one miner";
                 Err(Fault::new(MinerFault::BudgetExhausted, detail))
             }
             _ => Ok(()),
@@ -123,12 +129,15 @@ mod tests {
 
     #[test]
     fn a_budget_ends_when_it_is_used_up() {
-        let budget = Budget::new(Some(s(3)));
+        let budget = Budget::new(Some(s(5)), s(2));
         assert!(budget.check().is_ok());
         budget.lock().before = s(4);
         let fault = budget.check().unwrap_err();
         assert_eq!(fault.reason, MinerFault::BudgetExhausted);
-        assert_eq!(fault.detail, "the miner may keep us waiting for 3 s in all in this environment");
-        assert!(Budget::new(None).check().is_ok());
+        assert_eq!(
+            fault.detail,
+            "the miner has kept the environment server waiting for longer than the stage allows one miner"
+        );
+        assert!(Budget::new(None, s(9)).check().is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! One episode from `/reset` to its report. Guarantees a report whatever happens, and that the slot is free afterwards.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::address::Rules;
-use crate::cycle::{Actions, EpisodeReport, InfraFault, Keep, MinerFault, Outcome, Party, plain_text};
+use crate::cycle::{Actions, EpisodeReport, Hotkey, InfraFault, Keep, MinerFault, Outcome, Party, plain_text};
 use crate::host::Stalls;
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
@@ -34,6 +35,8 @@ pub(super) struct Stage {
     pub(super) timeouts: Timeouts,
     /// What each miner may take in this request.
     pub(super) budget: Option<Duration>,
+    /// What miners took in earlier requests.
+    pub(super) spent: BTreeMap<Hotkey, Duration>,
     /// How long each may take to be ready.
     pub(super) cold_start: Duration,
     /// Where their endpoints may lead.
@@ -207,7 +210,7 @@ impl Episode {
     /// What the miner sees of a view: the images must have the size the manifest says.
     fn frame(&self, view: &mut View) -> Result<Frame, Broken> {
         let observation = std::mem::take(&mut view.observation);
-        let mut images = std::collections::BTreeMap::new();
+        let mut images = BTreeMap::new();
         for (name, camera) in &self.stage.adapter.observation.cameras {
             let rgb = view.images.remove(name).unwrap_or_default().into_vec();
             let (width, height) = (camera.width as usize, camera.height as usize);

@@ -46,7 +46,7 @@ impl Guest {
         Self {
             hotkey: order.hotkey.clone(),
             route: Route::new(&order.endpoint, rules).map(Arc::new),
-            budget: Arc::new(Budget::new(stage.budget)),
+            budget: Arc::new(Budget::new(stage.budget, stage.spent.get(&order.hotkey).copied().unwrap_or_default())),
             encoding: ImageEncoding::default(),
             model: None,
             patience: None,

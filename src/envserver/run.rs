@@ -139,6 +139,10 @@ impl Run {
                 }
             }
         }
+        for guest in &self.guests {
+            let ms = u64::try_from(guest.budget.spent().as_millis()).unwrap_or(u64::MAX);
+            self.say(&ServerMessage::Spent { hotkey: guest.hotkey.clone(), ms }).await?;
+        }
         self.say(&ServerMessage::End).await
     }
 

@@ -1,7 +1,7 @@
 //! The HTTP side: who may ask, what is open, one answer per request (docs/protocols.md).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, PoisonError, atomic::AtomicU64},
     time::Duration,
@@ -30,7 +30,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::host::Stalls;
+use crate::cycle::Hotkey;
+use crate::host::{
+    Stalls,
+    descriptors::{self, TooFew},
+};
 use crate::miner::{Client, Limits, Timeouts};
 use crate::rollout::protocol::{Drain, EpisodesRequest, Health, Open};
 
@@ -50,6 +54,9 @@ const LINES: usize = 256;
 /// Largest numbers a request may ask for, so that a slip does not fork a machine to death.
 const MOST_WORKERS: u32 = 1024;
 const MOST_SLOTS: u32 = 4096;
+
+/// Files that a server has open beside its workers, its episodes and its miners.
+const OTHER_FILES: u64 = 64;
 
 /// What a server says it is.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,6 +107,8 @@ impl Server {
     /// # Errors
     /// When TLS or a thread cannot be had.
     pub fn new(config: Config) -> Result<Self, Error> {
+        // Before the client, which keeps no more connections than it may have open.
+        let _ = descriptors::allow(u64::MAX);
         let stalls = Arc::<Stalls>::default();
         Ok(Self {
             token: digest(&config.token),
@@ -158,6 +167,13 @@ fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
+/// Let a server have the files open that it needs: the pipes of its workers, for each slot a connection and the one that it has just
+/// given back, and a kept connection to each miner.
+fn allow_files(open: &Open, miners: usize) -> Result<(), TooFew> {
+    let (workers, slots) = (u64::from(open.workers.max(1)), u64::from(open.slots_per_worker.max(1)));
+    descriptors::allow(OTHER_FILES + 4 * workers + 2 * workers * slots + miners as u64)
+}
+
 /// Compares digests, whose agreement in a few bytes tells nothing about the token.
 async fn authorize(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response<Body> {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -198,6 +214,9 @@ async fn open(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> 
     }
     if request.workers > MOST_WORKERS || request.slots_per_worker > MOST_SLOTS {
         return refuse(StatusCode::BAD_REQUEST, "too many workers or slots");
+    }
+    if let Err(error) = allow_files(&request, 0) {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
     }
     if request.simulations.iter().any(|simulation| simulation.adapter().is_none()) {
         return refuse(StatusCode::BAD_REQUEST, "an environment is not simulated by workers (`protocol: affinetes`)");
@@ -246,6 +265,10 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
     let Some(adapter) = simulation.adapter().cloned() else {
         return refuse(StatusCode::BAD_REQUEST, format!("`{}` is not simulated by workers", request.environment));
     };
+    let miners: HashSet<&Hotkey> = request.episodes.iter().map(|order| &order.hotkey).collect();
+    if let Err(error) = allow_files(&fleet.open, miners.len()) {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+    }
     let stage = Stage {
         client: server.client.clone(),
         simulation,
@@ -255,6 +278,7 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
             action: Duration::from_millis(request.action_timeout_ms),
         },
         budget: request.budget_ms.map(Duration::from_millis),
+        spent: request.spent_ms.into_iter().map(|(hotkey, ms)| (hotkey, Duration::from_millis(ms))).collect(),
         cold_start: Duration::from_millis(request.cold_start_ms),
         rules: request.rules,
         steps: AtomicU64::new(0),

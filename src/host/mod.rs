@@ -4,6 +4,7 @@
 
 pub mod child;
 mod data_dir;
+pub mod descriptors;
 pub mod download;
 mod identity;
 pub mod ledger;

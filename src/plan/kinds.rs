@@ -289,7 +289,7 @@ pub static KINDS: &[Kind] = &[
                 Type::Integer,
                 Rule::Between(1, 1_000_000),
                 Absent::Optional,
-                "how long a miner may take for all its answers in an environment together; what is left then counts as `budget_exhausted`",
+                "how long one miner may keep an environment waiting, dialling included; the rest of its episodes is `budget_exhausted`. When left out: what all answers at their deadlines take, and at most three quarters of the stage's `timeout`, which also bounds a larger value",
             ),
             setting(
                 "attempts",

@@ -3,6 +3,7 @@
 //! [`compile()`] turns a pipeline's file into a [`Definition`]; a [`Graph`] answers what may run next; [`render`] and
 //! [`truth`] give the engine the values of what could not be known before the start.
 
+mod budget;
 mod build;
 mod codeless;
 mod compile;
@@ -38,6 +39,7 @@ mod secrets;
 mod settings;
 mod vocabulary;
 
+pub use budget::wall_budget;
 pub use build::{BuildError, check_builds};
 pub use codeless::{file_digest, program_digest};
 pub use compile::{Compiled, compile};

@@ -1,6 +1,8 @@
 //! Messages between the engine and an environment server: `POST /open` once, then `POST /episodes` per task,
 //! answered by NDJSON lines as episodes end; `POST /drain` to have one of them begin no more.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -63,9 +65,12 @@ pub struct EpisodesRequest {
     pub reset_timeout_ms: u64,
     /// Episodes one miner is given at a time.
     pub per_miner: u32,
-    /// How long a miner may take for its answers, all of this request together.
+    /// Wall time for which a miner may keep the server waiting, all of this request together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_ms: Option<u64>,
+    /// How much of that each miner has used up in earlier requests, in milliseconds. A miner that is not named has used nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent_ms: BTreeMap<Hotkey, u64>,
     /// How long a miner may take to be ready before its first episode, outside of its clock.
     #[serde(default = "cold_start")]
     pub cold_start_ms: u64,
@@ -150,6 +155,13 @@ pub enum ServerMessage {
         order: u32,
         /// How.
         report: EpisodeReport,
+    },
+    /// How long a miner has kept the server waiting in this request, told at its end.
+    Spent {
+        /// Which one.
+        hotkey: Hotkey,
+        /// Wall time.
+        ms: u64,
     },
     /// Sent about twice a second while episodes run.
     Progress {

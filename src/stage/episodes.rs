@@ -3,7 +3,10 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures::{
     StreamExt,
@@ -24,7 +27,7 @@ use crate::cycle::{
     EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, Hotkey, InfraFault, Journal, Keep, Miner,
     MinerFault, MinerStatus, Outcome, PendingEpisode, Seen, Sighting, TaskFailure,
 };
-use crate::plan::Environment;
+use crate::plan::{Environment, wall_budget};
 use crate::rollout::{
     self,
     protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
@@ -96,6 +99,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         hidden,
         environment,
         progress: progress(context, &settings).await?,
+        spent: BTreeMap::new(),
         fault: None,
     };
     (context.watcher)(work.progress.clone());
@@ -148,6 +152,8 @@ struct Work<'a, J> {
     hidden: Hidden,
     environment: &'a Environment,
     progress: EpisodeProgress,
+    /// How long each miner has kept us waiting in the rounds so far.
+    spent: BTreeMap<Hotkey, Duration>,
     /// What the last fault of ours was.
     fault: Option<String>,
 }
@@ -257,6 +263,7 @@ impl<J: Journal> Work<'_, J> {
                     self.progress.steps = steps_before + shares.iter().map(Share::steps).sum::<u64>();
                     (self.context.watcher)(self.progress.clone());
                 }
+                Heard::Spent(hotkey, time) => *self.spent.entry(hotkey).or_default() += time,
                 Heard::Miner(hotkey, seen) => self.saw(hotkey, *seen).await?,
                 Heard::Episode(ended) => {
                     let (episode, report) = *ended;
@@ -332,11 +339,19 @@ impl<J: Journal> Work<'_, J> {
             action_timeout_ms: self.environment.action_timeout_ms,
             reset_timeout_ms: self.environment.reset_timeout_ms,
             per_miner: self.settings.per_miner,
-            budget_ms: self.settings.budget_seconds.map(|seconds| seconds.saturating_mul(1000)),
+            budget_ms: Some(self.budget_ms()),
+            spent_ms: self.spent.iter().map(|(hotkey, time)| (hotkey.clone(), time.as_millis() as u64)).collect(),
             cold_start_ms: self.context.definition.miners.cold_start_ms,
             rules: self.context.definition.miners.rules.clone(),
             episodes,
         })
+    }
+
+    /// How long each miner may keep us waiting in this task.
+    fn budget_ms(&self) -> u64 {
+        let derived = wall_budget(self.invocation.stage, self.environment, self.settings.episodes.into());
+        let chosen = self.settings.budget_seconds.map(Duration::from_secs);
+        chosen.map_or(derived, |chosen| chosen.min(derived)).as_millis() as u64
     }
 
     async fn record(&mut self, pending: PendingEpisode, mut report: EpisodeReport) -> Result<(), Error> {

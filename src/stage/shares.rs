@@ -41,6 +41,8 @@ pub(super) enum Heard {
         /// In all.
         stalled: Duration,
     },
+    /// A miner has kept the server waiting for so long.
+    Spent(Hotkey, Duration),
     /// A miner was seen.
     Miner(Hotkey, Box<Seen>),
     /// An episode has ended.
@@ -93,6 +95,7 @@ impl<'a> Share<'a> {
                 self.steps = steps;
                 return Heard::Steps { stalled: Duration::from_millis(stalled_ms) };
             }
+            Ok(ServerMessage::Spent { hotkey, ms }) => return Heard::Spent(hotkey, Duration::from_millis(ms)),
             Ok(ServerMessage::Miner { hotkey, seen }) => return Heard::Miner(hotkey, Box::new(seen)),
             Ok(ServerMessage::End) => {}
             Err(error) => self.cut = Some(chain(&error)),

@@ -19,8 +19,21 @@ pub(crate) struct Serving {
 impl Serving {
     /// `robo` with these arguments, once it says where it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_robo"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_robo"));
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    /// The same, with at most so many files open.
+    pub(crate) fn start_with_files(files: u32, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_robo")]);
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command
             .arg("--until-eof")
             .env("ROBO_ENV_SERVER_TOKEN", TOKEN)
             .stdin(Stdio::piped())
@@ -41,10 +54,16 @@ impl Serving {
 
     /// An environment server with this package.
     pub(crate) fn env_server(package: &std::path::Path, more: &[&str]) -> Self {
-        let python = python();
-        let python = ["env-server", "--python", python.to_str().expect("it is text")];
-        let package = ["--package", package.to_str().expect("it is text")];
-        Self::start(&[&python[..], &package[..], more].concat())
+        let arguments = env_server_arguments(package);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start(&[&arguments[..], more].concat())
+    }
+
+    /// The same, with at most so many files open.
+    pub(crate) fn env_server_with_files(files: u32, package: &std::path::Path) -> Self {
+        let arguments = env_server_arguments(package);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Self::start_with_files(files, &arguments)
     }
 
     /// `http://HOST:PORT`.
@@ -97,4 +116,9 @@ pub(crate) fn python() -> PathBuf {
 pub(crate) fn package() -> PathBuf {
     let unmerged = std::env::var_os("ROBO_TEST_EVAL_ENV").map(PathBuf::from);
     unmerged.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("eval-env"))
+}
+
+fn env_server_arguments(package: &std::path::Path) -> Vec<String> {
+    let text = |path: &std::path::Path| path.to_str().expect("it is text").to_owned();
+    vec!["env-server".into(), "--python".into(), text(&python()), "--package".into(), text(package)]
 }

@@ -119,6 +119,7 @@ pub(crate) fn request(
         reset_timeout_ms: 120_000,
         per_miner: 8,
         budget_ms: None,
+        spent_ms: std::collections::BTreeMap::default(),
         // Miners that are not there are part of many tests, which need not wait for them.
         cold_start_ms: 2000,
         rules: Rules { reach: Reach::Private, ..Rules::default() },
@@ -158,6 +159,7 @@ async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMa
             ServerMessage::Started { .. }
             | ServerMessage::Returned { .. }
             | ServerMessage::Miner { .. }
+            | ServerMessage::Spent { .. }
             | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
         }
@@ -427,7 +429,7 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     let mut begun = Vec::new();
     while begun.len() < 2 {
         match messages.next().await.unwrap().unwrap() {
-            ServerMessage::Progress { .. } => {}
+            ServerMessage::Spent { .. } | ServerMessage::Progress { .. } => {}
             message => begun.push(message),
         }
     }
@@ -435,7 +437,7 @@ async fn a_server_that_dies_cuts_the_stream_and_takes_its_workers_along() {
     server.kill();
     loop {
         match messages.next().await {
-            Some(Ok(ServerMessage::Progress { .. })) => {}
+            Some(Ok(ServerMessage::Spent { .. } | ServerMessage::Progress { .. })) => {}
             Some(Err(Error::Cut { .. })) => break,
             other => panic!("{other:?}"),
         }

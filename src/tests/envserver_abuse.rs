@@ -5,13 +5,13 @@ use std::fs;
 
 use robo::{
     cycle::{MinerFault, Outcome},
-    rollout::protocol::EpisodesRequest,
+    rollout::protocol::{EpisodesRequest, Open},
 };
 
 use crate::{
     abuse::Abuse,
     children::Serving,
-    envserver::{faulty, faulty_package, open, request, run},
+    envserver::{client, faulty, faulty_package, open, request, run},
 };
 
 /// Episodes of each miner in a round.
@@ -116,4 +116,30 @@ async fn a_miner_that_is_slow_without_end_is_cut_off_and_nobody_else_is() {
         assert_eq!(report.steps, 0);
     }
     assert!(good.values().all(|report| report.outcome == Outcome::Success && report.steps == 5), "{good:?}");
+    // What was used up in an earlier request is gone.
+    let late = EpisodesRequest {
+        budget_ms: Some(60_000),
+        spent_ms: [("late".parse().unwrap(), 60_000)].into(),
+        ..request("faulty/never", &[("late", "http://127.0.0.1:9".to_owned())], 0..3)
+    };
+    for report in run(&server, &late).await.values() {
+        assert_eq!(report.outcome, Outcome::MinerFault(MinerFault::BudgetExhausted), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_may_not_open_enough_files_refuses_to_start_and_blames_nobody() {
+    let package = faulty_package();
+    let server = Serving::env_server_with_files(100, package.path());
+    let simulations = vec![faulty("never")];
+    let refused = client(&server).open(&Open { simulations, workers: 1, slots_per_worker: 64 }).await.unwrap_err();
+    assert!(!refused.is_retryable(), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("may have 100 files open and needs") && text.contains("ulimit -n"), "{text}");
+    // Too many miners are as bad as too many slots.
+    open(&server, vec![faulty("never")], 1, 8).await;
+    let miners: Vec<_> = (0..40).map(|miner| (format!("m{miner}"), "http://127.0.0.1:9".to_owned())).collect();
+    let miners: Vec<_> = miners.iter().map(|(name, url)| (name.as_str(), url.clone())).collect();
+    let refused = client(&server).episodes(&request("faulty/never", &miners, 0..1)).await.err().unwrap();
+    assert!(refused.to_string().contains("may have 100 files open and needs 124"), "{refused}");
 }

@@ -90,6 +90,7 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         reset_timeout_ms: 20_000,
         per_miner: 1,
         budget_ms: None,
+        spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
         episodes: orders.collect(),

@@ -144,6 +144,8 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{
         address::Rules,
@@ -178,6 +180,7 @@ mod tests {
             reset_timeout_ms: 5000,
             per_miner,
             budget_ms: None,
+            spent_ms: BTreeMap::default(),
             cold_start_ms: 1000,
             rules: Rules::none(),
             episodes: (0..).zip(miners).map(order).collect(),

@@ -1,0 +1,52 @@
+//! How long one miner may keep a stage waiting: derived from what the stage plays, and bounded so that a miner at the limit cannot run
+//! the stage out of time. Pure.
+
+use std::time::Duration;
+
+use super::{Environment, Stage};
+
+/// The share of a stage's time-out that one miner may take. The rest is for what is not the miner's: starts, simulation, retries.
+const SHARE: f64 = 0.75;
+
+/// The wall time, in an environment, during which a miner may have calls open or keep episodes waiting for it to be free: what
+/// `episodes` of every task of the stage would take if each answer came at its deadline, and at most three quarters of the stage's time-out.
+pub fn wall_budget(stage: &Stage, environment: &Environment, episodes: u64) -> Duration {
+    let steps = u64::from(environment.simulation.max_steps);
+    let episode = steps.saturating_mul(environment.action_timeout_ms).saturating_add(environment.reset_timeout_ms);
+    let tasks = stage.tasks.len().max(1) as u64;
+    let needed = Duration::from_millis(episode.saturating_mul(episodes).saturating_mul(tasks));
+    needed.min(Duration::from_millis(stage.timeout_ms).mul_f64(SHARE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(timeout_s: u64) -> Stage {
+        Stage { timeout_ms: timeout_s * 1000, ..Stage::new("episodes".parse().unwrap(), "episodes/run") }
+    }
+
+    fn environment() -> Environment {
+        serde_json::from_value(serde_json::json!({
+            "simulation": {
+                "environment": "m/a", "determinism": "none", "max_steps": 100, "stop_on_success": false,
+                "affinetes": { "env_id": "m/a", "use_images": false, "timeout_ms": 1000 },
+            },
+            "server": {
+                "protocol": "affinetes", "workers": null, "slots_per_worker": 1, "context": "", "requirements": "",
+                "requirements_digest": "",
+            },
+            "action_timeout_ms": 100,
+            "reset_timeout_ms": 5000,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_budget_is_what_answers_at_their_deadlines_take_and_leaves_the_stage_time() {
+        let budget = |timeout_s, episodes| wall_budget(&stage(timeout_s), &environment(), episodes).as_secs();
+        assert_eq!(budget(3600, 10), 10 * (100 / 10 + 5));
+        assert_eq!(budget(60, 10), 45, "three quarters of the time-out");
+        assert_eq!(budget(60, u64::MAX), 45);
+    }
+}
