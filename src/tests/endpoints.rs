@@ -87,7 +87,7 @@ const ROWS: [Row; 21] = [
         &[
             "silence_is_a_timeout",
             "a_connection_that_breaks_in_the_answer_is_a_connection_error",
-            "a_stale_connection_is_replaced_once",
+            "a_miner_that_takes_a_request_and_closes_the_connection_gets_no_second_one",
         ],
     ),
     ("E12", "TLS", &["a_certificate_that_is_wrong_says_what_to_renew", "what_does_not_speak_tls_is_told_so"]),
