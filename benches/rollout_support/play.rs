@@ -205,6 +205,7 @@ fn request(task: &str, miner: &str, first_seed: u32, episodes: u32) -> EpisodesR
         action_timeout_ms: 10_000,
         reset_timeout_ms: 10_000,
         per_miner: episodes,
+        permits: false,
         budget_ms: None,
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),

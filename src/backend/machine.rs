@@ -9,7 +9,7 @@ use crate::runtime::{
     Error, Named, Process, Runtime, ServerSpec, Url,
     docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
-use crate::stage::Subnet;
+use crate::stage::{Permits, Subnet};
 
 /// How often Docker engines are asked whether they are there.
 const ROUND: Duration = Duration::from_secs(15);
@@ -24,6 +24,7 @@ pub struct Machine {
     defaults: Defaults,
     overlay: Overlay,
     subnet: Arc<Subnet>,
+    permits: Permits,
 }
 
 /// What an operator has described wrongly.
@@ -69,7 +70,16 @@ impl Machine {
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
         let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
         let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
-        Ok(Self { data_dir, kind: place.runtime, hosts, servers, defaults, overlay, subnet: Arc::default() })
+        Ok(Self {
+            data_dir,
+            kind: place.runtime,
+            hosts,
+            servers,
+            defaults,
+            overlay,
+            subnet: Arc::default(),
+            permits: Permits::default(),
+        })
     }
 
     /// The same, with the chain as it is read here.
@@ -81,6 +91,11 @@ impl Machine {
     /// How the chain is read here.
     pub(super) fn subnet(&self) -> Arc<Subnet> {
         Arc::clone(&self.subnet)
+    }
+
+    /// How many episodes of a miner may be played at a time, by all cycles of this process.
+    pub(super) fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Where a cycle's environment servers run.

@@ -155,6 +155,7 @@ async fn exchange(
         action_timeout_ms: environment.action_timeout_ms,
         reset_timeout_ms: environment.reset_timeout_ms,
         per_miner: 1,
+        permits: false,
         budget_ms: None,
         cold_start_ms: COLD_START_MS,
         rules: Rules::none(),

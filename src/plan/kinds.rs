@@ -282,7 +282,7 @@ pub static KINDS: &[Kind] = &[
                 Type::Integer,
                 Rule::Between(1, 4096),
                 Absent::Default("16"),
-                "episodes one miner is given at a time",
+                "most episodes a miner is given at a time in all environments together; it gets one unless its `/health` announces more",
             ),
             setting(
                 "budget_seconds",

@@ -3,7 +3,7 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use futures::{
     StreamExt,
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Context, EpisodeProgress, Error, Invocation, Output, chain, config,
+    permits::{Asked, Member},
     sealed::{self, Hidden},
     servers::{self, Ready},
     shares::{self, Heard, Share},
@@ -26,7 +27,7 @@ use crate::cycle::{
 };
 use crate::plan::Environment;
 use crate::rollout::{
-    self,
+    self, Control,
     protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
 };
 
@@ -225,11 +226,11 @@ impl<J: Journal> Work<'_, J> {
         let (mut shares, mut streams, mut problem) = (Vec::new(), Vec::new(), None);
         for (server, episodes) in ready.iter().zip(shares::split(pending, ready.len())) {
             match self.ask(server, &episodes, &endpoints).await {
-                Ok(messages) => {
+                Ok((messages, permits)) => {
                     let index = shares.len();
                     let tagged = messages.map(Some).chain(stream::once(async { None })).map(move |it| (index, it));
                     streams.push(Box::pin(tagged));
-                    shares.push(Share::new(server, episodes));
+                    shares.push(Share::new(server, episodes, permits));
                 }
                 // What is not accepted has not begun: another round asks again.
                 Err(error) => problem = Some(error),
@@ -244,6 +245,7 @@ impl<J: Journal> Work<'_, J> {
         while let Some((index, message)) = messages.next().await {
             let Some(message) = message else {
                 let share = &mut shares[index];
+                share.leave();
                 moved |= share.has_moved();
                 let (fault, text) = share.conclude().await;
                 self.give_up(share.lost(), fault, &text).await?;
@@ -285,19 +287,28 @@ impl<J: Journal> Work<'_, J> {
         server: &Ready,
         pending: &[PendingEpisode],
         miners: &[(&Miner, String)],
-    ) -> Result<BoxStream<'static, Result<ServerMessage, rollout::Error>>, Error> {
+    ) -> Result<(BoxStream<'static, Result<ServerMessage, rollout::Error>>, Member), Error> {
         let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
         let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
         let request = self.request(pending, miners.into_iter().zip(endpoints))?;
-        let drain = self.context.drain.asked().clone();
-        let messages = server.client.episodes(self.environment, request, drain).await.map_err(|error| {
+        let (permits, grants) = self.context.permits.enter(Asked {
+            cycle: self.context.lease.cycle,
+            per_miner: self.settings.per_miner,
+            patience: Duration::from_millis(self.context.definition.miners.cold_start_ms),
+            episodes: shares::by_miner(pending),
+        });
+        let control = Control { drain: self.context.drain.asked().clone(), grants };
+        let messages = server.client.episodes(self.environment, request, control).await.map_err(|error| {
             if error.has_forgotten() {
                 self.context.servers.forget(server);
             }
             refused(&error)
         })?;
         server.lent.count(pending.len());
-        Ok(messages)
+        if !server.client.tells_of_miners() {
+            pending.iter().for_each(|episode| permits.open(&episode.key.hotkey, None));
+        }
+        Ok((messages, permits))
     }
 
     fn request<'m>(
@@ -331,6 +342,7 @@ impl<J: Journal> Work<'_, J> {
             action_timeout_ms: self.environment.action_timeout_ms,
             reset_timeout_ms: self.environment.reset_timeout_ms,
             per_miner: self.settings.per_miner,
+            permits: true,
             budget_ms: self.settings.budget_seconds.map(|seconds| seconds.saturating_mul(1000)),
             cold_start_ms: self.context.definition.miners.cold_start_ms,
             rules: self.context.definition.miners.rules.clone(),

@@ -13,6 +13,7 @@ mod episodes;
 mod expr;
 mod miners;
 mod outputs;
+mod permits;
 mod publish;
 mod score;
 mod scores;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use chain_miners::Subnet;
 pub use drain::Drain;
+pub use permits::{Asked, Member, Permits};
 pub use servers::Servers;
 
 use serde::de::DeserializeOwned;
@@ -109,6 +111,8 @@ pub struct Context<J> {
     pub subnet: Arc<Subnet>,
     /// Whether to begin anything that takes long.
     pub drain: Drain,
+    /// How many episodes of a miner may be played at a time.
+    pub permits: Permits,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }

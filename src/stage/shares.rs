@@ -1,12 +1,25 @@
 //! One server's part of a round of episodes: what it was asked for, what it has begun, what became of the rest.
 //!
-//! A miner's episodes all go to one server of a pool, so that the limit on how many of them it plays at a time holds.
+//! A miner's episodes all go to one server of a pool, which so keeps its connections to it. How many of them are played at a
+//! time is a matter of [`Permits`](super::permits::Permits).
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
-use super::{chain, servers::Ready};
+use super::{chain, permits::Member, servers::Ready};
 use crate::cycle::{EpisodeReport, Hotkey, InfraFault, PendingEpisode, Seen};
 use crate::rollout::{self, protocol::ServerMessage};
+
+/// How many of these episodes each miner has.
+pub(super) fn by_miner(pending: &[PendingEpisode]) -> HashMap<Hotkey, u32> {
+    let mut episodes: HashMap<Hotkey, u32> = HashMap::new();
+    for episode in pending {
+        *episodes.entry(episode.key.hotkey.clone()).or_default() += 1;
+    }
+    episodes
+}
 
 /// Episodes as parts for so many servers; fewer parts when there are fewer miners.
 pub(super) fn split(pending: Vec<PendingEpisode>, servers: usize) -> Vec<Vec<PendingEpisode>> {
@@ -41,16 +54,18 @@ pub(super) struct Share<'a> {
     asked: usize,
     open: HashMap<u32, PendingEpisode>,
     begun: HashSet<u32>,
+    /// Its part in the permits, until it says no more.
+    permits: Option<Member>,
     steps: u64,
     /// How its answer broke off, if it did.
     cut: Option<String>,
 }
 
 impl<'a> Share<'a> {
-    /// A server that was asked for these, numbered from 0.
-    pub(super) fn new(server: &'a Ready, episodes: Vec<PendingEpisode>) -> Self {
+    /// A server that was asked for these, numbered from 0, and that begins them by these permits.
+    pub(super) fn new(server: &'a Ready, episodes: Vec<PendingEpisode>, permits: Member) -> Self {
         let open: HashMap<u32, PendingEpisode> = (0..).zip(episodes).collect();
-        Self { server, asked: open.len(), open, begun: HashSet::new(), steps: 0, cut: None }
+        Self { server, asked: open.len(), open, begun: HashSet::new(), permits: Some(permits), steps: 0, cut: None }
     }
 
     /// Steps that its simulators have taken.
@@ -61,22 +76,55 @@ impl<'a> Share<'a> {
     /// Take in what it says.
     pub(super) fn hear(&mut self, message: Result<ServerMessage, rollout::Error>) -> Heard {
         match message {
-            Ok(ServerMessage::Started { order }) => drop(self.begun.insert(order)),
-            Ok(ServerMessage::Returned { order }) => drop(self.begun.remove(&order)),
+            Ok(ServerMessage::Started { order }) => {
+                if let Some(episode) = self.open.get(&order)
+                    && self.begun.insert(order)
+                {
+                    self.tell(|permits| permits.started(&episode.key.hotkey));
+                }
+            }
+            Ok(ServerMessage::Returned { order, not_ready_ms }) => {
+                if let Some(episode) = self.open.get(&order)
+                    && self.begun.remove(&order)
+                {
+                    let not_ready = Duration::from_millis(not_ready_ms);
+                    self.tell(|permits| permits.returned(&episode.key.hotkey, not_ready));
+                }
+            }
             Ok(ServerMessage::Episode { order, report }) => {
                 if let Some(episode) = self.open.remove(&order) {
+                    let hotkey = &episode.key.hotkey;
+                    let had_begun = self.begun.remove(&order);
+                    self.tell(|permits| if had_begun { permits.ended(hotkey) } else { permits.skipped(hotkey) });
                     return Heard::Episode(Box::new((episode, report)));
                 }
+            }
+            Ok(ServerMessage::Unused { miners }) => {
+                self.tell(|permits| miners.iter().for_each(|(hotkey, count)| permits.unused(hotkey, *count)));
             }
             Ok(ServerMessage::Progress { steps }) => {
                 self.steps = steps;
                 return Heard::Steps;
             }
-            Ok(ServerMessage::Miner { hotkey, seen }) => return Heard::Miner(hotkey, Box::new(seen)),
+            Ok(ServerMessage::Miner { hotkey, seen, max_concurrency }) => {
+                self.tell(|permits| permits.open(&hotkey, max_concurrency));
+                return Heard::Miner(hotkey, Box::new(seen));
+            }
             Ok(ServerMessage::End) => {}
             Err(error) => self.cut = Some(chain(&error)),
         }
         Heard::Nothing
+    }
+
+    fn tell(&self, tell: impl FnOnce(&Member)) {
+        if let Some(permits) = &self.permits {
+            tell(permits);
+        }
+    }
+
+    /// It says no more: what it held is free for others.
+    pub(super) fn leave(&mut self) {
+        self.permits = None;
     }
 
     /// Whether anything has become of what it was asked for.

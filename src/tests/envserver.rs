@@ -118,6 +118,7 @@ pub(crate) fn request(
         action_timeout_ms: 120_000,
         reset_timeout_ms: 120_000,
         per_miner: 8,
+        permits: false,
         budget_ms: None,
         // Miners that are not there are part of many tests, which need not wait for them.
         cold_start_ms: 2000,
@@ -157,6 +158,7 @@ async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMa
             }
             ServerMessage::Started { .. }
             | ServerMessage::Returned { .. }
+            | ServerMessage::Unused { .. }
             | ServerMessage::Miner { .. }
             | ServerMessage::Progress { .. } => {}
             ServerMessage::End => ended = true,
