@@ -115,7 +115,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
     Ok(json!({ "environment": settings.environment, "planned": progress.planned, "scored": progress.scored }).into())
 }
 
-/// Every episode of the task, in the order they are started: seed by seed, so that all miners meet a seed together.
+/// Every episode of the task, seed by seed. Each miner plays its own in an order that it does not know: [`shares::in_order`].
 fn fan_out(settings: &Settings) -> Vec<EpisodeKey> {
     let miners = &settings.miners;
     (0..settings.episodes)
@@ -224,6 +224,7 @@ impl<J: Journal> Work<'_, J> {
         let ready = self.context.servers.environment(&self.context.definition, self.environment).await?;
         let endpoints = self.endpoints().await?;
         let (mut shares, mut streams, mut problem) = (Vec::new(), Vec::new(), None);
+        let pending = shares::in_order(&self.context.record.salt, pending, self.settings.episodes);
         for (server, episodes) in ready.iter().zip(shares::split(pending, ready.len())) {
             match self.ask(server, &episodes, &endpoints).await {
                 Ok((messages, permits)) => {

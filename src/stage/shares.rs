@@ -9,8 +9,20 @@ use std::{
 };
 
 use super::{chain, permits::Member, servers::Ready};
-use crate::cycle::{EpisodeReport, Hotkey, InfraFault, PendingEpisode, Seen};
+use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, InfraFault, PendingEpisode, Salt, Seen};
 use crate::rollout::{self, protocol::ServerMessage};
+
+/// Episodes as they are asked for: each miner's in its secret order, and the miners side by side.
+pub(super) fn in_order(salt: &Salt, mut pending: Vec<PendingEpisode>, episodes: u32) -> Vec<PendingEpisode> {
+    let mut places: HashMap<(EnvironmentId, Hotkey), Vec<u32>> = HashMap::new();
+    pending.sort_by_cached_key(|PendingEpisode { key, .. }| {
+        let of_miner = places
+            .entry((key.environment.clone(), key.hotkey.clone()))
+            .or_insert_with(|| salt.places(&key.environment, key.hotkey.as_str(), episodes));
+        of_miner.get(key.seed_index as usize).copied().unwrap_or(key.seed_index)
+    });
+    pending
+}
 
 /// How many of these episodes each miner has.
 pub(super) fn by_miner(pending: &[PendingEpisode]) -> HashMap<Hotkey, u32> {
@@ -177,6 +189,33 @@ mod tests {
         assert!(miners(&parts[0]).is_disjoint(&miners(&parts[1])));
         // The order of seeds stays: all miners of a part meet a seed together.
         assert!(parts[0].is_sorted_by_key(|episode| episode.key.seed_index));
+    }
+
+    #[test]
+    fn each_miner_gets_its_own_order_and_a_resume_goes_on_in_it() {
+        let salt: Salt = "5a".repeat(32).parse().unwrap();
+        let all = in_order(&salt, pending(3, 40), 40);
+        let environment = all[0].key.environment.clone();
+        let of = |episodes: &[PendingEpisode], miner: &str| -> Vec<u32> {
+            let mine = episodes.iter().filter(|episode| episode.key.hotkey.as_str() == miner);
+            mine.map(|episode| episode.key.seed_index).collect()
+        };
+        let miners: std::collections::BTreeSet<String> = all.iter().map(|it| it.key.hotkey.to_string()).collect();
+        for miner in &miners {
+            assert_eq!(of(&all, miner), salt.order(&environment, miner, 40));
+        }
+        // All miners are equally far at any time.
+        let firsts: Vec<&str> = all[..3].iter().map(|episode| episode.key.hotkey.as_str()).collect();
+        assert_eq!(firsts.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+        // Whatever has ended before: the rest comes in the same order.
+        let left: Vec<PendingEpisode> =
+            pending(3, 40).into_iter().filter(|episode| !episode.key.seed_index.is_multiple_of(3)).collect();
+        let resumed = in_order(&salt, left, 40);
+        for miner in &miners {
+            let mut rest = salt.order(&environment, miner, 40);
+            rest.retain(|index| !index.is_multiple_of(3));
+            assert_eq!(of(&resumed, miner), rest);
+        }
     }
 
     #[test]
