@@ -5,6 +5,7 @@ pub(crate) mod contained;
 pub(crate) mod cpu;
 pub(crate) mod hostile;
 pub(crate) mod mock;
+pub(crate) mod permits;
 pub(crate) mod play;
 pub(crate) mod raw;
 pub(crate) mod round;

@@ -158,6 +158,16 @@ impl Table {
         messages.map(|message| message.expect("the stream is whole"))
     }
 
+    /// The client of the server.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where miners of this machine are, as the server sees it.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     async fn play(&self, request: &EpisodesRequest) -> Vec<(String, EpisodeReport)> {
         let mut reports = Vec::new();
         let mut messages = std::pin::pin!(self.ask(request).await);
