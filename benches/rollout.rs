@@ -19,7 +19,7 @@ use rollout_support::{
     contained::{self, Pair},
     hostile,
     mock::Mock,
-    overload,
+    overload, permits,
     play::{Kind, Load, STEPS, Table, simulations},
     raw::Raw,
     round::{Round, inflation, median, watch},
@@ -119,6 +119,10 @@ fn main() -> ExitCode {
     }
     if is_wanted("hostile") {
         passed &= hostile_verdict(&runtime.block_on(hostile::measure(workers)));
+    }
+    if is_wanted("permits") {
+        let miner = Duration::from_millis(20);
+        passed &= permits_verdict(&runtime.block_on(permits::measure(workers, miner)), permits::bookkeeping());
     }
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -231,6 +235,24 @@ fn overload_verdict([idle, busy]: &[overload::Outcomes; 2]) -> bool {
     [
         at_most("miner faults beside busy loops", busy.miner_faults as f64, 0.0),
         at_most("error of the latency's p95 in ms", error, 10.0),
+    ]
+    .into_iter()
+    .all(|holds| holds)
+}
+
+fn permits_verdict(rates: &permits::Rates, bookkeeping: f64) -> bool {
+    println!("\npermits: steps per second of eight tasks with 64 places, miners of 20 ms");
+    println!("  {:<8} {:>16} {:>16} {:>16}", "miners", "without permits", "one at a time", "announced 16");
+    for (miners, [without, one, sixteen]) in permits::MINERS.iter().zip(rates) {
+        println!("  {miners:<8} {without:>16.0} {one:>16.0} {sixteen:>16.0}");
+    }
+    println!("  bookkeeping of an episode, 256 miners and 16 environments: {bookkeeping:.2} us\n");
+    let [_, some, many] = rates;
+    [
+        at_least("64 miners, one at a time", many[1] / many[0], 0.95),
+        at_least("64 miners that announce 16", many[2] / many[0], 0.95),
+        at_least("16 miners that announce 16", some[2] / some[0], 0.95),
+        at_most("bookkeeping in us", bookkeeping, 100.0),
     ]
     .into_iter()
     .all(|holds| holds)

@@ -2,7 +2,7 @@
 """A whole miner in one file: the three routes of docs/protocols.md, with nothing but Python's standard library.
 
 It exists to be copied, and to try environments that the demo policies of robo do not know. Put a policy of your own in
-`POLICIES`: a function from an observation to as many numbers as the environment's manifest says under `action.size`.
+`POLICIES`: its `act` makes of an observation as many numbers as the environment's manifest says under `action.size`.
 
     python3 examples/miner.py --policy swing-up --port 9001
 """
@@ -24,10 +24,43 @@ def swing_up(observation):
     return [max(-1.0, min(1.0, torque / 2.0))]
 
 
-POLICIES = {
-    "swing-up": swing_up,
-    "still": lambda observation: [0.0],
-}
+class Damped:
+    """Swing up without jerks. It remembers its last torque, so it plays one episode at a time: `/reset` forgets it."""
+
+    max_concurrency = None
+
+    def reset(self):
+        """Forget the episode before."""
+        self.torque = 0.0
+
+    def act(self, observation):
+        """Go half the way to the torque that is wanted."""
+        self.torque += 0.5 * (swing_up(observation)[0] - self.torque)
+        return [self.torque]
+
+
+class SwingUp:
+    """Swing up by the observation alone: any number of episodes may be mixed."""
+
+    max_concurrency = 16
+
+    def reset(self):
+        """Nothing is remembered."""
+
+    def act(self, observation):
+        """Give the torque that is wanted."""
+        return swing_up(observation)
+
+
+class Still(SwingUp):
+    """Do nothing."""
+
+    def act(self, observation):
+        """Give no torque."""
+        return [0.0]
+
+
+POLICIES = {"swing-up": SwingUp, "damped": Damped, "still": Still}
 
 
 class Miner(BaseHTTPRequestHandler):
@@ -39,18 +72,23 @@ class Miner(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def do_GET(self):
-        """Say that we are well."""
-        self.answer(200 if self.path == "/health" else 404, {"status": "ok"})
+        """Say that we are well and, if it is more than one, how many episodes we can play at a time."""
+        most = self.server.policy.max_concurrency
+        self.answer(
+            200 if self.path == "/health" else 404,
+            {"status": "ok", **({"max_concurrency": most} if most else {})},
+        )
 
     def do_POST(self):
         """Begin an episode, or act in it."""
         request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         if self.path == "/reset":
-            # A policy with memory keeps it by request["task_config"]["episode_id"], which each /act repeats in the
-            # header X-Episode-Id: several episodes are played at once.
+            # A memory of several episodes is kept by request["task_config"]["episode_id"]. Each /act repeats it in the
+            # header X-Episode-Id.
+            self.server.policy.reset()
             self.answer(200, {"status": "ok"})
         elif self.path == "/act":
-            self.answer(200, {"action": self.server.policy(request["observation"])})
+            self.answer(200, {"action": self.server.policy.act(request["observation"])})
         else:
             self.answer(404, {"error": "there is nothing at this address"})
 
@@ -77,7 +115,7 @@ def main():
     arguments = parser.parse_args()
     server = ThreadingHTTPServer((arguments.host, arguments.port), Miner)
     server.daemon_threads = True
-    server.policy = POLICIES[arguments.policy]
+    server.policy = POLICIES[arguments.policy]()
     print(f"listening on http://{server.server_address[0]}:{server.server_address[1]}", flush=True)
     try:
         server.serve_forever()

@@ -68,6 +68,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
         action_timeout_ms: 200,
         reset_timeout_ms: 10_000,
         per_miner: 1,
+        permits: false,
         budget_ms: None,
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,

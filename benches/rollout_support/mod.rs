@@ -6,6 +6,7 @@ pub(crate) mod cpu;
 pub(crate) mod hostile;
 pub(crate) mod mock;
 pub(crate) mod overload;
+pub(crate) mod permits;
 pub(crate) mod play;
 pub(crate) mod raw;
 pub(crate) mod round;

@@ -178,6 +178,16 @@ impl Table {
         messages.map(|message| message.expect("the stream is whole"))
     }
 
+    /// The client of the server.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where miners of this machine are, as the server sees it.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     async fn play(&self, request: &EpisodesRequest) -> Vec<(String, EpisodeReport)> {
         let mut reports = Vec::new();
         let mut messages = std::pin::pin!(self.ask(request).await);
@@ -223,6 +233,7 @@ fn request(task: &str, miner: &str, first_seed: u32, episodes: u32) -> EpisodesR
         action_timeout_ms: PATIENT.as_millis() as u64,
         reset_timeout_ms: 10_000,
         per_miner: episodes,
+        permits: false,
         budget_ms: None,
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,

@@ -60,6 +60,7 @@ pub async fn run_cycle<J: Journal + Rows>(
     let span = telemetry::run_span(cycle, &pipeline);
     let ending = run_loaded(journal, (store, machine), (cycle, record, steering)).instrument(span).await;
     if let Ok(Ending::Ended(status, _)) = &ending {
+        machine.permits().forget(cycle);
         telemetry::cycle_ended(cycle, &pipeline, created.into(), status.word());
     }
     ending
@@ -91,6 +92,7 @@ async fn run_loaded<J: Journal + Rows>(
             subnet: machine.subnet(),
             drain: steering.drain.clone(),
             stalls: machine.stalls(),
+            permits: machine.permits().clone(),
             watcher: Arc::clone(&steering.watcher),
         };
         let secrets = secrets.clone();

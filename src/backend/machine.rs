@@ -9,7 +9,7 @@ use crate::runtime::{
     Error, Named, Process, Runtime, ServerSpec, Url,
     docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
-use crate::stage::{ServerStalls, Subnet};
+use crate::stage::{Permits, ServerStalls, Subnet};
 
 /// How often Docker engines are asked whether they are there.
 const ROUND: Duration = Duration::from_secs(15);
@@ -25,6 +25,7 @@ pub struct Machine {
     overlay: Overlay,
     subnet: Arc<Subnet>,
     stalls: Arc<ServerStalls>,
+    permits: Permits,
 }
 
 /// What an operator has described wrongly.
@@ -79,6 +80,7 @@ impl Machine {
             overlay,
             subnet: Arc::default(),
             stalls: Arc::default(),
+            permits: Permits::default(),
         })
     }
 
@@ -96,6 +98,11 @@ impl Machine {
     /// How the chain is read here.
     pub(super) fn subnet(&self) -> Arc<Subnet> {
         Arc::clone(&self.subnet)
+    }
+
+    /// How many episodes of a miner may be played at a time, by all cycles of this process.
+    pub(super) fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Where a cycle's environment servers run.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::address::Rules;
 use crate::config::{self, DataDir};
-use crate::cycle::{EnvironmentId, EpisodeReport, Keep, Outcome};
+use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep, Outcome, Salt};
 use crate::manifest::simulation::Simulation;
 use crate::plan;
 use crate::rollout::{
@@ -35,6 +35,10 @@ pub(super) struct Args {
     /// The simulator's seed
     #[arg(long, value_name = "N")]
     seed: u32,
+
+    /// Secret that the episode's id comes from, 64 hexadecimal digits [default: random]
+    #[arg(long, value_name = "HEX")]
+    salt: Option<Salt>,
 
     /// Where the miner answers: `http(s)://host:port[/prefix]`, or `demo:POLICY`
     #[arg(long, value_name = "URL")]
@@ -124,38 +128,43 @@ async fn play(args: &Args, root: &Path, environment: &plan::Environment) -> Resu
     let order = Order { family, server: environment.server.clone(), root: root.to_owned(), kinds: 1 };
     let server = runtime.start(&order).await.map_err(explained)?;
     let client = Client::new(&server.address().url, &server.address().token)?;
-    let played = exchange(&client, environment, (args.seed, endpoint)).await;
+    let salt = args.salt.clone().unwrap_or_else(Salt::random);
+    let played = match ordered((args.seed, &salt), &environment.simulation.environment, endpoint) {
+        Ok(order) => exchange(&client, environment, order).await,
+        Err(error) => Err(error),
+    };
     server.stop().await;
     miners.stop().await;
     played
 }
 
-async fn exchange(
-    client: &Client,
-    environment: &plan::Environment,
-    (seed, endpoint): (u32, String),
-) -> Result<EpisodeReport> {
+/// The episode. Its id is a fresh one, as in every cycle: a policy that keeps its state by the id must not find an old one.
+fn ordered((seed, salt): (u32, &Salt), environment: &EnvironmentId, endpoint: String) -> Result<EpisodeOrder> {
+    let hotkey: Hotkey = "by-hand".parse()?;
+    Ok(EpisodeOrder {
+        order: 0,
+        seed,
+        episode_id: salt.episode_id(environment, 0, hotkey.as_str()),
+        hotkey,
+        endpoint,
+        origin: Origin::Ourselves,
+        keep: Keep::All,
+    })
+}
+
+async fn exchange(client: &Client, environment: &plan::Environment, order: EpisodeOrder) -> Result<EpisodeReport> {
     let simulations = vec![environment.simulation.clone()];
     let opened = client.open(&Open { simulations, workers: 1, slots_per_worker: 1 }).await?;
     if let Some(renderer) = opened.renderer {
         render::note(format!("images are drawn by {renderer}"));
     }
-    let hotkey = "by-hand".parse()?;
-    let order = EpisodeOrder {
-        order: 0,
-        seed,
-        episode_id: "by-hand".into(),
-        hotkey,
-        endpoint,
-        origin: Origin::Ourselves,
-        keep: Keep::All,
-    };
     let request = EpisodesRequest {
         run: uuid::Uuid::nil(),
         environment: environment.simulation.environment.clone(),
         action_timeout_ms: environment.action_timeout_ms,
         reset_timeout_ms: environment.reset_timeout_ms,
         per_miner: 1,
+        permits: false,
         budget_ms: None,
         spent_ms: BTreeMap::new(),
         cold_start_ms: COLD_START_MS,
@@ -192,4 +201,19 @@ async fn shoot(
     let package = root.join(&environment.server.context);
     replay(&python, &package, &script, Some(film)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_episode_by_hand_has_an_opaque_id_of_its_own() {
+        let environment = "metaworld/reach-v3".parse().unwrap();
+        let id = |salt: &Salt| ordered((7, salt), &environment, "http://127.0.0.1:9".into()).unwrap().episode_id;
+        let salt: Salt = "5a".repeat(32).parse().unwrap();
+        assert_eq!(id(&salt), salt.episode_id(&environment, 0, "by-hand"));
+        assert_ne!(id(&Salt::random()), id(&Salt::random()));
+        assert!(id(&Salt::random()).bytes().all(|digit| digit.is_ascii_hexdigit()));
+    }
 }

@@ -29,7 +29,7 @@ pub use journal::{
 pub use memory::MemoryJournal;
 pub use publish_guard::{Course, PublishGuard, Shares, distance, shares};
 pub use rows::{Question, Rows, RowsError};
-pub use seed::{InvalidSalt, Salt};
+pub use seed::{InvalidSalt, Salt, WINDOW};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
 pub use standing::{Discovery, Pin, Standing};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};

@@ -21,10 +21,14 @@ pub(super) struct Guest {
     pub(super) budget: Arc<Budget>,
     /// How images travel; lists until its `/health` has said what it accepts.
     pub(super) encoding: ImageEncoding,
+    /// Episodes that it can play at a time, once it has answered `/health`.
+    pub(super) max_concurrency: Option<u32>,
     /// What it said its model is.
     model: Option<String>,
-    /// How long it may say that it is not ready, once it has said so to an episode.
-    patience: Option<Instant>,
+    /// How long it may still say to an episode that it is not ready.
+    patience: Duration,
+    /// Time up to here was taken from its patience already.
+    counted_to: Option<Instant>,
 }
 
 /// What a miner's episodes waited for.
@@ -48,8 +52,10 @@ impl Guest {
             route: Route::new(&order.endpoint, rules).map(Arc::new),
             budget: Arc::new(Budget::new(stage.budget, stage.spent.get(&order.hotkey).copied().unwrap_or_default())),
             encoding: ImageEncoding::default(),
+            max_concurrency: None,
             model: None,
-            patience: None,
+            patience: stage.cold_start,
+            counted_to: None,
         }
     }
 
@@ -69,6 +75,7 @@ impl Guest {
         match found {
             Ok(health) => {
                 self.encoding = stage.adapter.observation.encoding(&health.accepts);
+                self.max_concurrency = Some(health.max_concurrency.unwrap_or(1));
                 self.model = health.model;
                 self.seen(MinerStatus::Active, None)
             }
@@ -87,14 +94,27 @@ impl Guest {
         Some(self.seen_at(Some(peer), MinerStatus::Active, None))
     }
 
+    /// The engine says what is left of its patience, in all environments of the cycle together.
+    pub(super) fn has_left(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// Whether an episode that ended so is to wait until the miner is ready: it has said so before it knew anything of the
     /// episode, and has not had all of the time it may take.
-    pub(super) fn may_wait(&mut self, report: &EpisodeReport, cold_start: Duration) -> bool {
-        if report.outcome != Outcome::MinerFault(MinerFault::NotReady) {
-            return false;
-        }
+    pub(super) fn may_wait(&self, report: &EpisodeReport) -> bool {
+        report.outcome == Outcome::MinerFault(MinerFault::NotReady) && !self.patience.is_zero()
+    }
+
+    /// It was not ready for an episode, and rests now: how much of its patience that takes. What several episodes lose at the
+    /// same time counts once.
+    pub(super) fn wait(&mut self, report: &EpisodeReport, rest: Duration) -> Duration {
+        let lost = Duration::try_from_secs_f64(report.wall_ms / 1000.0).unwrap_or_default() + rest;
         let now = Instant::now();
-        now < *self.patience.get_or_insert(now + cold_start)
+        let from = self.counted_to.map_or(now, |counted_to| counted_to.max(now));
+        let new = (now + lost).saturating_duration_since(from);
+        self.counted_to = Some(from + new);
+        self.patience = self.patience.saturating_sub(new);
+        lost
     }
 
     fn seen(&self, status: MinerStatus, detail: Option<String>) -> Seen {

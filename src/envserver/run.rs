@@ -8,7 +8,7 @@
 //! episode ends that way, it is not the episode: then all are reported, as nobody could wait for each of them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -22,13 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::cycle::{EpisodeReport, InfraFault, MinerFault, MinerStatus, Outcome, Seen};
-use crate::rollout::protocol::{EpisodeOrder, ServerMessage};
+use crate::cycle::{EpisodeReport, Hotkey, InfraFault, MinerFault, MinerStatus, Outcome, Seen};
+use crate::rollout::protocol::{EpisodeOrder, Grant, ServerMessage};
 
 use super::{
     episode::{Episode, Played, Stage, lost},
     guest::{Guest, Waited},
-    scheduler::{Ended, Scheduler, Start},
+    scheduler::{Ended, Limit, Scheduler, Start},
     slots::{Lease, Slots},
 };
 
@@ -52,11 +52,11 @@ pub(super) struct Run {
     orders: Vec<EpisodeOrder>,
     /// By the miner's number.
     guests: Vec<Guest>,
+    number: HashMap<Hotkey, usize>,
     scheduler: Scheduler,
     slots: Arc<Slots>,
     lines: mpsc::Sender<Bytes>,
-    /// Cancelled: what has not begun does not begin any more.
-    drain: CancellationToken,
+    controls: Controls,
     playing: JoinSet<Played>,
     /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
     waiting: JoinSet<(usize, Waited)>,
@@ -69,24 +69,40 @@ pub(super) struct Run {
     alone: Option<Id>,
 }
 
+/// What a run is told while it plays.
+pub(super) struct Controls {
+    /// Cancelled: what has not begun does not begin any more.
+    pub(super) drain: CancellationToken,
+    /// Permits to begin episodes.
+    pub(super) grants: mpsc::UnboundedReceiver<Vec<Grant>>,
+}
+
 impl Run {
     /// A run of these orders that writes its lines to `lines`.
     pub(super) fn new(
         stage: Stage,
-        (orders, per_miner): (Vec<EpisodeOrder>, u32),
+        (orders, limit): (Vec<EpisodeOrder>, Limit),
         slots: Arc<Slots>,
-        (lines, drain): (mpsc::Sender<Bytes>, CancellationToken),
+        (lines, controls): (mpsc::Sender<Bytes>, Controls),
     ) -> Self {
-        let scheduler = Scheduler::new(orders.iter().map(|order| (&order.hotkey, &order.endpoint)), per_miner);
-        let guests = scheduler.first_episodes().map(|episode| Guest::new(&orders[episode], &stage)).collect();
+        let miner = |order: &EpisodeOrder| {
+            // Permits are a hotkey's, wherever it answers.
+            let endpoint = (limit != Limit::Permits).then(|| order.endpoint.clone());
+            (order.hotkey.clone(), endpoint)
+        };
+        let scheduler = Scheduler::new(orders.iter().map(miner), limit);
+        let guests: Vec<Guest> =
+            scheduler.first_episodes().map(|episode| Guest::new(&orders[episode], &stage)).collect();
+        let number = guests.iter().enumerate().map(|(number, guest)| (guest.hotkey.clone(), number)).collect();
         Self {
             stage: Arc::new(stage),
             orders,
             guests,
+            number,
             scheduler,
             slots,
             lines,
-            drain,
+            controls,
             playing: JoinSet::new(),
             waiting: JoinSet::new(),
             started: HashMap::new(),
@@ -110,7 +126,9 @@ impl Run {
         let mut progress = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let lines = self.lines.clone();
-        let drain = self.drain.clone();
+        let drain = self.controls.drain.clone();
+        // Whether we stand in the line for a place. A place may come when nothing can start any more: then it goes to the next.
+        let mut is_in_line = false;
         loop {
             if drain.is_cancelled() {
                 // Again and again: what a dying worker gives back begins no more either.
@@ -119,24 +137,24 @@ impl Run {
             if self.scheduler.is_done() {
                 break;
             }
+            is_in_line |= self.can_start();
             tokio::select! {
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
                 () = lines.closed() => return Err(Gone),
                 // A wait that panicked has its miner's number no more; it cannot, it only waits.
                 Some(Ok((miner, waited))) = self.waiting.join_next() => self.waited(miner, waited).await?,
                 Some(ended) = self.playing.join_next_with_id() => self.ended(ended).await?,
-                lease = &mut place, if self.can_start() => {
+                Some(grants) = self.controls.grants.recv() => self.granted(&grants),
+                lease = &mut place, if is_in_line => {
                     place.set(slots.acquire());
+                    is_in_line = false;
                     match lease {
-                        Ok(lease) => self.start(lease).await?,
+                        Ok(lease) if self.can_start() => self.start(lease).await?,
+                        Ok(_) => {}
                         Err(_) => self.give_up(),
                     }
                 }
-                _ = progress.tick() => {
-                    let steps = self.stage.steps.load(Ordering::Relaxed);
-                    let stalled_ms = u64::try_from(self.stage.stalls.total().as_millis()).unwrap_or(u64::MAX);
-                    self.say(&ServerMessage::Progress { steps, stalled_ms }).await?;
-                }
+                _ = progress.tick() => self.tick().await?,
             }
         }
         for guest in &self.guests {
@@ -170,7 +188,37 @@ impl Run {
     }
 
     async fn tell(&self, miner: usize, seen: Seen) -> Result<(), Gone> {
-        self.say(&ServerMessage::Miner { hotkey: self.guests[miner].hotkey.clone(), seen }).await
+        let Guest { hotkey, max_concurrency, .. } = &self.guests[miner];
+        let (hotkey, max_concurrency) = (hotkey.clone(), *max_concurrency);
+        self.say(&ServerMessage::Miner { hotkey, seen, max_concurrency }).await
+    }
+
+    /// More episodes may begin.
+    fn granted(&mut self, grants: &[Grant]) {
+        for Grant { hotkey, total, patience_ms } in grants {
+            let Some(miner) = self.number.get(hotkey) else { continue };
+            self.scheduler.grant(*miner, *total);
+            if let Some(left) = patience_ms {
+                self.guests[*miner].has_left(Duration::from_millis(*left));
+            }
+        }
+    }
+
+    /// Say how far we are, and let others have the permits for which there is no place here.
+    async fn tick(&mut self) -> Result<(), Gone> {
+        let steps = self.stage.steps.load(Ordering::Relaxed);
+        let stalled_ms = u64::try_from(self.stage.stalls.total().as_millis()).unwrap_or(u64::MAX);
+        self.say(&ServerMessage::Progress { steps, stalled_ms }).await?;
+        let mut miners: BTreeMap<Hotkey, u32> = BTreeMap::new();
+        for (miner, count) in self.scheduler.give_back() {
+            miners.insert(self.guests[miner].hotkey.clone(), u32::try_from(count).unwrap_or(u32::MAX));
+        }
+        if miners.is_empty() { Ok(()) } else { self.say(&ServerMessage::Unused { miners }).await }
+    }
+
+    /// The next suspect that may be played.
+    fn suspect(&self) -> Option<usize> {
+        self.suspects.iter().position(|(start, _)| self.scheduler.has_permit(start.miner))
     }
 
     /// Suspects wait until everything else has ended, and nothing starts beside one.
@@ -178,12 +226,15 @@ impl Run {
         match (self.alone, self.suspects.is_empty()) {
             (Some(_), _) => false,
             (None, true) => self.scheduler.can_start(),
-            (None, false) => self.playing.is_empty(),
+            (None, false) => self.playing.is_empty() && self.suspect().is_some(),
         }
     }
 
     async fn start(&mut self, lease: Lease) -> Result<(), Gone> {
-        let suspect = self.suspects.pop_front().map(|(start, _)| start);
+        let suspect = self.suspect().and_then(|place| self.suspects.remove(place)).map(|(start, _)| start);
+        if let Some(start) = suspect {
+            self.scheduler.take_permit(start.miner);
+        }
         let Some(start) = suspect.or_else(|| self.scheduler.start()) else { return Ok(()) };
         self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
         let episode = Episode {
@@ -212,17 +263,18 @@ impl Run {
         match played {
             Played::Suspect(report) if !was_alone && !self.is_hopeless() => {
                 self.suspects.push_back((start, report));
-                self.take_back(start).await
+                self.take_back(start, Duration::ZERO).await
             }
             Played::Disturbed => {
                 self.scheduler.put_back(start);
-                self.take_back(start).await
+                self.take_back(start, Duration::ZERO).await
             }
-            Played::Ended(report) if self.guests[start.miner].may_wait(&report, self.stage.cold_start) => {
+            Played::Ended(report) if self.guests[start.miner].may_wait(&report) => {
                 self.scheduler.put_back(start);
                 self.scheduler.doubt(start.miner);
-                self.rest(start.miner);
-                self.take_back(start).await
+                let rest = self.rest(start.miner);
+                let not_ready = self.guests[start.miner].wait(&report, rest);
+                self.take_back(start, not_ready).await
             }
             Played::Ended(report) | Played::Suspect(report) => {
                 if let Some(seen) = self.guests[start.miner].news() {
@@ -252,12 +304,14 @@ impl Run {
         }
     }
 
-    fn rest(&mut self, miner: usize) {
+    /// How long it rests.
+    fn rest(&mut self, miner: usize) -> Duration {
         let rest = REST * self.scheduler.faults(miner).min(RESTS);
         self.waiting.spawn(async move {
             tokio::time::sleep(rest).await;
             (miner, Waited::Rested)
         });
+        rest
     }
 
     fn count(&mut self, report: &EpisodeReport) {
@@ -286,7 +340,6 @@ impl Run {
     async fn report_suspects(&mut self) -> Result<(), Gone> {
         while let Some((start, report)) = self.suspects.pop_front() {
             self.scheduler.ended(start.miner, Ended::Otherwise);
-            self.say(&ServerMessage::Started { order: self.orders[start.episode].order }).await?;
             self.report(start.episode, report).await?;
         }
         Ok(())
@@ -300,9 +353,10 @@ impl Run {
         }
     }
 
-    /// Say that an episode is as if it had not begun.
-    async fn take_back(&self, start: Start) -> Result<(), Gone> {
-        self.say(&ServerMessage::Returned { order: self.orders[start.episode].order }).await
+    /// Say that an episode is as if it had not begun, after its miner was not ready for so long.
+    async fn take_back(&self, start: Start, not_ready: Duration) -> Result<(), Gone> {
+        let not_ready_ms = u64::try_from(not_ready.as_millis()).unwrap_or(u64::MAX);
+        self.say(&ServerMessage::Returned { order: self.orders[start.episode].order, not_ready_ms }).await
     }
 
     async fn report(&self, episode: usize, report: EpisodeReport) -> Result<(), Gone> {

@@ -1,18 +1,30 @@
 //! Decides which episode of a request starts next. Pure: no clock, no socket, no task.
 //!
 //! Fair between miners: whoever has the fewest episodes in flight is next, so that a slow miner fills no more than its
-//! share. Among equals, and for each miner, the request's own order decides; the engine lists episodes by seed index.
+//! share. Among equals, and for each miner, the request's own order decides; the engine lists each miner's episodes in the
+//! miner's secret order.
 //!
 //! An episode that its miner breaks at once still costs the simulator a scene. A miner that has just done so gets one
 //! episode at a time, and not before it has rested: else it would have the simulator make scenes and do nothing for others.
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::rollout::permits::Permits;
+
 /// The episodes of a request that have not ended.
 #[derive(Debug)]
 pub(super) struct Scheduler {
     queues: Vec<Queue>,
-    per_miner: usize,
+    limit: Limit,
+}
+
+/// How many episodes of a miner are in flight at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// So many.
+    PerMiner(u32),
+    /// One for each permit.
+    Permits,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +35,7 @@ struct Queue {
     warmth: Warmth,
     /// Episodes in a row that the miner broke.
     faults: u32,
+    permits: Permits,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,7 +67,7 @@ pub(super) struct Start {
 
 impl Scheduler {
     /// A scheduler of the episodes whose miners are these, in order. None starts before its miner is [`warm`](Self::warm).
-    pub(super) fn new<M: std::hash::Hash + Eq>(miners: impl IntoIterator<Item = M>, per_miner: u32) -> Self {
+    pub(super) fn new<M: std::hash::Hash + Eq>(miners: impl IntoIterator<Item = M>, limit: Limit) -> Self {
         let mut numbers = HashMap::new();
         let mut queues: Vec<Queue> = Vec::new();
         for (episode, miner) in miners.into_iter().enumerate() {
@@ -64,7 +77,7 @@ impl Scheduler {
             }
             queues[number].waiting.push_back(episode);
         }
-        Self { queues, per_miner: per_miner.max(1) as usize }
+        Self { queues, limit }
     }
 
     /// The first episode of each miner, by number.
@@ -88,7 +101,29 @@ impl Scheduler {
         let queue = &mut self.queues[miner];
         let episode = queue.waiting.pop_front()?;
         queue.in_flight += 1;
+        self.take_permit(miner);
         Some(Start { miner, episode })
+    }
+
+    /// The miner may have had so many starts by now.
+    pub(super) fn grant(&mut self, miner: usize, total: u64) {
+        self.queues[miner].permits.grant(total);
+    }
+
+    /// Whether another episode of the miner may be in flight, as far as permits decide.
+    pub(super) fn has_permit(&self, miner: usize) -> bool {
+        self.limit != Limit::Permits || self.queues[miner].permits.left() > 0
+    }
+
+    /// An episode starts that [`start`](Self::start) has named before.
+    pub(super) fn take_permit(&mut self, miner: usize) {
+        self.queues[miner].permits.take();
+    }
+
+    /// Permits that nothing has used since this was last called, by miner: they are given back.
+    pub(super) fn give_back(&mut self) -> Vec<(usize, u64)> {
+        let idle = self.queues.iter_mut().map(|queue| queue.permits.give_back()).enumerate();
+        idle.filter(|(_, count)| *count > 0).collect()
     }
 
     /// An episode of this miner has ended. After a fault of the miner none starts before it is [`warm`](Self::warm) again.
@@ -132,8 +167,12 @@ impl Scheduler {
     fn candidate(&self) -> Option<usize> {
         let ready = self.queues.iter().enumerate().filter_map(|(miner, queue)| {
             let first = *queue.waiting.front()?;
-            let most = if queue.faults == 0 { self.per_miner } else { 1 };
-            let free = queue.warmth == Warmth::Warm && queue.in_flight < most;
+            let most = match self.limit {
+                _ if queue.faults > 0 => 1,
+                Limit::PerMiner(most) => most.max(1) as usize,
+                Limit::Permits => usize::MAX,
+            };
+            let free = queue.warmth == Warmth::Warm && queue.in_flight < most && self.has_permit(miner);
             free.then_some((queue.in_flight, first, miner))
         });
         ready.min().map(|(_, _, miner)| miner)
@@ -147,7 +186,7 @@ mod tests {
     use super::*;
 
     fn all_warm(miners: &str, per_miner: u32) -> Scheduler {
-        let mut scheduler = Scheduler::new(miners.chars(), per_miner);
+        let mut scheduler = Scheduler::new(miners.chars(), Limit::PerMiner(per_miner));
         (0..scheduler.queues.len()).for_each(|miner| scheduler.warm(miner));
         scheduler
     }
@@ -188,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_cold_miner_holds_nobody_up() {
-        let mut scheduler = Scheduler::new("ab".chars(), 1);
+        let mut scheduler = Scheduler::new("ab".chars(), Limit::PerMiner(1));
         assert!(!scheduler.can_start());
         scheduler.warm(1);
         assert_eq!(drain(&mut scheduler), [1]);
@@ -218,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_miner_that_was_not_ready_gets_one_at_a_time_until_it_plays_one() {
-        let mut scheduler = Scheduler::new("aaa".chars(), 2);
+        let mut scheduler = Scheduler::new("aaa".chars(), Limit::PerMiner(2));
         scheduler.doubt(0);
         assert_eq!(drain(&mut scheduler), [0; 0]);
         scheduler.warm(0);
@@ -233,6 +272,35 @@ mod tests {
         assert_eq!(drain(&mut scheduler), [1, 2]);
     }
 
+    #[test]
+    fn with_permits_each_start_takes_one() {
+        let mut scheduler = Scheduler::new("aab".chars(), Limit::Permits);
+        (0..2).for_each(|miner| scheduler.warm(miner));
+        assert_eq!(drain(&mut scheduler), [0; 0]);
+        scheduler.grant(0, 1);
+        scheduler.grant(1, 3);
+        assert_eq!(drain(&mut scheduler), [0, 2]);
+        scheduler.ended(0, Ended::Well);
+        assert_eq!(drain(&mut scheduler), [0; 0], "a permit is good for one start");
+        scheduler.grant(0, 2);
+        assert_eq!(drain(&mut scheduler), [1]);
+        assert_eq!(scheduler.give_back(), [], "two permits have come since the last call");
+        assert_eq!(scheduler.give_back(), [(1, 2)]);
+        assert_eq!(scheduler.give_back(), []);
+    }
+
+    #[test]
+    fn a_permit_starts_nothing_of_a_miner_that_rests() {
+        let mut scheduler = Scheduler::new("aaa".chars(), Limit::Permits);
+        scheduler.warm(0);
+        scheduler.grant(0, 3);
+        assert_eq!(scheduler.start().map(|start| start.episode), Some(0));
+        scheduler.ended(0, Ended::ByFault);
+        assert!(!scheduler.can_start());
+        scheduler.warm(0);
+        assert_eq!(drain(&mut scheduler), [1]);
+    }
+
     proptest! {
         #[test]
         fn each_episode_starts_once_and_limits_hold(
@@ -240,7 +308,7 @@ mod tests {
             per_miner in 1u32..4,
             picks in proptest::collection::vec(any::<prop::sample::Index>(), 200),
         ) {
-            let mut scheduler = Scheduler::new(&miners, per_miner);
+            let mut scheduler = Scheduler::new(&miners, Limit::PerMiner(per_miner));
             (0..scheduler.queues.len()).for_each(|miner| scheduler.warm(miner));
             let mut running: Vec<Start> = Vec::new();
             let mut started = Vec::new();

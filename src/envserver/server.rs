@@ -36,12 +36,13 @@ use crate::host::{
     descriptors::{self, TooFew},
 };
 use crate::miner::{Client, Limits, Timeouts};
-use crate::rollout::protocol::{Drain, EpisodesRequest, Health, Open};
+use crate::rollout::protocol::{Drain, EpisodesRequest, Grant, Grants, Health, Open};
 
 use super::{
     episode::Stage,
     fleet::{Fleet, OpenError},
-    run::Run,
+    run::{Controls, Run},
+    scheduler::Limit,
     spawner::{Python, Spawner},
 };
 
@@ -85,6 +86,13 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+/// Steers a request that is being answered.
+#[derive(Debug)]
+struct RunHandle {
+    drain: CancellationToken,
+    grants: mpsc::UnboundedSender<Vec<Grant>>,
+}
+
 /// An environment server.
 #[derive(Debug)]
 pub struct Server {
@@ -96,8 +104,8 @@ pub struct Server {
     stalls: Arc<Stalls>,
     fleet: Mutex<Option<Arc<Fleet>>>,
     runs: TaskTracker,
-    /// By which each of them is told to begin no more.
-    drains: std::sync::Mutex<HashMap<Uuid, CancellationToken>>,
+    /// By which each of them is told what may begin.
+    handles: std::sync::Mutex<HashMap<Uuid, RunHandle>>,
     stop: CancellationToken,
 }
 
@@ -119,7 +127,7 @@ impl Server {
             stalls,
             fleet: Mutex::default(),
             runs: TaskTracker::new(),
-            drains: std::sync::Mutex::default(),
+            handles: std::sync::Mutex::default(),
             stop: CancellationToken::new(),
         })
     }
@@ -135,6 +143,7 @@ impl Server {
             .route("/open", post(open))
             .route("/episodes", post(episodes))
             .route("/drain", post(drain))
+            .route("/permits", post(permits))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .layer(middleware::from_fn_with_state(server.clone(), authorize))
             .with_state(server.clone());
@@ -158,8 +167,8 @@ impl Server {
 }
 
 impl Server {
-    fn drains(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, CancellationToken>> {
-        self.drains.lock().unwrap_or_else(PoisonError::into_inner)
+    fn handles(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, RunHandle>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -286,12 +295,15 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
     };
     let (sender, lines) = mpsc::channel::<Bytes>(LINES);
     let (name, drain) = (request.run, CancellationToken::new());
-    let run = Run::new(stage, (request.episodes, request.per_miner), fleet.slots.clone(), (sender, drain.clone()));
-    server.drains().insert(name, drain);
+    let (granting, grants) = mpsc::unbounded_channel();
+    let limit = if request.permits { Limit::Permits } else { Limit::PerMiner(request.per_miner) };
+    let controls = Controls { drain: drain.clone(), grants };
+    let run = Run::new(stage, (request.episodes, limit), fleet.slots.clone(), (sender, controls));
+    server.handles().insert(name, RunHandle { drain, grants: granting });
     let (playing, keeper) = (server.stop.clone().run_until_cancelled_owned(run.run()), server.clone());
     server.runs.spawn(async move {
         playing.await;
-        keeper.drains().remove(&name);
+        keeper.handles().remove(&name);
     });
     let body = Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
@@ -301,8 +313,22 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
 async fn drain(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
     match parse(&body) {
         Ok(Drain { run }) => {
-            if let Some(drain) = server.drains().get(&run) {
-                drain.cancel();
+            if let Some(handle) = server.handles().get(&run) {
+                handle.drain.cancel();
+            }
+            Json(json!({ "status": "ok" })).into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, error),
+    }
+}
+
+/// One that is not known has ended, and needs no more.
+async fn permits(State(server): State<Arc<Server>>, body: Bytes) -> Response<Body> {
+    match parse(&body) {
+        Ok(Grants { run, grants }) => {
+            if let Some(handle) = server.handles().get(&run) {
+                // One that hears nothing any more is about to end.
+                let _ = handle.grants.send(grants);
             }
             Json(json!({ "status": "ok" })).into_response()
         }

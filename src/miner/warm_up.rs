@@ -31,6 +31,8 @@ pub struct Health {
     pub accepts: Vec<ImageEncoding>,
     /// What it says its model is.
     pub model: Option<String>,
+    /// Episodes that it says it can play at a time; none when it says nothing of it, or nothing that makes sense.
+    pub max_concurrency: Option<u32>,
 }
 
 /// How a miner was found that is not ready.
@@ -54,7 +56,12 @@ impl Health {
         let said: Value = serde_json::from_slice(body).unwrap_or_default();
         let model =
             said["model"].as_str().map(|model| plain_text(model).chars().take(LONGEST_MODEL).collect::<String>());
-        Self { accepts: image::accepted(body), model: model.filter(|model| !model.is_empty()) }
+        let max_concurrency = said["max_concurrency"].as_u64().filter(|most| *most > 0);
+        Self {
+            accepts: image::accepted(body),
+            model: model.filter(|model| !model.is_empty()),
+            max_concurrency: max_concurrency.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+        }
     }
 }
 
@@ -122,6 +129,19 @@ mod tests {
         }
         for code in [200, 204, 301, 400, 401, 404, 500, 501, 505, 519, 528, 529, 531] {
             assert!(ready(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn concurrency_is_a_whole_number_or_nothing() {
+        let most = |body: &str| Health::read(body.as_bytes()).max_concurrency;
+        assert_eq!(most(r#"{"status": "ok", "max_concurrency": 16}"#), Some(16));
+        assert_eq!(most(r#"{"max_concurrency": 99999999999}"#), Some(u32::MAX));
+        for none in ["0", "-1", "1.5", "\"16\"", "true", "null", "[16]", "1e99", "NaN"] {
+            assert_eq!(most(&format!(r#"{{"max_concurrency": {none}}}"#)), None, "{none}");
+        }
+        for none in ["ok", "", "16", "[]", "\u{1}"] {
+            assert_eq!(most(none), None, "{none}");
         }
     }
 

@@ -282,14 +282,14 @@ pub static KINDS: &[Kind] = &[
                 Type::Integer,
                 Rule::Between(1, 4096),
                 Absent::Default("16"),
-                "episodes one miner is given at a time",
+                "most episodes a miner is given at a time in all environments together; it gets one unless its `/health` announces more",
             ),
             setting(
                 "budget_seconds",
                 Type::Integer,
                 Rule::Between(1, 1_000_000),
                 Absent::Optional,
-                "how long one miner may keep an environment waiting, dialling included; the rest of its episodes is `budget_exhausted`. When left out: what all answers at their deadlines take, and at most three quarters of the stage's `timeout`, which also bounds a larger value",
+                "how long one miner may keep an environment waiting, dialling included; the rest of its episodes is `budget_exhausted`. When left out: what all answers at their deadlines take, and at most an equal part for each task of three quarters of the stage's `timeout`, which also bounds a larger value",
             ),
             setting(
                 "attempts",

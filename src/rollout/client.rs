@@ -1,15 +1,20 @@
 //! Asks an environment server for episodes and reads what it reports, line by line.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use futures::{Stream, stream};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
-use super::protocol::{Drain, EpisodesRequest, Open, Opened, ServerMessage};
+use super::{
+    driver::Control,
+    protocol::{Drain, EpisodesRequest, Grant, Grants, Open, Opened, ServerMessage},
+};
+use crate::cycle::Hotkey;
 
 /// Longest line of an answer. Reports are a few hundred bytes.
 const LINE_LIMIT: usize = 1 << 20;
@@ -19,6 +24,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Longest time for a server to start its workers and load its environments.
 const OPENING: Duration = Duration::from_secs(600);
+
+/// How often permits are sent again to a server that does not take them, and how long is waited before each time.
+const SENDS: u32 = 5;
+const RESEND: Duration = Duration::from_millis(300);
 
 /// Why an environment server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +141,23 @@ impl Client {
         request: &EpisodesRequest,
         drain: CancellationToken,
     ) -> Result<impl Stream<Item = Result<ServerMessage, Error>> + Send + use<>, Error> {
+        self.episodes_with(request, drain.into()).await
+    }
+
+    /// The same, with permits for a request that asks for them.
+    ///
+    /// # Errors
+    /// When the request is not accepted.
+    pub async fn episodes_with(
+        &self,
+        request: &EpisodesRequest,
+        Control { drain, grants }: Control,
+    ) -> Result<impl Stream<Item = Result<ServerMessage, Error>> + Send + use<>, Error> {
         let response = self.send(self.request(Method::POST, "episodes").json(request)).await?;
         let lines = Lines { response, buffer: BytesMut::new(), searched: 0 };
-        let asking = Asking { client: self.clone(), run: request.run, drain: Some(drain), lines };
+        // A task of its own: whoever reads the stream may be busy with what it has read, while a permit should not wait.
+        let granting = AbortOnDropHandle::new(tokio::spawn(self.clone().grant(request.run, grants)));
+        let asking = Asking { client: self.clone(), run: request.run, drain: Some(drain), granting, lines };
         Ok(stream::unfold(Some(asking), |asking| async {
             let mut asking = asking?;
             match asking.next().await {
@@ -152,6 +175,38 @@ impl Client {
             // Then it goes on until its stream is dropped.
             tracing::debug!("the environment server could not be asked to begin no more: {}", root_cause(&error));
         }
+    }
+
+    /// Tell a request of its permits, as they come. Ends when the server does not take them.
+    async fn grant(self, run: Uuid, mut grants: UnboundedReceiver<Grant>) -> Error {
+        while let Some(first) = grants.recv().await {
+            let mut unsent: HashMap<Hotkey, Grant> = HashMap::new();
+            let mut failures = 0;
+            let mut next = Some(first);
+            loop {
+                // The last one of a miner holds all that the ones before it have said.
+                while let Some(grant) = next.take().or_else(|| grants.try_recv().ok()) {
+                    unsent.insert(grant.hotkey.clone(), grant);
+                }
+                let body = Grants { run, grants: unsent.values().cloned().collect() };
+                let request = self.request(Method::POST, "permits").timeout(Duration::from_secs(5)).json(&body);
+                match self.send(request).await {
+                    Ok(_) => break,
+                    Err(Error::Refused { status, .. }) if status == StatusCode::NOT_FOUND => {
+                        return Error::Unfit(
+                            "it does not know permits, since its version is older; start it again with this one"
+                                .to_owned(),
+                        );
+                    }
+                    Err(error) if failures >= SENDS || !error.is_retryable() => return error,
+                    Err(_) => {
+                        failures += 1;
+                        tokio::time::sleep(RESEND).await;
+                    }
+                }
+            }
+        }
+        std::future::pending().await
     }
 
     fn request(&self, method: Method, verb: &str) -> RequestBuilder {
@@ -209,6 +264,8 @@ struct Asking {
     run: Uuid,
     /// None once the server was told.
     drain: Option<CancellationToken>,
+    /// Sends permits; ends when they cannot be sent.
+    granting: AbortOnDropHandle<Error>,
     lines: Lines,
 }
 
@@ -220,11 +277,25 @@ impl Asking {
                 biased;
                 () = drain.cancelled() => {}
                 message = self.lines.next() => return message,
+                error = &mut self.granting => return Err(not_granted(error)),
             }
             self.drain = None;
             self.client.drain(self.run).await;
         }
-        self.lines.next().await
+        tokio::select! {
+            biased;
+            message = self.lines.next() => message,
+            error = &mut self.granting => Err(not_granted(error)),
+        }
+    }
+}
+
+/// Without permits nothing begins any more: as good as a stream that was cut.
+fn not_granted(ended: Result<Error, tokio::task::JoinError>) -> Error {
+    match ended {
+        Ok(error @ Error::Unfit(_)) => error,
+        Ok(error) => Error::Cut { reason: format!("it takes no permits: {}", root_cause(&error)) },
+        Err(error) => cut(&error),
     }
 }
 

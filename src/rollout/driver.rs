@@ -1,13 +1,30 @@
 //! One way to speak to an environment server, whichever protocol it speaks.
 
 use futures::{StreamExt, stream::BoxStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Client, Error, affinetes,
-    protocol::{EpisodesRequest, Open, Opened, ServerMessage},
+    protocol::{EpisodesRequest, Grant, Open, Opened, ServerMessage},
 };
 use crate::plan;
+
+/// How a request is steered while it is answered.
+#[derive(Debug)]
+pub struct Control {
+    /// Once it is cancelled, no more episodes begin.
+    pub drain: CancellationToken,
+    /// Permits for a request that asks for them ([`EpisodesRequest::permits`]).
+    pub grants: UnboundedReceiver<Grant>,
+}
+
+/// Of a request without permits.
+impl From<CancellationToken> for Control {
+    fn from(drain: CancellationToken) -> Self {
+        Self { drain, grants: unbounded_channel().1 }
+    }
+}
 
 /// A client of an environment server. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,8 +58,12 @@ impl Driver {
         }
     }
 
-    /// Run episodes of an environment that was opened. Dropping the stream gives them up; once `drain` is cancelled, no more
-    /// of them begin, and the stream ends with those that have begun.
+    /// Whether it says how it found a miner before it plays with it. Servers of others play without a word.
+    pub fn tells_of_miners(&self) -> bool {
+        matches!(self, Self::Robo(_))
+    }
+
+    /// Run episodes of an environment that was opened, as `control` lets them begin. Dropping the stream gives them up.
     ///
     /// # Errors
     /// When the request is not accepted.
@@ -50,11 +71,11 @@ impl Driver {
         &self,
         environment: &plan::Environment,
         request: EpisodesRequest,
-        drain: CancellationToken,
+        control: Control,
     ) -> Result<BoxStream<'static, Result<ServerMessage, Error>>, Error> {
         match self {
-            Self::Robo(client) => Ok(client.episodes_until(&request, drain).await?.boxed()),
-            Self::Affinetes(client) => Ok(client.episodes(environment, request, drain)),
+            Self::Robo(client) => Ok(client.episodes_with(&request, control).await?.boxed()),
+            Self::Affinetes(client) => Ok(client.episodes(environment, request, control)),
         }
     }
 }

@@ -5,7 +5,8 @@
 pub mod affinetes;
 mod client;
 mod driver;
+pub mod permits;
 pub mod protocol;
 
 pub use client::{Client, Error};
-pub use driver::Driver;
+pub use driver::{Control, Driver};

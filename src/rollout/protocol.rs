@@ -1,5 +1,6 @@
 //! Messages between the engine and an environment server: `POST /open` once, then `POST /episodes` per task,
-//! answered by NDJSON lines as episodes end; `POST /drain` to have one of them begin no more.
+//! answered by NDJSON lines as episodes end; `POST /permits` to let more of them begin; `POST /drain` to have none begin any
+//! more.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ pub struct Opened {
     /// Version of the Python that simulates.
     pub python: String,
     /// Versions of the packages whose change would change results, by name.
-    pub packages: std::collections::BTreeMap<String, String>,
+    pub packages: BTreeMap<String, String>,
     /// How images are drawn: `egl`, `osmesa`, or none without cameras.
     pub renderer: Option<String>,
     /// Version of the server's program, if it says so.
@@ -63,8 +64,11 @@ pub struct EpisodesRequest {
     pub action_timeout_ms: u64,
     /// The same for `/reset`.
     pub reset_timeout_ms: u64,
-    /// Episodes one miner is given at a time.
+    /// Episodes one miner is given at a time, where `permits` does not say otherwise.
     pub per_miner: u32,
+    /// Whether an episode starts only by a permit ([`Grants`]), since others ask the same miners.
+    #[serde(default)]
+    pub permits: bool,
     /// Wall time for which a miner may keep the server waiting, all of this request together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_ms: Option<u64>,
@@ -88,11 +92,36 @@ pub struct Drain {
     pub run: Uuid,
 }
 
+/// `POST /permits`: let more episodes of a request begin. Sent again, it must not say less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// [`EpisodesRequest::run`].
+    pub run: Uuid,
+    /// By miner.
+    pub grants: Vec<Grant>,
+}
+
+/// How many episodes of a miner may begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The miner.
+    pub hotkey: Hotkey,
+    /// Permits granted since the request began, used ones included.
+    pub total: u64,
+    /// How long the miner may still say "not ready" to `/reset`. Without it, `cold_start_ms` in this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<u64>,
+}
+
 /// How long a miner may take to be ready when nobody says otherwise.
 pub const COLD_START_MS: u64 = 10_000;
 
 fn cold_start() -> u64 {
     COLD_START_MS
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Who has chosen an endpoint.
@@ -142,12 +171,23 @@ pub enum ServerMessage {
         hotkey: Hotkey,
         /// What was seen.
         seen: Seen,
+        /// Episodes that it can play at a time, once it has answered `/health`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_concurrency: Option<u32>,
     },
     /// An episode that had begun lost its worker through no fault of its own, or its miner was not ready for it: it is as if
     /// it had not begun. It begins again unless the answer ends before.
     Returned {
         /// The number it was ordered under.
         order: u32,
+        /// How long its miner was not ready for it, the rest that follows included.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        not_ready_ms: u64,
+    },
+    /// Permits that could not be used for a while. They are given back.
+    Unused {
+        /// How many, by miner.
+        miners: BTreeMap<Hotkey, u32>,
     },
     /// An episode has ended.
     Episode {

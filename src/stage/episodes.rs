@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Context, EpisodeProgress, Error, Invocation, Output, chain, config,
+    permits::{Asked, Member},
     sealed::{self, Hidden},
     servers::{self, Ready},
     shares::{self, Heard, Share},
@@ -29,7 +30,7 @@ use crate::cycle::{
 };
 use crate::plan::{Environment, wall_budget};
 use crate::rollout::{
-    self,
+    self, Control,
     protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
 };
 
@@ -118,7 +119,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
     Ok(json!({ "environment": settings.environment, "planned": progress.planned, "scored": progress.scored }).into())
 }
 
-/// Every episode of the task, in the order they are started: seed by seed, so that all miners meet a seed together.
+/// Every episode of the task, seed by seed. Each miner plays its own in an order that it does not know: [`shares::in_order`].
 fn fan_out(settings: &Settings) -> Vec<EpisodeKey> {
     let miners = &settings.miners;
     (0..settings.episodes)
@@ -229,13 +230,14 @@ impl<J: Journal> Work<'_, J> {
         let ready = self.context.servers.environment(&self.context.definition, self.environment).await?;
         let endpoints = self.endpoints().await?;
         let (mut shares, mut streams, mut problem) = (Vec::new(), Vec::new(), None);
+        let pending = shares::in_order(&self.context.record.salt, pending, self.settings.episodes);
         for (server, episodes) in ready.iter().zip(shares::split(pending, ready.len())) {
             match self.ask(server, &episodes, &endpoints).await {
-                Ok(messages) => {
+                Ok((messages, permits)) => {
                     let index = shares.len();
                     let tagged = messages.map(Some).chain(stream::once(async { None })).map(move |it| (index, it));
                     streams.push(Box::pin(tagged));
-                    shares.push(Share::new(server, episodes));
+                    shares.push(Share::new(server, episodes, permits));
                 }
                 // What is not accepted has not begun: another round asks again.
                 Err(error) => problem = Some(error),
@@ -250,6 +252,7 @@ impl<J: Journal> Work<'_, J> {
         while let Some((index, message)) = messages.next().await {
             let Some(message) = message else {
                 let share = &mut shares[index];
+                share.leave();
                 moved |= share.has_moved();
                 let (fault, text) = share.conclude().await;
                 self.give_up(share.lost(), fault, &text).await?;
@@ -293,19 +296,28 @@ impl<J: Journal> Work<'_, J> {
         server: &Ready,
         pending: &[PendingEpisode],
         miners: &[(&Miner, String)],
-    ) -> Result<BoxStream<'static, Result<ServerMessage, rollout::Error>>, Error> {
+    ) -> Result<(BoxStream<'static, Result<ServerMessage, rollout::Error>>, Member), Error> {
         let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
         let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
         let request = self.request(pending, miners.into_iter().zip(endpoints))?;
-        let drain = self.context.drain.asked().clone();
-        let messages = server.client.episodes(self.environment, request, drain).await.map_err(|error| {
+        let (permits, grants) = self.context.permits.enter(Asked {
+            cycle: self.context.lease.cycle,
+            per_miner: self.settings.per_miner,
+            patience: Duration::from_millis(self.context.definition.miners.cold_start_ms),
+            episodes: shares::by_miner(pending),
+        });
+        let control = Control { drain: self.context.drain.asked().clone(), grants };
+        let messages = server.client.episodes(self.environment, request, control).await.map_err(|error| {
             if error.has_forgotten() {
                 self.context.servers.forget(server);
             }
             refused(&error)
         })?;
         server.lent.count(pending.len());
-        Ok(messages)
+        if !server.client.tells_of_miners() {
+            pending.iter().for_each(|episode| permits.open(&episode.key.hotkey, None));
+        }
+        Ok((messages, permits))
     }
 
     fn request<'m>(
@@ -339,6 +351,7 @@ impl<J: Journal> Work<'_, J> {
             action_timeout_ms: self.environment.action_timeout_ms,
             reset_timeout_ms: self.environment.reset_timeout_ms,
             per_miner: self.settings.per_miner,
+            permits: true,
             budget_ms: Some(self.budget_ms()),
             spent_ms: self.spent.iter().map(|(hotkey, time)| (hotkey.clone(), time.as_millis() as u64)).collect(),
             cold_start_ms: self.context.definition.miners.cold_start_ms,

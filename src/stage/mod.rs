@@ -14,6 +14,7 @@ mod expr;
 mod miners;
 mod outputs;
 mod overload;
+mod permits;
 mod publish;
 mod score;
 mod scores;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 pub use chain_miners::Subnet;
 pub use drain::Drain;
 pub use overload::ServerStalls;
+pub use permits::{Asked, Member, Permits};
 pub use servers::Servers;
 
 use serde::de::DeserializeOwned;
@@ -113,6 +115,8 @@ pub struct Context<J> {
     pub drain: Drain,
     /// How long environment servers were stalled.
     pub stalls: Arc<ServerStalls>,
+    /// How many episodes of a miner may be played at a time.
+    pub permits: Permits,
     /// Called as episodes end.
     pub watcher: Arc<dyn Fn(EpisodeProgress) + Send + Sync>,
 }

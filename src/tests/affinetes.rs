@@ -95,7 +95,8 @@ type Reports = BTreeMap<(String, u32), EpisodeReport>;
 /// Reports by miner and seed, and how the stream broke off, if it did.
 async fn run(url: &str, environment: &plan::Environment, request: EpisodesRequest) -> (Reports, Option<Error>) {
     let orders = request.episodes.clone();
-    let mut messages = driver(environment, url).episodes(environment, request, CancellationToken::new()).await.unwrap();
+    let mut messages =
+        driver(environment, url).episodes(environment, request, CancellationToken::new().into()).await.unwrap();
     let (mut reports, mut problem, mut ended) = (BTreeMap::new(), None, false);
     while let Some(message) = messages.next().await {
         match message {

@@ -209,7 +209,7 @@ async fn play(server: &Serving, request: &EpisodesRequest) -> Told {
             ServerMessage::Episode { order, report } => {
                 reports.entry(request.episodes[order as usize].hotkey.to_string()).or_default().push(report);
             }
-            ServerMessage::Miner { hotkey, seen: one } => seen.entry(hotkey.to_string()).or_default().push(one),
+            ServerMessage::Miner { hotkey, seen: one, .. } => seen.entry(hotkey.to_string()).or_default().push(one),
             _ => {}
         }
     }

@@ -118,6 +118,7 @@ pub(crate) fn request(
         action_timeout_ms: 120_000,
         reset_timeout_ms: 120_000,
         per_miner: 8,
+        permits: false,
         budget_ms: None,
         spent_ms: std::collections::BTreeMap::default(),
         // Miners that are not there are part of many tests, which need not wait for them.
@@ -158,6 +159,7 @@ async fn run_what_can_be(server: &Serving, request: &EpisodesRequest) -> BTreeMa
             }
             ServerMessage::Started { .. }
             | ServerMessage::Returned { .. }
+            | ServerMessage::Unused { .. }
             | ServerMessage::Miner { .. }
             | ServerMessage::Spent { .. }
             | ServerMessage::Progress { .. } => {}

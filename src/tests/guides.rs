@@ -65,7 +65,7 @@ impl Checkout {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let free = |port| (port, ports::free().to_string());
-        let checkout = Self { folder, ports: ["8000", "9000", "9001", "9002"].map(free).into() };
+        let checkout = Self { folder, ports: ["8000", "9000", "9001", "9002", "9003"].map(free).into() };
         for name in ["eval-env", "docs", "schemas"] {
             symlink(repository().join(name), checkout.folder.path().join(name)).unwrap();
         }
@@ -173,6 +173,14 @@ fn the_operators_guide_works_as_it_is_written() {
 fn the_miners_guide_works_as_it_is_written() {
     let ran = follow("docs/miner.md");
     assert!(ran.stdout.contains("swing-up"), "{}", ran.stdout);
+    for health in [r#"{"status": "ok", "max_concurrency": 16}"#, r#"{"status": "ok"}"#] {
+        assert!(ran.stdout.contains(health), "{}", ran.stdout);
+    }
+    // The policies on the page are those that were played.
+    let miner = fs::read_to_string(repository().join("examples/miner.py")).unwrap();
+    let policies = blocks("docs/miner.md", &["python"]);
+    assert_eq!(policies.len(), 2);
+    assert!(policies.iter().all(|policy| miner.contains(policy)), "{policies:?}");
 }
 
 #[test]

@@ -89,6 +89,7 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         action_timeout_ms: 20_000,
         reset_timeout_ms: 20_000,
         per_miner: 1,
+        permits: false,
         budget_ms: None,
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,

@@ -47,6 +47,7 @@ mod manifest;
 mod metrics;
 mod miner;
 mod page;
+mod permits;
 mod places;
 mod runtime;
 mod schedules;

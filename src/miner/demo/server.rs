@@ -26,6 +26,9 @@ use super::{Kind, Misbehaviour, Policy, episodes::Episodes};
 /// Largest request: images as number lists take about 200 KB.
 const BODY_LIMIT: usize = 64 << 20;
 
+/// Episodes at a time. Each has a player of its own, found by its `X-Episode-Id`.
+const MAX_CONCURRENCY: u32 = 16;
+
 /// How a demo miner plays.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -64,7 +67,7 @@ pub async fn serve(listener: TcpListener, settings: Settings) -> std::io::Result
         down: Notify::new(),
     });
     let router = Router::new()
-        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/health", get(|| async { Json(json!({ "status": "ok", "max_concurrency": MAX_CONCURRENCY })) }))
         .route("/reset", post(reset))
         .route("/act", post(act))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

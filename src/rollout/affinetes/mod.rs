@@ -13,14 +13,13 @@ use std::time::Duration;
 use futures::{StreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use self::{
     call::{Call, Http},
     queue::Queue,
 };
 use super::{
-    Error,
+    Control, Error,
     protocol::{EpisodesRequest, Opened, ServerMessage},
 };
 use crate::{evidence, manifest::simulation::Simulation, plan};
@@ -98,12 +97,12 @@ impl Client {
     }
 
     /// Play episodes, as many at a time as the manifest allows. The stream is like that of our own servers; dropping it closes
-    /// the connections, but the server plays on what it has begun. Once `drain` is cancelled, no more is called for.
+    /// the connections, but the server plays on what it has begun.
     pub fn episodes(
         &self,
         environment: &plan::Environment,
         request: EpisodesRequest,
-        drain: CancellationToken,
+        control: Control,
     ) -> BoxStream<'static, Result<ServerMessage, Error>> {
         let simulation = environment.simulation.clone();
         let Some(calls) = Call::new(self.http.clone(), simulation, request.action_timeout_ms) else {
@@ -111,6 +110,6 @@ impl Client {
             return futures::stream::iter([Err(error)]).boxed();
         };
         let at_a_time = environment.server.slots_per_worker.max(1) as usize;
-        Queue::new(calls, request, at_a_time, drain).messages().boxed()
+        Queue::new(calls, request, at_a_time, control).messages().boxed()
     }
 }

@@ -3,28 +3,39 @@
 //! A server that is lost ends the stream, as that of our own servers does: what had begun is then a fault of ours, and
 //! what had not is as it was.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
 
 use futures::{
     Stream, StreamExt,
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::call::{Call, Called};
+use crate::cycle::Hotkey;
 use crate::rollout::{
-    Error,
-    protocol::{EpisodeOrder, EpisodesRequest, ServerMessage},
+    Control, Error,
+    permits::Permits,
+    protocol::{EpisodeOrder, EpisodesRequest, Grant, ServerMessage},
 };
+
+/// How long a permit is kept that cannot be used.
+const KEEP: Duration = Duration::from_millis(500);
 
 /// The orders of a request, and those that are being played.
 pub(super) struct Queue {
     call: Call,
     miners: Vec<Line>,
     at_a_time: usize,
-    drain: CancellationToken,
-    per_miner: usize,
+    control: Control,
+    /// Most that a miner has in flight; none where permits say it.
+    per_miner: Option<usize>,
+    number: HashMap<Hotkey, usize>,
+    clock: Interval,
     playing: FuturesUnordered<BoxFuture<'static, (usize, u32, Called)>>,
     /// Steps of the episodes that have ended.
     steps: u64,
@@ -38,25 +49,30 @@ pub(super) struct Queue {
 struct Line {
     waiting: VecDeque<(usize, EpisodeOrder)>,
     in_flight: usize,
+    permits: Permits,
 }
 
 impl Queue {
-    pub(super) fn new(call: Call, request: EpisodesRequest, at_a_time: usize, drain: CancellationToken) -> Self {
+    pub(super) fn new(call: Call, request: EpisodesRequest, at_a_time: usize, control: Control) -> Self {
         let mut lines: Vec<Line> = Vec::new();
-        let mut number: HashMap<String, usize> = HashMap::new();
+        let mut number: HashMap<Hotkey, usize> = HashMap::new();
         for (place, order) in request.episodes.into_iter().enumerate() {
-            let line = *number.entry(order.hotkey.to_string()).or_insert_with(|| {
+            let line = *number.entry(order.hotkey.clone()).or_insert_with(|| {
                 lines.push(Line::default());
                 lines.len() - 1
             });
             lines[line].waiting.push_back((place, order));
         }
+        let mut clock = interval_at(Instant::now() + KEEP, KEEP);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             call,
             miners: lines,
             at_a_time,
-            drain,
-            per_miner: request.per_miner.max(1) as usize,
+            control,
+            per_miner: (!request.permits).then_some(request.per_miner.max(1) as usize),
+            number,
+            clock,
             playing: FuturesUnordered::new(),
             steps: 0,
             said: VecDeque::new(),
@@ -84,22 +100,26 @@ impl Queue {
             if !self.said.is_empty() {
                 continue;
             }
-            match self.playing.next().await {
-                Some((miner, order, called)) => self.take(miner, order, called),
-                None => {
-                    self.is_over = true;
-                    return Some(Ok(ServerMessage::End));
-                }
+            if self.playing.is_empty() && !self.is_waiting() {
+                self.is_over = true;
+                return Some(Ok(ServerMessage::End));
+            }
+            tokio::select! {
+                Some((miner, order, called)) = self.playing.next() => self.take(miner, order, called),
+                Some(grant) = self.control.grants.recv() => self.granted(&grant),
+                () = self.control.drain.cancelled(), if !self.control.drain.is_cancelled() => {}
+                _ = self.clock.tick() => self.give_back(),
             }
         }
     }
 
     /// Call for as many episodes as there is room for.
     fn begin(&mut self) {
-        while self.playing.len() < self.at_a_time && !self.drain.is_cancelled() {
+        while self.playing.len() < self.at_a_time && !self.control.drain.is_cancelled() {
             let Some(miner) = self.turn() else { return };
             let Some((_, order)) = self.miners[miner].waiting.pop_front() else { return };
             self.miners[miner].in_flight += 1;
+            self.miners[miner].permits.take();
             self.said.push_back(Ok(ServerMessage::Started { order: order.order }));
             let call = self.call.clone();
             self.playing.push(Box::pin(async move { (miner, order.order, call.play(&order).await) }));
@@ -109,9 +129,36 @@ impl Queue {
     /// Whose turn it is: of the miners with the fewest episodes in flight, the one who comes first in the request. So a slow
     /// one does not take every place.
     fn turn(&self) -> Option<usize> {
-        let may = self.miners.iter().enumerate().filter(|(_, line)| line.in_flight < self.per_miner);
+        let may = self.miners.iter().enumerate().filter(|(_, line)| match self.per_miner {
+            Some(most) => line.in_flight < most,
+            None => line.permits.left() > 0,
+        });
         let waits = may.filter_map(|(miner, line)| Some((line.in_flight, line.waiting.front()?.0, miner)));
         waits.min().map(|(_, _, miner)| miner)
+    }
+
+    /// Whether there is anything that may begin some time.
+    fn is_waiting(&self) -> bool {
+        !self.control.drain.is_cancelled() && self.miners.iter().any(|line| !line.waiting.is_empty())
+    }
+
+    fn granted(&mut self, grant: &Grant) {
+        if let Some(miner) = self.number.get(&grant.hotkey) {
+            self.miners[*miner].permits.grant(grant.total);
+        }
+    }
+
+    /// Let others have the permits for which there is no room here.
+    fn give_back(&mut self) {
+        let miners: BTreeMap<Hotkey, u32> = self
+            .number
+            .iter()
+            .map(|(hotkey, miner)| (hotkey.clone(), self.miners[*miner].permits.give_back() as u32))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        if !miners.is_empty() {
+            self.said.push_back(Ok(ServerMessage::Unused { miners }));
+        }
     }
 
     fn take(&mut self, miner: usize, order: u32, called: Called) {
@@ -128,7 +175,7 @@ impl Queue {
                 self.end(Error::Cut { reason });
             }
             Called::NotBegun(error) => {
-                self.said.push_back(Ok(ServerMessage::Returned { order }));
+                self.said.push_back(Ok(ServerMessage::Returned { order, not_ready_ms: 0 }));
                 self.end(error);
             }
             Called::Lost(error) => self.end(error),
@@ -146,6 +193,9 @@ impl Queue {
 mod tests {
     use std::collections::BTreeMap;
 
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::{
         address::Rules,
@@ -158,6 +208,14 @@ mod tests {
     };
 
     fn queue(miners: &[&str], per_miner: u32, at_a_time: usize) -> Queue {
+        queue_with(miners, (per_miner, at_a_time), None)
+    }
+
+    fn queue_with(
+        miners: &[&str],
+        (per_miner, at_a_time): (u32, usize),
+        grants: Option<UnboundedReceiver<Grant>>,
+    ) -> Queue {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let simulation: Simulation = serde_json::from_value(serde_json::json!({
             "environment": "m/a", "determinism": "none", "max_steps": 5, "stop_on_success": false,
@@ -179,6 +237,7 @@ mod tests {
             action_timeout_ms: 100,
             reset_timeout_ms: 5000,
             per_miner,
+            permits: grants.is_some(),
             budget_ms: None,
             spent_ms: BTreeMap::default(),
             cold_start_ms: 1000,
@@ -186,7 +245,12 @@ mod tests {
             episodes: (0..).zip(miners).map(order).collect(),
         };
         let http = Http::new("http://127.0.0.1:9", "").unwrap();
-        Queue::new(Call::new(http, simulation, 100).unwrap(), request, at_a_time, CancellationToken::new())
+        let drain = CancellationToken::new();
+        let control = match grants {
+            Some(grants) => Control { drain, grants },
+            None => drain.into(),
+        };
+        Queue::new(Call::new(http, simulation, 100).unwrap(), request, at_a_time, control)
     }
 
     fn begun(queue: &mut Queue) -> Vec<u32> {
@@ -198,42 +262,77 @@ mod tests {
         started.collect()
     }
 
-    #[test]
-    fn one_at_a_time_goes_by_the_order_of_the_request() {
+    #[tokio::test]
+    async fn one_at_a_time_goes_by_the_order_of_the_request() {
         let mut queue = queue(&["a", "b", "a", "b"], 4, 1);
         assert_eq!(begun(&mut queue), [0]);
         assert_eq!(begun(&mut queue), [0; 0]);
     }
 
-    #[test]
-    fn a_miner_takes_no_more_places_than_others_or_than_it_may() {
+    #[tokio::test]
+    async fn a_miner_takes_no_more_places_than_others_or_than_it_may() {
         assert_eq!(begun(&mut queue(&["a", "a", "a", "b", "b", "b"], 4, 4)), [0, 3, 1, 4]);
         assert_eq!(begun(&mut queue(&["a", "a", "a", "b"], 1, 4)), [0, 3]);
+    }
+
+    #[tokio::test]
+    async fn with_permits_an_episode_is_called_for_once_there_is_one() {
+        let (grants, receiver) = unbounded_channel();
+        let mut queue = queue_with(&["a", "a", "b"], (16, 4), Some(receiver));
+        assert_eq!(begun(&mut queue), [0; 0]);
+        let grant = |hotkey: &str, total| {
+            grants.send(Grant { hotkey: hotkey.parse().unwrap(), total, patience_ms: None }).unwrap();
+        };
+        grant("a", 1);
+        grant("c", 5);
+        assert!(matches!(queue.next().await, Some(Ok(ServerMessage::Started { order: 0 }))));
+        grant("a", 2);
+        grant("b", 1);
+        for order in [1, 2] {
+            let message = queue.next().await;
+            assert!(matches!(message, Some(Ok(ServerMessage::Started { order: it })) if it == order), "{message:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_permit_for_which_there_is_no_room_goes_back() {
+        let (_grants, receiver) = unbounded_channel();
+        let mut queue = queue_with(&["a", "b"], (16, 1), Some(receiver));
+        for miner in 0..2 {
+            queue.miners[miner].permits.grant(1);
+        }
+        assert_eq!(begun(&mut queue), [0]);
+        queue.give_back();
+        assert!(queue.said.is_empty(), "it has only just come");
+        queue.give_back();
+        let said = queue.said.pop_front();
+        let Some(Ok(ServerMessage::Unused { miners })) = said else { panic!("{said:?}") };
+        assert_eq!(miners, [("b".parse().unwrap(), 1)].into());
     }
 
     #[tokio::test]
     async fn nothing_more_is_called_for_once_it_is_drained_and_the_rest_is_as_it_was() {
         let mut queue = queue(&["a", "b", "c"], 1, 1);
         assert_eq!(begun(&mut queue), [0]);
-        queue.drain.cancel();
+        queue.control.drain.cancel();
         queue.playing.clear();
         assert_eq!(begun(&mut queue), [0; 0]);
         assert!(matches!(queue.next().await, Some(Ok(ServerMessage::End))));
         assert!(queue.next().await.is_none());
     }
 
-    #[test]
-    fn a_lost_server_ends_the_stream_and_what_never_began_is_given_back() {
+    #[tokio::test]
+    async fn a_lost_server_ends_the_stream_and_what_never_began_is_given_back() {
         let mut queue = queue(&["a", "b"], 1, 1);
         assert_eq!(begun(&mut queue), [0]);
         queue.take(0, 0, Called::NotBegun(Error::Cut { reason: "gone".into() }));
-        assert!(matches!(queue.said.pop_front(), Some(Ok(ServerMessage::Returned { order: 0 }))));
+        assert!(matches!(queue.said.pop_front(), Some(Ok(ServerMessage::Returned { order: 0, .. }))));
         assert!(matches!(queue.said.pop_front(), Some(Err(Error::Cut { .. }))));
         assert!(queue.is_over && queue.said.is_empty());
     }
 
-    #[test]
-    fn a_call_that_does_not_end_is_reported_and_nothing_more_is_asked_of_that_server() {
+    #[tokio::test]
+    async fn a_call_that_does_not_end_is_reported_and_nothing_more_is_asked_of_that_server() {
         let mut queue = queue(&["a", "b", "c"], 1, 2);
         assert_eq!(begun(&mut queue), [0, 1]);
         let report =
