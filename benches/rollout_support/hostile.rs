@@ -71,6 +71,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
         budget_ms: None,
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
+        canary: Vec::new(),
         episodes: miners.chain(more).collect(),
     }
 }

@@ -89,6 +89,7 @@ async fn run_loaded<J: Journal + Rows>(
             ledger: ledger.clone(),
             programs: Arc::clone(&programs),
             subnet: machine.subnet(),
+            outages: machine.outages(),
             drain: steering.drain.clone(),
             watcher: Arc::clone(&steering.watcher),
         };

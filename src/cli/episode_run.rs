@@ -158,6 +158,7 @@ async fn exchange(
         budget_ms: None,
         cold_start_ms: COLD_START_MS,
         rules: Rules::none(),
+        canary: Vec::new(),
         episodes: vec![order],
     };
     let mut messages = std::pin::pin!(client.episodes(&request).await?);

@@ -27,6 +27,8 @@ pub enum Condition {
     NoBuffers,
     /// This machine names no resolver.
     NoResolver,
+    /// This machine has no default route, and the miner's address is public.
+    NoRoute,
     /// This machine cannot give the connection a local address or port.
     NoLocalAddress,
     /// A local firewall refused the connection.
@@ -45,10 +47,11 @@ pub enum Condition {
 
 impl Condition {
     /// Every row of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoDescriptors,
         Self::NoBuffers,
         Self::NoResolver,
+        Self::NoRoute,
         Self::NoLocalAddress,
         Self::LocalFirewall,
         Self::NameLookup,
@@ -62,7 +65,7 @@ impl Condition {
     pub fn party(self) -> Party {
         match self {
             Self::NoDescriptors | Self::NoBuffers => Party::Infrastructure(InfraFault::ResourcesExhausted),
-            Self::NoResolver => Party::Infrastructure(InfraFault::Network),
+            Self::NoResolver | Self::NoRoute => Party::Infrastructure(InfraFault::Network),
             // A miner chooses its address, and with it what the kernel, a firewall or a name server says of that address.
             Self::NoLocalAddress | Self::LocalFirewall | Self::NameLookup | Self::Unreachable | Self::Silence => {
                 Party::Undecided

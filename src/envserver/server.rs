@@ -36,6 +36,7 @@ use crate::rollout::protocol::{Drain, EpisodesRequest, Health, Open};
 use super::{
     episode::Stage,
     fleet::{Fleet, OpenError},
+    network::Network,
     run::Run,
     spawner::{Python, Spawner},
 };
@@ -85,6 +86,7 @@ pub struct Server {
     worker_timeout: Duration,
     spawner: Spawner,
     client: Client,
+    network: Arc<Network>,
     fleet: Mutex<Option<Arc<Fleet>>>,
     runs: TaskTracker,
     /// By which each of them is told to begin no more.
@@ -104,6 +106,7 @@ impl Server {
             worker_timeout: config.worker_timeout,
             spawner: Spawner::start(config.python)?,
             client: Client::new(Limits::default())?,
+            network: Network::new(),
             fleet: Mutex::default(),
             runs: TaskTracker::new(),
             drains: std::sync::Mutex::default(),
@@ -243,6 +246,8 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
     };
     let stage = Stage {
         client: server.client.clone(),
+        network: server.network.clone(),
+        canary: request.canary,
         simulation,
         adapter,
         timeouts: Timeouts {

@@ -9,7 +9,9 @@ mod identity;
 pub mod ledger;
 pub mod process;
 mod progress;
+mod routes;
 
 pub use data_dir::{DataDirError, data_dir};
 pub use identity::{Identity, State};
 pub use progress::Progress;
+pub use routes::has_default_route;
