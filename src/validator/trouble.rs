@@ -27,6 +27,12 @@ pub enum Trouble {
     /// The chain would refuse it.
     #[error("the chain would refuse the weights: {}", sentences(.0))]
     Refused(Vec<Refusal>),
+    /// It burns everything, and the one before did not.
+    #[error("the vector burns everything, and the last one paid {paid} slots: it is not set")]
+    SuddenBurn {
+        /// How many slots the last one paid.
+        paid: usize,
+    },
     /// It cannot be encrypted.
     #[error(transparent)]
     NotLocked(#[from] NotLocked),
@@ -66,6 +72,7 @@ impl Trouble {
             Self::Chain(_) => "chain",
             Self::Unpayable(_) => "unpayable",
             Self::Refused(refusals) => refusals.first().map_or("refused", Refusal::word),
+            Self::SuddenBurn { .. } => "sudden_burn",
             Self::NotLocked(_) => "not_locked",
             Self::Submit(_) => "submission",
             Self::NotReadBack { .. } | Self::Unconfirmed { .. } => "unconfirmed",
@@ -82,6 +89,12 @@ impl Trouble {
             Self::Nothing => vec!["wait for the backend's first cycle".into()],
             Self::Chain(_) => vec!["name other nodes with --network ws://...,wss://..., tried in that order".into()],
             Self::Refused(refusals) => refusals.iter().map(Refusal::remedy).collect(),
+            Self::SuddenBurn { .. } => {
+                vec![
+                    "ask the backend's operator whether nobody has earned anything; if so, set it with --accept-burn"
+                        .into(),
+                ]
+            }
             Self::Submit(error) => vec![error.remedy().to_owned()],
             Self::NotReadBack { .. } | Self::Unconfirmed { .. } => {
                 vec![
