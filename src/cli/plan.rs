@@ -115,6 +115,9 @@ fn table(compiled: &Compiled, graph: &Graph) {
              trajectory"
         ));
     }
+    if let Some(limits) = guard(definition) {
+        render::line(format!("publish guard {limits}"));
+    }
     for (name, limit) in &definition.pools {
         render::line(format!("pool          {name}: {limit} tasks at a time"));
     }
@@ -127,6 +130,16 @@ fn table(compiled: &Compiled, graph: &Graph) {
         render::line(format!("concurrency   {limit} open cycles of `{group}`; {then}"));
     }
     render::line(format!("definition    sha256:{}", definition.hash()));
+}
+
+/// The limits of the publish guard, those that the pipeline leaves out included.
+fn guard(definition: &Definition) -> Option<String> {
+    let publish = definition.stages.iter().find(|stage| stage.uses == "weights/publish")?;
+    let limits = match publish.with.get("guard")? {
+        Value::Object(limits) => limits.iter().map(|(name, limit)| format!("{name} {limit}")).collect::<Vec<_>>(),
+        computed => vec![computed.to_string()],
+    };
+    Some(limits.join(", "))
 }
 
 /// Families that servers of others simulate.
