@@ -110,3 +110,34 @@ impl Trouble {
 fn sentences(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_tells_every_refusal_and_its_remedy() {
+        let text = include_str!("../../docs/validator.md");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let sudden = Trouble::SuddenBurn { paid: 1 };
+        assert!(sudden.remedies()[0].contains("--accept-burn"));
+        let row = rows.iter().find(|row| row.contains(&format!("`{}`", sudden.word()))).unwrap();
+        assert!(row.contains("--accept-burn"), "{row}");
+        let refusals = [
+            Refusal::UnknownSubnet { netuid: 1 },
+            Refusal::NotRegistered { hotkey: String::new(), netuid: 1 },
+            Refusal::NoPermit { uid: 1 },
+            Refusal::Stake { has: 0.0, needs: 1 },
+            Refusal::TooSoon { blocks: 1, seconds: 1, last: 1, limit: 1 },
+            Refusal::VersionKey { ours: 0, wanted: 1 },
+            Refusal::Nothing,
+            Refusal::TooFew { found: 0, least: 1 },
+            Refusal::TooMuch { uid: 1, share: 1.0, limit: 0.5 },
+            Refusal::CommitVersion { wanted: 5 },
+        ];
+        let words = refusals.iter().map(Refusal::word);
+        for word in words.chain(["backend", "chain", "unpayable", "not_locked", "submission", "unconfirmed"]) {
+            assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "`{word}` has no row");
+        }
+    }
+}
