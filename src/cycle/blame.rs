@@ -104,7 +104,28 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{MinerFault, Outcome};
     use super::*;
+
+    #[test]
+    fn the_documents_table_is_this_one() {
+        let text = include_str!("../../docs/faults.md");
+        let (_, table) = text.split_once("| condition | party | reason | evidence |\n").unwrap();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let told: Vec<Vec<&str>> = rows
+            .map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).skip(1).take(3).collect())
+            .collect();
+        let rows = Condition::ALL.map(|condition| {
+            let (party, outcome) = match condition.party() {
+                Party::Miner => ("miner", Outcome::MinerFault(MinerFault::ConnectionError)),
+                Party::Undecided => ("undecided", Outcome::MinerFault(MinerFault::ConnectionError)),
+                Party::Infrastructure(fault) => ("infrastructure", Outcome::InfraFault(fault)),
+            };
+            (format!("{condition:?}"), party, outcome.reason().unwrap_or_default())
+        });
+        let rows: Vec<Vec<&str>> = rows.iter().map(|(name, party, reason)| vec![name, party, *reason]).collect();
+        assert_eq!(told, rows);
+    }
 
     #[test]
     fn local_exhaustion_is_infrastructure_and_a_refused_connection_is_the_miners() {

@@ -101,6 +101,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         network_faults: 0,
         outage: Outage::none(context, Duration::from_millis(invocation.stage.timeout_ms)),
     };
+    work.outage.advise(settings.miners.iter().filter(|miner| !servers::is_demo(&miner.endpoint)).count());
     (context.watcher)(work.progress.clone());
     work.until_done().await?;
     let progress = &work.progress;

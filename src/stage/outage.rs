@@ -82,6 +82,15 @@ impl Outage {
         Self { canaries, backoff: Backoff::new(patience.min(timeout.mul_f64(0.9))) }
     }
 
+    /// Say what to configure where nothing could show an outage.
+    pub(super) fn advise(&self, strangers: usize) {
+        if self.canaries.is_empty() && (1..=2).contains(&strangers) {
+            info!(
+                "with so few miners only a canary can show an outage of our network: name one with --canary HOST:PORT"
+            );
+        }
+    }
+
     /// After a round of episodes: wait for the network, if it cost any of them.
     ///
     /// # Errors
