@@ -250,7 +250,7 @@ impl Evidence {
     /// Whether another miner was answered in the midst of `run`, in which a canary failed.
     fn contradicts(&self, failure: &Failure, run: Span) -> bool {
         let answered = |stranger: &Stranger| stranger.answers.iter().any(|answer| answer.is_within(run));
-        self.strangers.values().any(|stranger| stranger.who.is_other_than(&failure.who) && answered(stranger))
+        self.strangers.values().any(|stranger| stranger.who.can_clear(&failure.who) && answered(stranger))
     }
 
     fn others(&self, failure: &Failure, now: At, is_last: bool) -> Others {
@@ -262,7 +262,8 @@ impl Evidence {
         // Only the answer to a question that was asked when somebody had failed already says something. As long as others may
         // still fail, it must have been asked when this one had.
         let after = Span { from: if is_last { first_end } else { failure.span.to }, to: window.to };
-        let counts = |stranger: &Stranger| failure.manner == Manner::Connection || stranger.who.is_named;
+        let knows_names = |stranger: &Stranger| failure.manner == Manner::Connection || stranger.who.is_named;
+        let counts = |stranger: &Stranger| stranger.who.can_clear(&failure.who) && knows_names(stranger);
         let (mut failed, mut answered, mut open) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for stranger in others() {
             let at: &Neighbourhood = &stranger.who.at;
@@ -270,6 +271,8 @@ impl Evidence {
                 failed.insert(at);
             } else if counts(stranger) && stranger.answers.iter().any(|answer| answer.is_within(after)) {
                 answered.insert(at);
+            } else if !counts(stranger) {
+                // Whether it is answered says nothing.
             } else if stranger.in_flight > 0 || stranger.last + WINDOW >= now.min(failure.span.to) {
                 open.insert(at);
             }

@@ -254,6 +254,20 @@ fn the_evidence_is_told() {
 }
 
 #[test]
+fn a_demo_miner_of_this_machine_says_nothing_of_an_outage() {
+    let failure =
+        Failure { who: who("miner", 1), span: Span { from: ms(900), to: ms(1000) }, manner: Manner::Connection };
+    let mut evidence = Evidence::default();
+    for network in 2..5 {
+        evidence.failed(&who(&format!("miner-{network}"), network), failure.span);
+    }
+    let demo = Who::new(&"demo".parse().unwrap(), "127.0.0.1", "127.0.0.1".parse().ok());
+    evidence.answered(&demo, Span { from: ms(1010), to: ms(1020) });
+    let verdict = evidence.judge(&failure, ms(1100), ms(6000));
+    assert_eq!(verdict, Verdict::Network("3 of 3 other miners failed the same way within 5 s".into()));
+}
+
+#[test]
 fn a_canary_speaks_for_what_it_can_know() {
     let public =
         Failure { who: who("miner", 1), span: Span { from: ms(100), to: ms(200) }, manner: Manner::Connection };

@@ -39,6 +39,12 @@ impl Who {
     pub(super) fn is_other_than(&self, other: &Self) -> bool {
         self.hotkey != other.hotkey && self.at != other.at
     }
+
+    /// Whether its answers show that the network works which leads to `other`. Those of a machine next door do so for others
+    /// next door only.
+    pub(super) fn can_clear(&self, other: &Self) -> bool {
+        self.is_other_than(other) && (!self.at.is_local() || other.at.is_local() && self.at != Neighbourhood::Here)
+    }
 }
 
 impl Neighbourhood {
@@ -75,6 +81,9 @@ mod tests {
         assert!(!who("a", "a.example.org").is_other_than(&who("b", "b.example.org")));
         assert!(who("a", "10.0.0.1").is_other_than(&who("b", "10.0.0.2")));
         assert_eq!(who("a", "127.0.0.1").at, Neighbourhood::Here);
+        let [next, near, here] = [who("n", "10.0.0.1"), who("m", "10.0.0.2"), who("h", "127.0.0.1")];
+        assert!(!next.can_clear(&ann) && next.can_clear(&near) && ann.can_clear(&next));
+        assert!(!here.can_clear(&ann) && !here.can_clear(&near), "no network leads there");
         assert!(!who("a", "2606:4700::1").is_other_than(&who("b", "2606:4700:0:1::1")));
     }
 }
