@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod guarding;
+mod outage;
 mod serving;
 
 use std::{
@@ -16,6 +17,7 @@ use clap::{Args, Command, builder::Resettable};
 
 pub use evaluation::Evaluation;
 pub use guarding::{ForwardedHeader, Guarding};
+pub use outage::Outage;
 pub use serving::Serving;
 
 /// Where robo keeps things on this machine.
@@ -145,6 +147,9 @@ pub struct Place {
     #[command(flatten)]
     pub engines: Engines,
 
+    #[command(flatten)]
+    pub outage: Outage,
+
     /// With `--runtime swarm`: encrypt what passes between its nodes. Their kernels must know ESP, and their firewalls pass it
     #[arg(long, env = "ROBO_BACKEND_SWARM_ENCRYPT")]
     pub swarm_encrypt: bool,
@@ -165,6 +170,7 @@ impl Default for Place {
             runtime: RuntimeKind::Process,
             env_servers: Vec::new(),
             engines: Engines::default(),
+            outage: Outage::default(),
             swarm_encrypt: false,
             eval_image: EVAL_IMAGE.into(),
             eval_mem_limit: 8 << 30,

@@ -73,6 +73,7 @@ fn request(task: &str, good: &Mock, eighth: &str, tries: u32) -> EpisodesRequest
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
+        canary: Vec::new(),
         episodes: miners.chain(more).collect(),
     }
 }

@@ -106,6 +106,7 @@ fn request(task: &str, endpoint: &str, (miners, episodes): (u32, u32), permits: 
         permits,
         budget_ms: None,
         spent_ms: std::collections::BTreeMap::default(),
+        canary: Vec::new(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
         episodes: (0..)

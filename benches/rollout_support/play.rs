@@ -238,6 +238,7 @@ fn request(task: &str, miner: &str, first_seed: u32, episodes: u32) -> EpisodesR
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
+        canary: Vec::new(),
         episodes: (0..episodes).map(|order| order_of(task, "mock", miner, order, first_seed + order)).collect(),
     }
 }

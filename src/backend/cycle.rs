@@ -90,6 +90,7 @@ async fn run_loaded<J: Journal + Rows>(
             ledger: ledger.clone(),
             programs: Arc::clone(&programs),
             subnet: machine.subnet(),
+            outages: machine.outages(),
             drain: steering.drain.clone(),
             stalls: machine.stalls(),
             permits: machine.permits().clone(),

@@ -5,11 +5,12 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::config::{self, Place, RuntimeKind};
 use crate::host::{Progress, ledger::Ledger};
+use crate::rollout::NotACanary;
 use crate::runtime::{
     Error, Named, Process, Runtime, ServerSpec, Url,
     docker::{Defaults, Docker, HostSpec, Hosts, Once, Overlay, Swarm},
 };
-use crate::stage::{Permits, ServerStalls, Subnet};
+use crate::stage::{Outages, Permits, ServerStalls, Subnet};
 
 /// How often Docker engines are asked whether they are there.
 const ROUND: Duration = Duration::from_secs(15);
@@ -26,6 +27,7 @@ pub struct Machine {
     subnet: Arc<Subnet>,
     stalls: Arc<ServerStalls>,
     permits: Permits,
+    outages: Arc<Outages>,
 }
 
 /// What an operator has described wrongly.
@@ -37,6 +39,9 @@ pub enum Misdescribed {
     /// A server that runs already.
     #[error("no environment server: {0}")]
     Server(String),
+    /// The address of a canary.
+    #[error("no canary: {0}")]
+    Canary(NotACanary),
 }
 
 impl Misdescribed {
@@ -44,6 +49,7 @@ impl Misdescribed {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Host(_) => "write --docker-host (or ROBO_BACKEND_DOCKER_HOSTS, with commas) as `ssh://robo@gpu-1=4`",
+            Self::Canary(_) => "write --canary (or ROBO_BACKEND_CANARY, with commas) as `1.1.1.1:443`",
             Self::Server(_) => {
                 "write --env-server (or ROBO_BACKEND_ENV_SERVERS, with commas) as `metaworld=https://gpu-1:8700`"
             }
@@ -71,6 +77,7 @@ impl Machine {
         let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
         let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
         let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
+        let outages = Arc::new(outages(&place.outage)?);
         Ok(Self {
             data_dir,
             kind: place.runtime,
@@ -79,6 +86,7 @@ impl Machine {
             defaults,
             overlay,
             subnet: Arc::default(),
+            outages,
             stalls: Arc::default(),
             permits: Permits::default(),
         })
@@ -103,6 +111,11 @@ impl Machine {
     /// How many episodes of a miner may be played at a time, by all cycles of this process.
     pub(super) fn permits(&self) -> &Permits {
         &self.permits
+    }
+
+    /// How an outage of its network is told and waited for.
+    pub(super) fn outages(&self) -> Arc<Outages> {
+        Arc::clone(&self.outages)
     }
 
     /// Where a cycle's environment servers run.
@@ -152,6 +165,11 @@ impl Machine {
     fn docker(&self, ledger: Arc<dyn Ledger>) -> Docker {
         Docker::new(Arc::clone(&self.hosts), self.defaults.clone()).with_ledger(ledger)
     }
+}
+
+fn outages(outage: &config::Outage) -> Result<Outages, Misdescribed> {
+    let canary = outage.canary.iter().map(|canary| canary.parse()).collect::<Result<_, _>>();
+    Ok(Outages { canary: canary.map_err(Misdescribed::Canary)?, patience: outage.network_patience })
 }
 
 /// The servers that run already, with their tokens.

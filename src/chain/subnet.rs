@@ -98,6 +98,8 @@ pub struct Seat {
     /// Its stake as the chain counts it here, in rao: its own, what parents lend it, and TAO by the chain's weight. Nothing
     /// where the runtime keeps stake elsewhere.
     pub stake: Option<f64>,
+    /// The weights that stand on the chain as its own, by uid: those that it set last, or that were revealed last.
+    pub weights: BTreeMap<u16, u16>,
 }
 
 impl Subnet {
@@ -209,7 +211,13 @@ impl Reading {
             last_update: updates.get(usize::from(uid)).copied().unwrap_or_default(),
             has_permit: permits.get(usize::from(uid)).copied().unwrap_or_default(),
             stake: self.stake(hotkey).await?,
+            weights: self.weights(uid).await?,
         })
+    }
+
+    pub(super) async fn weights(&self, uid: u16) -> Result<BTreeMap<u16, u16>, Problem> {
+        let row: Option<Vec<(u16, u16)>> = self.item("Weights", (self.netuid, uid)).await?;
+        Ok(row.unwrap_or_default().into_iter().collect())
     }
 
     /// Its own stake less what it lends to children, and what parents lend to it: in this subnet's token, and in TAO as far

@@ -1,7 +1,7 @@
 //! What a validator has written, read back from the block that took it: a submission that the chain accepted and that is not
 //! there afterwards is no success.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::str::FromStr;
 
 use scale_decode::DecodeAsType;
 use subxt::{
@@ -26,8 +26,7 @@ impl Node {
     /// [`Problem`].
     pub async fn weights_at(&self, hash: &str, netuid: u16, uid: u16) -> Result<Amounts, Problem> {
         let reading = self.reading(hash, netuid).await?;
-        let row: Vec<(u16, u16)> = reading.item("Weights", (netuid, uid)).await?.unwrap_or_default();
-        let row: BTreeMap<u16, u16> = row.into_iter().collect();
+        let row = reading.weights(uid).await?;
         Ok(Amounts { uids: row.keys().copied().collect(), values: row.values().copied().collect() })
     }
 

@@ -169,6 +169,7 @@ async fn exchange(client: &Client, environment: &plan::Environment, order: Episo
         spent_ms: BTreeMap::new(),
         cold_start_ms: COLD_START_MS,
         rules: Rules::none(),
+        canary: Vec::new(),
         episodes: vec![order],
     };
     let mut messages = std::pin::pin!(client.episodes(&request).await?);

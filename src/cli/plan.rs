@@ -128,6 +128,9 @@ fn table(compiled: &Compiled, graph: &Graph) {
             stage.id
         ));
     }
+    if let Some(limits) = guard(definition) {
+        render::line(format!("publish guard {limits}"));
+    }
     for (name, limit) in &definition.pools {
         render::line(format!("pool          {name}: {limit} tasks at a time"));
     }
@@ -154,6 +157,16 @@ fn wall_budgets<'a>(definition: &'a Definition, stage: &Stage) -> BTreeMap<&'a s
             (environment.simulation.environment.as_str(), budget)
         })
         .collect()
+}
+
+/// The limits of the publish guard, those that the pipeline leaves out included.
+fn guard(definition: &Definition) -> Option<String> {
+    let publish = definition.stages.iter().find(|stage| stage.uses == "weights/publish")?;
+    let limits = match publish.with.get("guard")? {
+        Value::Object(limits) => limits.iter().map(|(name, limit)| format!("{name} {limit}")).collect::<Vec<_>>(),
+        computed => vec![computed.to_string()],
+    };
+    Some(limits.join(", "))
 }
 
 /// Families that servers of others simulate.

@@ -16,7 +16,8 @@ use crate::{
     chain::{Patience, Wallet, is_hotkey},
     config, manifest,
     validator::{
-        self, Backend, BackendUrl, Cadence, Demands, Document, Done, Plan, Settings, Terms, Trouble, Validator, Way,
+        self, Backend, BackendUrl, Burns, Cadence, Demands, Document, Done, Plan, Settings, Terms, Trouble, Validator,
+        Way,
     },
 };
 
@@ -53,6 +54,10 @@ pub(super) struct Args {
     /// Slot that gets the shares of hotkeys that are gone [default: that of the subnet's owner, where they are burnt]
     #[arg(long, env = "ROBO_VALIDATE_BURN_UID", value_name = "UID")]
     burn_uid: Option<u16>,
+
+    /// Set a vector that burns everything also right after one that paid somebody, which is refused otherwise
+    #[arg(long, env = "ROBO_VALIDATE_ACCEPT_BURN")]
+    accept_burn: bool,
 
     /// Blocks after which weights are too old, when they do not say so themselves
     #[arg(long, env = "ROBO_VALIDATE_MAX_AGE_BLOCKS", value_name = "N", default_value_t = 7200)]
@@ -131,10 +136,11 @@ fn settings(args: &Args) -> Result<Settings> {
     let patience = Patience { rounds, ..Patience::default() };
     let demands =
         Demands { netuid: args.subnet.netuid, signers: args.backend_hotkey.clone(), max_age: args.max_age_blocks };
+    let burns = if args.accept_burn { Burns::Accepted } else { Burns::Refused };
     Ok(Settings {
         network: network(&args.subnet.chain)?,
         patience,
-        terms: Terms { demands, burn_uid: args.burn_uid, version_key: args.version_key },
+        terms: Terms { demands, burn_uid: args.burn_uid, version_key: args.version_key, burns },
         cadence: args.interval.map_or(Cadence::EachTempo, Cadence::Every),
         poll: args.poll,
         missed: args.watchdog,
@@ -184,7 +190,7 @@ fn show(document: &Document, plan: &Plan, format: Format) -> Exit {
         Format::Json => render::json(&plan.to_json(document)),
         Format::Table => table(document, plan),
     }
-    if plan.refusals.is_empty() { Exit::Ok } else { Exit::Failed }
+    if plan.refusals.is_empty() && plan.sudden_burn.is_none() { Exit::Ok } else { Exit::Failed }
 }
 
 fn table(document: &Document, plan: &Plan) {
@@ -207,6 +213,13 @@ fn table(document: &Document, plan: &Plan) {
         let (payee, percent, why) = (&burnt.payee, 100.0 * burnt.share, &burnt.why);
         let uid = vector.burn_uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
         render::line(format!("burnt in uid {uid}: {percent:.2} %, {payee} ({why})"));
+    }
+    if let Some(paid) = plan.sudden_burn {
+        let trouble = Trouble::SuddenBurn { paid };
+        render::line(format!("\n{trouble}\n    {}", trouble.remedies().join("; ")));
+    }
+    if plan.refusals.is_empty() && plan.sudden_burn.is_some() {
+        return;
     }
     if plan.refusals.is_empty() {
         render::line("\nnothing that was looked at speaks against it; nothing was signed or submitted");

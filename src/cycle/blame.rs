@@ -27,6 +27,8 @@ pub enum Condition {
     NoBuffers,
     /// This machine names no resolver.
     NoResolver,
+    /// This machine has no default route, and the miner's address is public.
+    NoRoute,
     /// This machine cannot give the connection a local address or port.
     NoLocalAddress,
     /// A local firewall refused the connection.
@@ -45,10 +47,11 @@ pub enum Condition {
 
 impl Condition {
     /// Every row of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoDescriptors,
         Self::NoBuffers,
         Self::NoResolver,
+        Self::NoRoute,
         Self::NoLocalAddress,
         Self::LocalFirewall,
         Self::NameLookup,
@@ -62,7 +65,7 @@ impl Condition {
     pub fn party(self) -> Party {
         match self {
             Self::NoDescriptors | Self::NoBuffers => Party::Infrastructure(InfraFault::ResourcesExhausted),
-            Self::NoResolver => Party::Infrastructure(InfraFault::Network),
+            Self::NoResolver | Self::NoRoute => Party::Infrastructure(InfraFault::Network),
             // A miner chooses its address, and with it what the kernel, a firewall or a name server says of that address.
             Self::NoLocalAddress | Self::LocalFirewall | Self::NameLookup | Self::Unreachable | Self::Silence => {
                 Party::Undecided
@@ -101,7 +104,29 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{MinerFault, Outcome};
     use super::*;
+
+    #[test]
+    fn the_documents_table_is_this_one() {
+        let text = include_str!("../../docs/faults.md");
+        let (_, table) = text.split_once("| condition | party | reason | evidence |\n").unwrap();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let told: Vec<Vec<&str>> = rows
+            .map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).skip(1).take(3).collect())
+            .collect();
+        let rows = Condition::ALL.map(|condition| {
+            let (party, outcome) = match condition.party() {
+                Party::Miner => ("miner", Outcome::MinerFault(MinerFault::ConnectionError)),
+                Party::Undecided => ("undecided", Outcome::MinerFault(MinerFault::ConnectionError)),
+                Party::Infrastructure(fault) => ("infrastructure", Outcome::InfraFault(fault)),
+            };
+            (format!("{condition:?}"), party, outcome.reason().unwrap_or_default())
+        });
+        let rows: Vec<Vec<&str>> =
+            rows.iter().map(|(name, party, reason)| vec![name.as_str(), *party, *reason]).collect();
+        assert_eq!(told, rows);
+    }
 
     #[test]
     fn local_exhaustion_is_infrastructure_and_a_refused_connection_is_the_miners() {

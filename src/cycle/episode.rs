@@ -67,6 +67,47 @@ pub enum MinerFault {
     Unexplained,
 }
 
+impl MinerFault {
+    /// Every reason.
+    pub const ALL: [Self; 14] = [
+        Self::ConnectionError,
+        Self::EndpointAddressForbidden,
+        Self::TlsError,
+        Self::NotReady,
+        Self::ActionTimeout,
+        Self::ResetTimeout,
+        Self::HttpError,
+        Self::RedirectNotAllowed,
+        Self::ResponseTooLarge,
+        Self::UnsupportedEncoding,
+        Self::MalformedResponse,
+        Self::InvalidAction,
+        Self::BudgetExhausted,
+        Self::Unexplained,
+    ];
+
+    /// Whether only a miner that answered at least one call of the episode can have it: its `/reset` comes before an action
+    /// that is late.
+    pub fn shows_an_answer(self) -> bool {
+        match self {
+            Self::NotReady
+            | Self::ActionTimeout
+            | Self::HttpError
+            | Self::RedirectNotAllowed
+            | Self::ResponseTooLarge
+            | Self::UnsupportedEncoding
+            | Self::MalformedResponse
+            | Self::InvalidAction => true,
+            Self::ConnectionError
+            | Self::EndpointAddressForbidden
+            | Self::TlsError
+            | Self::ResetTimeout
+            | Self::BudgetExhausted
+            | Self::Unexplained => false,
+        }
+    }
+}
+
 /// What our side did wrong. Never scored; the episode is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -27,7 +27,7 @@ pub use journal::{
     PoolClaim, Publication, Role, TaskState,
 };
 pub use memory::MemoryJournal;
-pub use publish_guard::{Course, PublishGuard, Shares, distance, shares};
+pub use publish_guard::{Course, Facts, PublishGuard, Shares, Turnout, burnt, distance, shares};
 pub use rows::{Question, Rows, RowsError};
 pub use seed::{InvalidSalt, Salt, WINDOW};
 pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};

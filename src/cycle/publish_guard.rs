@@ -18,6 +18,34 @@ pub struct PublishGuard {
     /// Largest L1 distance from the last vector that was given out, 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<f64>,
+    /// Largest share of miners without a single answered call, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<f64>,
+    /// Least share of miners that must have answered for a vector that burns everything, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<f64>,
+}
+
+/// How many of a cycle's miners were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Turnout {
+    /// Miners with planned episodes.
+    pub miners: u64,
+    /// Those that answered at least one call.
+    pub answered: u64,
+}
+
+/// What a guard looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Facts {
+    /// How the episodes went.
+    pub course: Course,
+    /// How many miners were there.
+    pub turnout: Turnout,
+    /// The vector's distance from the last one given out, where there is one.
+    pub jump: Option<f64>,
+    /// Share of the vector that nobody is paid.
+    pub burnt: f64,
 }
 
 /// How a cycle's episodes went.
@@ -56,6 +84,13 @@ pub fn shares(weights: &str) -> Result<Shares, serde_json::Error> {
     Ok(shares)
 }
 
+/// The share of a vector that nobody is paid.
+pub fn burnt(shares: &Shares) -> f64 {
+    let sum: f64 = shares.values().sum();
+    let burnt = shares.get(&None).copied().unwrap_or_default();
+    if sum > 0.0 { burnt / sum } else { 0.0 }
+}
+
 /// The L1 distance of two vectors: 0 when they pay the same, 2 when nobody is paid by both.
 pub fn distance(one: &Shares, other: &Shares) -> f64 {
     let of = |shares: &Shares, who| shares.get(who).copied().unwrap_or_default();
@@ -64,13 +99,23 @@ pub fn distance(one: &Shares, other: &Shares) -> f64 {
 }
 
 impl PublishGuard {
+    /// What holds where strangers play, for what a pipeline leaves out: a cycle that could not reach half of its miners shows
+    /// our network rather than theirs.
+    pub const AMONG_STRANGERS: Self =
+        Self { coverage: None, infra_faults: None, jump: None, unreachable: Some(0.5), answered: Some(0.5) };
+
     /// Whether each limit is one that can be kept and broken.
     ///
     /// # Errors
     /// What is wrong with the first that is not.
     pub fn check(&self) -> Result<(), String> {
-        let limits =
-            [("coverage", self.coverage, 1.0), ("infra_faults", self.infra_faults, 1.0), ("jump", self.jump, 2.0)];
+        let limits = [
+            ("coverage", self.coverage, 1.0),
+            ("infra_faults", self.infra_faults, 1.0),
+            ("jump", self.jump, 2.0),
+            ("unreachable", self.unreachable, 1.0),
+            ("answered", self.answered, 1.0),
+        ];
         for (name, limit, most) in limits {
             if let Some(limit) = limit.filter(|limit| !(0.0..=most).contains(limit)) {
                 return Err(format!("`{name}` is {limit}, and must be between 0 and {most}"));
@@ -79,8 +124,9 @@ impl PublishGuard {
         Ok(())
     }
 
-    /// Why a vector is held, if it is. `jump` is its distance from the last one given out, where there is one.
-    pub fn objection(&self, course: Course, jump: Option<f64>) -> Option<String> {
+    /// Why a vector is held, if it is.
+    pub fn objection(&self, facts: &Facts) -> Option<String> {
+        let Facts { course, turnout, jump, burnt } = *facts;
         let mut reasons = Vec::new();
         let coverage = share(course.scored, course.planned);
         if let (Some(least), Some(coverage)) = (self.coverage, coverage)
@@ -101,7 +147,30 @@ impl PublishGuard {
         {
             reasons.push(format!("it is {jump:.3} away from the last vector (L1 distance, at most {most})"));
         }
+        reasons.extend(self.absences(turnout, burnt));
         (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
+/// Less of a vector than this is paid to nobody in particular.
+const NOTHING: f64 = 1e-9;
+
+impl PublishGuard {
+    /// Why a vector is held because miners were not there.
+    fn absences(&self, turnout: Turnout, burnt: f64) -> Option<String> {
+        let Turnout { miners, answered } = turnout;
+        let absent = miners.saturating_sub(answered);
+        let unreachable = share(absent, miners)?;
+        if let Some(most) = self.unreachable.filter(|most| unreachable > *most) {
+            return Some(format!(
+                "{absent} of {miners} miners answered no call at all ({unreachable:.3}, at most {most}): our network may have failed"
+            ));
+        }
+        let present = share(answered, miners)?;
+        let least = self.answered.filter(|least| burnt >= 1.0 - NOTHING && present < *least)?;
+        Some(format!(
+            "it burns everything, and only {answered} of {miners} miners answered a call ({present:.3}, at least {least})"
+        ))
     }
 }
 
@@ -116,16 +185,26 @@ mod tests {
 
     use super::*;
 
-    const GUARD: PublishGuard = PublishGuard { coverage: Some(0.9), infra_faults: Some(0.25), jump: Some(0.5) };
+    const GUARD: PublishGuard = PublishGuard {
+        coverage: Some(0.9),
+        infra_faults: Some(0.25),
+        jump: Some(0.5),
+        unreachable: Some(0.4),
+        answered: Some(0.8),
+    };
 
     fn course(planned: u64, scored: u64, lost: u64) -> Course {
         Course { planned, scored, lost }
     }
 
+    fn facts(course: Course, jump: Option<f64>) -> Facts {
+        Facts { course, jump, ..Facts::default() }
+    }
+
     #[test]
     fn each_limit_holds_and_says_why() {
-        assert_eq!(GUARD.objection(course(10, 9, 3), Some(0.5)), None, "limits are within");
-        let because = |course, jump| GUARD.objection(course, jump).unwrap();
+        assert_eq!(GUARD.objection(&facts(course(10, 9, 3), Some(0.5))), None, "limits are within");
+        let because = |course, jump| GUARD.objection(&facts(course, jump)).unwrap();
         assert_eq!(because(course(10, 8, 0), None), "only 8 of 10 episodes are scored (0.800, at least 0.9)");
         assert_eq!(
             because(course(10, 10, 4), None),
@@ -139,9 +218,40 @@ mod tests {
     }
 
     #[test]
+    fn a_cycle_that_reached_too_few_miners_is_held() {
+        let held = |answered, burnt| {
+            let turnout = Turnout { miners: 10, answered };
+            GUARD.objection(&Facts { course: course(10, 10, 0), turnout, jump: None, burnt })
+        };
+        assert_eq!(held(6, 0.0), None, "limits are within");
+        assert_eq!(
+            held(5, 0.0).unwrap(),
+            "5 of 10 miners answered no call at all (0.500, at most 0.4): our network may have failed"
+        );
+        assert_eq!(
+            held(7, 1.0).unwrap(),
+            "it burns everything, and only 7 of 10 miners answered a call (0.700, at least 0.8)"
+        );
+        assert_eq!((held(7, 0.9), held(8, 1.0)), (None, None), "some of it is paid, or enough have answered");
+    }
+
+    #[test]
     fn what_is_not_limited_or_not_known_holds_nothing() {
-        assert_eq!(PublishGuard::default().objection(course(10, 0, 50), Some(2.0)), None);
-        assert_eq!(GUARD.objection(Course::default(), None), None, "no episodes, and the first vector");
+        let turnout = Turnout { miners: 10, answered: 0 };
+        let worst = Facts { turnout, burnt: 1.0, ..facts(course(10, 0, 50), Some(2.0)) };
+        assert_eq!(PublishGuard::default().objection(&worst), None);
+        assert_eq!(GUARD.objection(&Facts::default()), None, "no episodes, and the first vector");
+        let old: PublishGuard = serde_json::from_str(r#"{"coverage": 0.9}"#).unwrap();
+        assert_eq!(old, PublishGuard { coverage: Some(0.9), ..PublishGuard::default() }, "as older versions wrote it");
+    }
+
+    #[test]
+    fn a_burn_is_a_share_of_nobody() {
+        let of = |pairs: &[(Option<&str>, f64)]| {
+            burnt(&pairs.iter().map(|(who, weight)| (who.map(str::to_owned), *weight)).collect())
+        };
+        assert_eq!((of(&[(None, 2.0)]), of(&[(None, 1.0), (Some("ann"), 1.0)]), of(&[])), (1.0, 0.5, 0.0));
+        assert_eq!(of(&[(None, 2.0), (Some("ann"), 0.0)]), 1.0);
     }
 
     #[test]

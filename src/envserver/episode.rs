@@ -15,12 +15,13 @@ use crate::host::Stalls;
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
-use crate::rollout::protocol::EpisodeOrder;
+use crate::rollout::{Canary, protocol::EpisodeOrder};
 
 use super::{
     budget::Budget,
     frame::{Ending, Request, View},
     latency,
+    network::{Network, Seen, Undecided, Witness},
     slots::Lease,
     worker::{CallError, Fate, Part, Worker},
 };
@@ -29,6 +30,10 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) client: Client,
+    /// Who knows whether our own network works.
+    pub(super) network: Arc<Network>,
+    /// What that is told by.
+    pub(super) canary: Vec<Canary>,
     pub(super) simulation: Simulation,
     /// How it is made, seen, acted in and judged.
     pub(super) adapter: Adapter,
@@ -75,6 +80,8 @@ struct Tally {
 /// Why an episode broke off.
 enum Broken {
     Miner(Fault),
+    /// The miner's fault, unless our network failed at the same time.
+    Undecided(Fault, Undecided),
     Infra(InfraFault, String),
     /// The worker is gone, and this is what the episode had to do with it.
     Gone(Part, InfraFault, String),
@@ -85,6 +92,8 @@ enum Broken {
 pub(super) enum Played {
     /// It has ended.
     Ended(EpisodeReport),
+    /// It has ended in a fault that is the miner's unless our network failed at the same time.
+    Undecided(EpisodeReport, Undecided),
     /// Its worker died, and it may have been the reason. The report is for the case that it was.
     Suspect(EpisodeReport),
     /// Its worker died while the episode was with its miner: it has nothing to do with that.
@@ -96,6 +105,15 @@ impl From<Fault> for Broken {
         match fault.party {
             Party::Miner | Party::Undecided => Self::Miner(fault),
             Party::Infrastructure(reason) => Self::Infra(reason, fault.detail),
+        }
+    }
+}
+
+impl From<Seen> for Broken {
+    fn from(seen: Seen) -> Self {
+        match seen {
+            Seen::Decided(fault) => fault.into(),
+            Seen::Undecided(fault, undecided) => Self::Undecided(fault, undecided),
         }
     }
 }
@@ -133,7 +151,14 @@ impl Episode {
             Err(Broken::Gone(part, ..)) => *part,
             _ => Part::Culprit,
         };
+        let (result, undecided) = match result {
+            Err(Broken::Undecided(fault, undecided)) => (Err(Broken::Miner(fault)), Some(undecided)),
+            result => (result, None),
+        };
         let report = tally.report(&self.stage, self.order.keep, (result, started.elapsed()));
+        if let Some(undecided) = undecided {
+            return Played::Undecided(report, undecided);
+        }
         match part {
             Part::Culprit => Played::Ended(report),
             Part::Suspect => Played::Suspect(report),
@@ -157,20 +182,21 @@ impl Episode {
         let task = TaskConfig::new(environment, &self.order.episode_id);
         let session = self.stage.client.session(route, task, self.stage.timeouts);
         // First the miner, which is cheap: one that is down costs the simulator nothing.
+        let witness = self.stage.network.witness(&self.order.hotkey, route);
         let call = self.budget.begin();
-        let told = session.reset().await;
+        let told = witness.call(session.reset()).await;
         drop(call);
         told?;
         lease.begin();
         let view = worker.call(&Request::Reset { slot, environment, seed: self.order.seed }).await?;
-        let ending = self.act(&session, (&worker, slot), view, tally).await?;
+        let ending = self.act((&session, &witness), (&worker, slot), view, tally).await?;
         lease.end();
         Ok(ending)
     }
 
     async fn act(
         &self,
-        session: &Session<'_>,
+        (session, witness): (&Session<'_>, &Witness),
         (worker, slot): (&Worker, u32),
         first: View,
         tally: &mut Tally,
@@ -179,9 +205,10 @@ impl Episode {
         loop {
             let frame = self.frame(&mut view)?;
             let call = self.budget.begin();
-            let answer = session.act(&frame, &self.stage.adapter.action).await;
+            let answer = witness.call(session.act(&frame, &self.stage.adapter.action)).await;
             drop(call);
-            let answer = answer.inspect_err(|fault| {
+            let answer = answer.inspect_err(|seen| {
+                let fault = seen.fault();
                 if fault.reason == MinerFault::ActionTimeout && !matches!(fault.party, Party::Infrastructure(_)) {
                     tally.latencies.push(self.stage.timeouts.action);
                 }
@@ -261,7 +288,7 @@ impl Tally {
                 Err(detail) => infra(InfraFault::SimulatorError, &detail),
             },
             // Where a fall costs reward, walking away in time must not pay.
-            Err(Broken::Miner(fault)) => {
+            Err(Broken::Miner(fault) | Broken::Undecided(fault, _)) => {
                 (Outcome::MinerFault(fault.reason), Some(fault.detail), stage.simulation.score.map(|_| 0.0), None)
             }
             Err(Broken::Infra(fault, detail) | Broken::Gone(_, fault, detail)) => infra(fault, &detail),

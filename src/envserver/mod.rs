@@ -17,6 +17,7 @@ mod frame;
 mod guest;
 mod latency;
 mod memory;
+mod network;
 mod processor;
 mod run;
 mod scheduler;

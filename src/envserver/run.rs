@@ -22,12 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::cycle::{EpisodeReport, Hotkey, InfraFault, MinerFault, MinerStatus, Outcome, Seen};
+use crate::cycle::{EpisodeReport, Hotkey, InfraFault, MinerFault, MinerStatus, Outcome, Seen, plain_text};
 use crate::rollout::protocol::{EpisodeOrder, Grant, ServerMessage};
 
 use super::{
     episode::{Episode, Played, Stage, lost},
     guest::{Guest, Waited},
+    network::Blame,
     scheduler::{Ended, Limit, Scheduler, Start},
     slots::{Lease, Slots},
 };
@@ -60,6 +61,10 @@ pub(super) struct Run {
     playing: JoinSet<Played>,
     /// Miners whose episodes must wait: for the answer to `/health`, or because they rest.
     waiting: JoinSet<(usize, Waited)>,
+    /// Episodes whose verdict is awaited. The scheduler counts them as in flight; they hold no slot.
+    judging: JoinSet<(Start, EpisodeReport, Blame)>,
+    /// Who probes the canaries.
+    watching: JoinSet<()>,
     started: HashMap<Id, Start>,
     /// To be played alone, each with its report in case that makes no sense. The scheduler counts them as in flight.
     suspects: VecDeque<(Start, EpisodeReport)>,
@@ -105,6 +110,8 @@ impl Run {
             controls,
             playing: JoinSet::new(),
             waiting: JoinSet::new(),
+            judging: JoinSet::new(),
+            watching: JoinSet::new(),
             started: HashMap::new(),
             suspects: VecDeque::new(),
             faults: 0,
@@ -119,6 +126,7 @@ impl Run {
     }
 
     async fn run_to_end(&mut self) -> Result<(), Gone> {
+        self.watch_canaries();
         self.warm_up();
         let slots = self.slots.clone();
         // Kept over the turns of the loop, so that we do not lose our place among those who wait.
@@ -143,6 +151,7 @@ impl Run {
                 () = lines.closed() => return Err(Gone),
                 // A wait that panicked has its miner's number no more; it cannot, it only waits.
                 Some(Ok((miner, waited))) = self.waiting.join_next() => self.waited(miner, waited).await?,
+                Some(Ok(judged)) = self.judging.join_next() => self.judged(judged).await?,
                 Some(ended) = self.playing.join_next_with_id() => self.ended(ended).await?,
                 Some(grants) = self.controls.grants.recv() => self.granted(&grants),
                 lease = &mut place, if is_in_line => {
@@ -176,6 +185,10 @@ impl Run {
     /// to `/reset` and `/act` is what counts.
     async fn waited(&mut self, miner: usize, waited: Waited) -> Result<(), Gone> {
         if let Waited::Woken(found) = waited {
+            if let Ok(route) = &self.guests[miner].route {
+                let witness = self.stage.network.witness(&self.guests[miner].hotkey, route);
+                witness.found(found.as_ref().map_err(|not_ready| &not_ready.fault));
+            }
             let seen = self.guests[miner].woken(found, &self.stage);
             match seen.status {
                 MinerStatus::Cold | MinerStatus::Unreachable => self.scheduler.doubt(miner),
@@ -269,6 +282,12 @@ impl Run {
                 self.scheduler.put_back(start);
                 self.take_back(start, Duration::ZERO).await
             }
+            Played::Undecided(report, undecided) => {
+                let patience = self.stage.timeouts.reset.max(self.stage.timeouts.action);
+                let verdict = self.stage.network.clone().judge(undecided, patience);
+                self.judging.spawn(async move { (start, report, verdict.await) });
+                Ok(())
+            }
             Played::Ended(report) if self.guests[start.miner].may_wait(&report) => {
                 self.scheduler.put_back(start);
                 self.scheduler.doubt(start.miner);
@@ -276,16 +295,42 @@ impl Run {
                 let not_ready = self.guests[start.miner].wait(&report, rest);
                 self.take_back(start, not_ready).await
             }
-            Played::Ended(report) | Played::Suspect(report) => {
-                if let Some(seen) = self.guests[start.miner].news() {
-                    self.tell(start.miner, seen).await?;
-                }
-                self.count(&report);
-                self.release(start.miner, &report);
-                self.report(start.episode, report).await?;
-                if self.is_hopeless() { self.report_suspects().await } else { Ok(()) }
-            }
+            Played::Ended(report) | Played::Suspect(report) => self.conclude(start, report).await,
         }
+    }
+
+    /// Probe the canaries while episodes are played.
+    fn watch_canaries(&mut self) {
+        for canary in &self.stage.canary {
+            self.watching.spawn(self.stage.network.clone().watch(canary.clone()));
+        }
+    }
+
+    /// It is known who answers for an episode. When it is our network, no more begin: they would be lost as well.
+    async fn judged(&mut self, (start, mut report, blame): (Start, EpisodeReport, Blame)) -> Result<(), Gone> {
+        let Blame::Network(evidence) = blame else { return self.conclude(start, report).await };
+        let detail = report.detail.take().unwrap_or_default();
+        report.detail = Some(plain_text(&format!("our network failed: {evidence}; {detail}")));
+        report.outcome = Outcome::InfraFault(InfraFault::Network);
+        report.score = None;
+        self.conclude(start, report).await
+    }
+
+    /// An episode has come to its report.
+    async fn conclude(&mut self, start: Start, report: EpisodeReport) -> Result<(), Gone> {
+        if report.outcome == Outcome::InfraFault(InfraFault::Network) {
+            // Says nothing about the simulator, whose faults in a row are counted.
+            self.give_up();
+            self.scheduler.ended(start.miner, Ended::Otherwise);
+            return self.report(start.episode, report).await;
+        }
+        if let Some(seen) = self.guests[start.miner].news() {
+            self.tell(start.miner, seen).await?;
+        }
+        self.count(&report);
+        self.release(start.miner, &report);
+        self.report(start.episode, report).await?;
+        if self.is_hopeless() { self.report_suspects().await } else { Ok(()) }
     }
 
     /// Let a miner's next episode start, at once or after a rest.

@@ -41,6 +41,7 @@ use crate::rollout::protocol::{Drain, EpisodesRequest, Grant, Grants, Health, Op
 use super::{
     episode::Stage,
     fleet::{Fleet, OpenError},
+    network::Network,
     run::{Controls, Run},
     scheduler::Limit,
     spawner::{Python, Spawner},
@@ -102,6 +103,7 @@ pub struct Server {
     spawner: Spawner,
     client: Client,
     stalls: Arc<Stalls>,
+    network: Arc<Network>,
     fleet: Mutex<Option<Arc<Fleet>>>,
     runs: TaskTracker,
     /// By which each of them is told what may begin.
@@ -125,6 +127,7 @@ impl Server {
             spawner: Spawner::start(config.python)?,
             client: Client::beside(Limits::default(), stalls.clone())?,
             stalls,
+            network: Network::new(),
             fleet: Mutex::default(),
             runs: TaskTracker::new(),
             handles: std::sync::Mutex::default(),
@@ -280,6 +283,8 @@ async fn episodes(State(server): State<Arc<Server>>, body: Bytes) -> Response<Bo
     }
     let stage = Stage {
         client: server.client.clone(),
+        network: server.network.clone(),
+        canary: request.canary,
         simulation,
         adapter,
         timeouts: Timeouts {

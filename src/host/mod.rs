@@ -10,10 +10,12 @@ mod identity;
 pub mod ledger;
 pub mod process;
 mod progress;
+mod routes;
 pub mod socket;
 mod stall;
 
 pub use data_dir::{DataDirError, data_dir};
 pub use identity::{Identity, State};
 pub use progress::Progress;
+pub use routes::has_default_route;
 pub use stall::Stalls;

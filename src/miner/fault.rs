@@ -12,17 +12,19 @@ pub struct Fault {
     pub detail: String,
     /// Who answers for it.
     pub party: Party,
+    /// The row of the table of blame, where it is about the connection.
+    pub condition: Option<Condition>,
 }
 
 impl Fault {
     /// A fault of the miner, whose detail may hold what the miner sent.
     pub fn new(reason: MinerFault, detail: impl AsRef<str>) -> Self {
-        Self { reason, detail: plain_text(detail.as_ref()), party: Party::Miner }
+        Self { reason, detail: plain_text(detail.as_ref()), party: Party::Miner, condition: None }
     }
 
     /// What the table of blame says of a condition below HTTP.
     pub fn of(condition: Condition, detail: impl AsRef<str>) -> Self {
-        Self { party: condition.party(), ..Self::new(MinerFault::ConnectionError, detail) }
+        Self { party: condition.party(), condition: Some(condition), ..Self::new(MinerFault::ConnectionError, detail) }
     }
 
     /// The same, and the miner answers for it only if the network worked.

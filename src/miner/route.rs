@@ -65,6 +65,21 @@ impl Route {
         news.and_then(|_| pin.peers.last().cloned())
     }
 
+    /// Where it leads, as far as that is known: the address that is written, that was looked up, or that answered last.
+    pub fn address(&self) -> Option<IpAddr> {
+        let found = || {
+            let pin = self.lock();
+            let pinned = pin.addresses.as_ref().and_then(|addresses| addresses.first().copied());
+            pinned.or_else(|| pin.peers.last().map(|peer| peer.address))
+        };
+        self.written().or_else(found).map(|address| address.ip())
+    }
+
+    /// The host as it is written.
+    pub fn host(&self) -> &str {
+        &self.endpoint.origin.host
+    }
+
     /// The addresses that were checked.
     pub(super) fn pinned(&self) -> Option<Arc<[SocketAddr]>> {
         self.lock().addresses.clone()

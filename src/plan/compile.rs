@@ -27,7 +27,8 @@ use super::matrix::{self, Expanded};
 use super::references::{Found, Scope};
 use super::{Definition, Environment, Phase, Stage};
 use super::{
-    codeless, concurrency, discovery, environments, foreign, miners, overrides, rules, schedule, secrets, settings,
+    codeless, concurrency, discovery, environments, foreign, guard, miners, overrides, rules, schedule, secrets,
+    settings,
 };
 
 const VERSION: u32 = 1;
@@ -168,6 +169,7 @@ impl Compiler<'_> {
         };
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
+        guard::fill_in(&mut drafts);
         let miners = miners::rules(self.document, &self.pipeline.miners, found);
         miners::warn_of_refused(self.document, &miners.rules, &drafts, found);
         let wire = self.pipeline.concurrency.as_ref();

@@ -408,7 +408,7 @@ pub static KINDS: &[Kind] = &[
                 Type::Object,
                 Rule::Free,
                 Absent::Optional,
-                "limits outside of which the vector is held: least `coverage`, most `infra_faults`, largest `jump`",
+                "limits outside of which the vector is held: least `coverage`, most `infra_faults`, largest `jump`, most `unreachable`, and the least `answered` for a burn of everything. Where strangers play, the last two are 0.5 when left out",
             ),
         ],
         outputs: &[output("digest", Type::String, "SHA-256 of the published document")],

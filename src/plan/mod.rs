@@ -20,6 +20,7 @@ mod fingerprint;
 mod foreign;
 mod graph;
 mod graph_of_drafts;
+mod guard;
 mod inputs;
 pub mod kinds;
 mod limits;

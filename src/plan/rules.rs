@@ -105,7 +105,7 @@ fn guards_can_be_kept(scope: &Scope<'_>, found: &mut Diagnostics) {
         }
         let checked = serde_json::from_value::<PublishGuard>(value).map_err(|error| error.to_string());
         if let Err(problem) = checked.and_then(|guard| guard.check()) {
-            let help = "it takes `coverage` and `infra_faults` from 0 to 1, and `jump` from 0 to 2, none of which must be given";
+            let help = "it takes `coverage`, `infra_faults`, `unreachable` and `answered` from 0 to 1, and `jump` from 0 to 2, none of which must be given";
             found.push(scope.document.error(at, format!("the publish guard cannot be kept: {problem}")).help(help));
         }
     }

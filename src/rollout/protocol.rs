@@ -11,6 +11,8 @@ use crate::address::Rules;
 use crate::cycle::{EnvironmentId, EpisodeReport, Hotkey, Keep, Seen};
 use crate::manifest::simulation::Simulation;
 
+use super::Canary;
+
 /// Body of `POST /open`: start the workers and load these environments. Sent again, it must say the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Open {
@@ -81,6 +83,9 @@ pub struct EpisodesRequest {
     /// Where the endpoints of strangers may lead.
     #[serde(default)]
     pub rules: Rules,
+    /// What answers whenever the server's own network works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canary: Vec<Canary>,
     /// What to run.
     pub episodes: Vec<EpisodeOrder>,
 }

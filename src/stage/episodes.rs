@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Context, EpisodeProgress, Error, Invocation, Output, chain, config,
+    outage::{Brought, Outage},
     permits::{Asked, Member},
     sealed::{self, Hidden},
     servers::{self, Ready},
@@ -30,7 +31,7 @@ use crate::cycle::{
 };
 use crate::plan::{Environment, wall_budget};
 use crate::rollout::{
-    self, Control,
+    self, Canary, Control,
     protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
 };
 
@@ -102,7 +103,10 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         progress: progress(context, &settings).await?,
         spent: BTreeMap::new(),
         fault: None,
+        network_faults: 0,
+        outage: Outage::none(context, Duration::from_millis(invocation.stage.timeout_ms)),
     };
+    work.outage.advise(settings.miners.iter().filter(|miner| !servers::is_demo(&miner.endpoint)).count());
     (context.watcher)(work.progress.clone());
     work.until_done().await?;
     let progress = &work.progress;
@@ -114,7 +118,9 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         if let Some(fault) = &work.fault {
             message = format!("{message}. The last one was {fault}");
         }
-        return Err(TaskFailure { class: FailureClass::BelowQuorum, message }.into());
+        // An outage is nobody's score: a pipeline that goes on below its quorum must not go on with this.
+        let class = if work.network_faults > 0 { FailureClass::Infra } else { FailureClass::BelowQuorum };
+        return Err(TaskFailure { class, message }.into());
     }
     Ok(json!({ "environment": settings.environment, "planned": progress.planned, "scored": progress.scored }).into())
 }
@@ -157,6 +163,9 @@ struct Work<'a, J> {
     spent: BTreeMap<Hotkey, Duration>,
     /// What the last fault of ours was.
     fault: Option<String>,
+    /// Episodes that our network has cost.
+    network_faults: usize,
+    outage: Outage,
 }
 
 impl<J: Journal> Work<'_, J> {
@@ -170,7 +179,7 @@ impl<J: Journal> Work<'_, J> {
             if pending.is_empty() {
                 return Ok(());
             }
-            let faults_before = self.progress.infra_faults;
+            let (faults_before, before) = (self.progress.infra_faults, self.stand());
             let begun = self.context.drain.begin().await;
             let round = self.round(pending).await;
             drop(begun);
@@ -183,7 +192,27 @@ impl<J: Journal> Work<'_, J> {
                 let environment = &self.settings.environment;
                 warn!(faults, "{faults} episodes in `{environment}` were lost to faults of ours: {fault}");
             }
+            let after = self.stand();
+            let brought = Brought { scored: after.scored - before.scored, lost: after.lost - before.lost };
+            self.outage.after(brought, &self.settings.environment).await?;
         }
+    }
+
+    /// What all rounds have brought so far.
+    fn stand(&self) -> Brought {
+        Brought { scored: self.progress.scored, lost: self.network_faults }
+    }
+
+    /// The canaries as a server reaches them: a container's wall is opened for them as it is for miners.
+    async fn canaries(&self, server: &Ready) -> Vec<Canary> {
+        let mut reached = Vec::new();
+        for canary in &self.outage.canaries {
+            match server.lent.reach(&[canary.to_url()]).await {
+                Ok(urls) => reached.extend(urls.iter().filter_map(|url| Canary::of_url(url))),
+                Err(error) => debug!(%canary, %error, "the environment server cannot be let to the canary"),
+            }
+        }
+        reached
     }
 
     /// Take those out whose miners announce an endpoint that may not be called. They are told so before anything else is
@@ -299,7 +328,8 @@ impl<J: Journal> Work<'_, J> {
     ) -> Result<(BoxStream<'static, Result<ServerMessage, rollout::Error>>, Member), Error> {
         let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
         let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
-        let request = self.request(pending, miners.into_iter().zip(endpoints))?;
+        let mut request = self.request(pending, miners.into_iter().zip(endpoints))?;
+        request.canary = self.canaries(server).await;
         let (permits, grants) = self.context.permits.enter(Asked {
             cycle: self.context.lease.cycle,
             per_miner: self.settings.per_miner,
@@ -356,6 +386,7 @@ impl<J: Journal> Work<'_, J> {
             spent_ms: self.spent.iter().map(|(hotkey, time)| (hotkey.clone(), time.as_millis() as u64)).collect(),
             cold_start_ms: self.context.definition.miners.cold_start_ms,
             rules: self.context.definition.miners.rules.clone(),
+            canary: Vec::new(),
             episodes,
         })
     }
@@ -373,7 +404,8 @@ impl<J: Journal> Work<'_, J> {
         let episode = Episode { key: pending.key, attempt: pending.attempt + 1, report };
         let _ = self.context.journal.record_episode(&self.context.lease, &episode).await?;
         match outcome {
-            Outcome::InfraFault(_) => {
+            Outcome::InfraFault(fault) => {
+                self.network_faults += usize::from(fault == InfraFault::Network);
                 let detail = episode.report.detail.as_deref().unwrap_or_default();
                 let Episode { key: EpisodeKey { hotkey, seed_index, .. }, attempt, .. } = &episode;
                 debug!(%hotkey, seed_index, try = attempt, %outcome, detail, "a fault of ours: the episode is not scored");

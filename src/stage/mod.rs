@@ -12,6 +12,7 @@ mod environments;
 mod episodes;
 mod expr;
 mod miners;
+mod outage;
 mod outputs;
 mod overload;
 mod permits;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use chain_miners::Subnet;
 pub use drain::Drain;
+pub use outage::Outages;
 pub use overload::ServerStalls;
 pub use permits::{Asked, Member, Permits};
 pub use servers::Servers;
@@ -111,6 +113,8 @@ pub struct Context<J> {
     pub programs: Arc<Once>,
     /// The chain as this machine reads it.
     pub subnet: Arc<Subnet>,
+    /// How an outage of this machine's network is told and waited for.
+    pub outages: Arc<Outages>,
     /// Whether to begin anything that takes long.
     pub drain: Drain,
     /// How long environment servers were stalled.

@@ -5,7 +5,9 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, types::Json};
 use uuid::Uuid;
 
-use crate::cycle::{Course, CycleId, Publication, PublishGuard, distance, shares};
+use crate::cycle::{
+    Course, CycleId, Facts, MinerFault, Outcome, Publication, PublishGuard, Shares, Turnout, burnt, distance, shares,
+};
 
 use super::{Error, Store, error::Trouble};
 
@@ -191,17 +193,35 @@ async fn objection(connection: &mut PgConnection, cycle: CycleId) -> Result<Opti
     .await
     .map(|(planned, scored, lost): (i64, i64, i64)| [planned, scored, lost])?;
     let course = Course { planned: planned.unsigned_abs(), scored: scored.unsigned_abs(), lost: lost.unsigned_abs() };
-    let last = latest(&mut *connection).await?;
-    let jump = match last {
-        Some(last) => Some(jump(&last.publication.weights, &weights)?),
+    let turnout = turnout(&mut *connection, cycle).await?;
+    let now = read(&weights)?;
+    let jump = match latest(&mut *connection).await? {
+        Some(last) => Some(distance(&read(&last.publication.weights)?, &now)),
         None => None,
     };
-    Ok(guard.objection(course, jump))
+    Ok(guard.objection(&Facts { course, turnout, jump, burnt: burnt(&now) }))
 }
 
-fn jump(before: &str, now: &str) -> Result<f64, Error> {
-    let read = |text| shares(text).map_err(|error| Error::Corrupt(format!("weights that cannot be read: {error}")));
-    Ok(distance(&read(before)?, &read(now)?))
+/// How many miners a cycle had, and how many of them have answered anything: taken a step, come to an end, or made a mistake
+/// that only an answer can be.
+async fn turnout(connection: &mut PgConnection, cycle: CycleId) -> Result<Turnout, Trouble> {
+    let answers = MinerFault::ALL.into_iter().filter(|fault| fault.shows_an_answer());
+    let answers: Vec<&str> = answers.filter_map(|fault| Outcome::MinerFault(fault).reason()).collect();
+    let (miners, answered): (i64, i64) = sqlx::query_as(
+        "select count(distinct hotkey),
+                count(distinct hotkey) filter (where steps > 0 or outcome in ('success', 'failure')
+                    or (outcome = 'miner_fault' and reason = any($2)))
+         from episode where cycle_id = $1",
+    )
+    .bind(cycle.as_uuid())
+    .bind(answers)
+    .fetch_one(connection)
+    .await?;
+    Ok(Turnout { miners: miners.unsigned_abs(), answered: answered.unsigned_abs() })
+}
+
+fn read(weights: &str) -> Result<Shares, Error> {
+    shares(weights).map_err(|error| Error::Corrupt(format!("weights that cannot be read: {error}")))
 }
 
 /// The vector that counts.

@@ -124,6 +124,7 @@ pub(crate) fn request(
         // Miners that are not there are part of many tests, which need not wait for them.
         cold_start_ms: 2000,
         rules: Rules { reach: Reach::Private, ..Rules::default() },
+        canary: Vec::new(),
         episodes: orders
             .enumerate()
             .map(|(order, (seed, (hotkey, endpoint)))| EpisodeOrder {

@@ -94,6 +94,7 @@ async fn a_miner_gets_images_as_its_health_accepts_them() {
         spent_ms: std::collections::BTreeMap::default(),
         cold_start_ms: 10_000,
         rules: robo::address::Rules::default(),
+        canary: Vec::new(),
         episodes: orders.collect(),
     };
     let mut reports: Vec<EpisodeReport> = Vec::new();

@@ -7,8 +7,8 @@ use robo::{
     chain::{Head, Wallet, reveal::Reveal},
     cycle::{Pin, PublishGuard},
     validator::{
-        Backend, Cadence, Demands, Distrust, Refusal, Settings, Terms, Trouble, Turn, Unanswered, Unpayable, Validator,
-        serve,
+        Backend, Burns, Cadence, Demands, Distrust, Refusal, Settings, Terms, Trouble, Turn, Unanswered, Unpayable,
+        Validator, serve,
     },
 };
 use serde_json::{Value, json};
@@ -64,6 +64,7 @@ fn settings(chain: &Chain) -> Settings {
             demands: Demands { netuid: NETUID, signers: Vec::new(), max_age: 5_000 },
             burn_uid: None,
             version_key: 0,
+            burns: Burns::default(),
         },
         cadence: Cadence::EachTempo,
         poll: Duration::from_secs(60),

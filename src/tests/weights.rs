@@ -108,7 +108,8 @@ async fn held(store: &Store) -> Option<(CycleId, String)> {
 async fn a_vector_outside_of_its_limits_is_held_and_the_last_good_one_stays() {
     let database = TestDatabase::new(Version::Default).await;
     let store = database.store().await;
-    let guard = PublishGuard { coverage: Some(0.9), infra_faults: Some(0.25), jump: Some(1.0) };
+    let guard =
+        PublishGuard { coverage: Some(0.9), infra_faults: Some(0.25), jump: Some(1.0), ..PublishGuard::default() };
     let good = publish(&store, Some("ann"), WHOLE, guard).await;
     assert_eq!((latest(&store).await, held(&store).await), (good, None), "the first is compared with none");
     for (who, course, reason) in [

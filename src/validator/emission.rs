@@ -43,6 +43,9 @@ impl Plan {
         if !self.refusals.is_empty() {
             return Err(Trouble::Refused(self.refusals.clone()));
         }
+        if let Some(paid) = self.sudden_burn {
+            return Err(Trouble::SuddenBurn { paid });
+        }
         let call = self.call()?;
         let node = Node::reach(network, patience).await?;
         let included = node.submit(&call, wallet).await?;

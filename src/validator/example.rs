@@ -30,6 +30,12 @@ pub(super) fn subnet(block: u64, slots: &[(&str, u64)]) -> Subnet {
             stake_threshold: 0,
             reveal: None,
         },
-        seat: uid.map(|uid| Seat { uid, last_update: 0, has_permit: true, stake: Some(0.0) }),
+        seat: uid.map(|uid| Seat {
+            uid,
+            last_update: 0,
+            has_permit: true,
+            stake: Some(0.0),
+            weights: std::collections::BTreeMap::new(),
+        }),
     }
 }

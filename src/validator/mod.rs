@@ -24,7 +24,7 @@ pub use document::{Document, Malformed, Status};
 pub use emission::Done;
 pub use health::serve;
 pub use pace::Cadence;
-pub use plan::{Plan, Terms, Way};
+pub use plan::{Burns, Plan, Terms, Way};
 pub use preflight::Refusal;
 pub use report::Report;
 pub use run::{Settings, Turn, Validator};

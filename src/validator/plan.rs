@@ -24,6 +24,18 @@ pub struct Terms {
     pub burn_uid: Option<u16>,
     /// The version that is stated to the chain.
     pub version_key: u64,
+    /// Whether a vector may burn everything right after one that paid somebody.
+    pub burns: Burns,
+}
+
+/// What is done with a vector that burns everything right after one that did not: a bad day of the backend looks like that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Burns {
+    /// It is not set.
+    #[default]
+    Refused,
+    /// It is set like any other.
+    Accepted,
 }
 
 /// How weights get to the chain.
@@ -59,6 +71,8 @@ pub struct Plan {
     pub age: u64,
     /// The version that is stated.
     pub version_key: u64,
+    /// How many slots the last vector paid, when this one suddenly burns everything and may not.
+    pub sudden_burn: Option<usize>,
 }
 
 impl Plan {
@@ -86,7 +100,9 @@ impl Plan {
             Ok(way) => way,
             Err(cause) => return Err(Trouble::Refused(vec![Refusal::NeverRevealed(cause)])),
         };
-        Ok(Self { hotkey: hotkey.to_owned(), subnet, vector, refusals, way, age, version_key: terms.version_key })
+        let sudden_burn = paid_before(&subnet, &vector).filter(|_| terms.burns == Burns::Refused);
+        let version_key = terms.version_key;
+        Ok(Self { hotkey: hotkey.to_owned(), subnet, vector, refusals, way, age, version_key, sudden_burn })
     }
 
     /// The same, for programs.
@@ -105,8 +121,16 @@ impl Plan {
             },
             "call": way.to_json(), "version_key": self.version_key, "weights": rows.collect::<Vec<_>>(),
             "burn_uid": vector.burn_uid, "burnt": vector.burnt, "refusals": refusals,
+            "sudden_burn": self.sudden_burn.is_some(),
         })
     }
+}
+
+/// How many slots the validator's last weights paid, when this vector burns everything and they did not.
+fn paid_before(subnet: &Subnet, vector: &Vector) -> Option<usize> {
+    let weights = &subnet.seat.as_ref()?.weights;
+    let paid = weights.iter().filter(|(uid, value)| **value > 0 && Some(**uid) != vector.burn_uid).count();
+    (vector.burns_everything() && paid > 0).then_some(paid)
 }
 
 impl Way {
@@ -136,4 +160,31 @@ fn way(subnet: &Subnet, now: Duration) -> Result<Way, NoEpochs> {
         round: reveal.round(subnet.block, tempo, now, subnet.block_time)?,
         block: reveal.block(subnet.block, tempo)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validator::example;
+
+    fn plan(entries: Value, before: &[(u16, u16)], burns: Burns) -> Plan {
+        let mut subnet = example::subnet(1000, &[("owner", 0), ("ann", 0), ("validator", 0)]);
+        subnet.seat.as_mut().unwrap().weights = before.iter().copied().collect();
+        let document = Document::parse(json!({ "block": 990, "entries": entries }).to_string().as_bytes()).unwrap();
+        let demands = Demands { netuid: 7, signers: Vec::new(), max_age: 300 };
+        let terms = Terms { demands, burn_uid: None, version_key: 0, burns };
+        Plan::make(&document, subnet, "validator", &terms, DateTime::from_timestamp(1_700_000_000, 0).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_vector_that_suddenly_burns_everything_is_refused_until_told_otherwise() {
+        let burn = json!([{ "uid": 0, "hotkey": null, "weight": 1.0 }]);
+        let gone = json!([{ "uid": 1, "hotkey": "somebody-gone", "weight": 1.0 }]);
+        let paid = json!([{ "uid": 1, "hotkey": "ann", "weight": 0.1 }, { "uid": 0, "hotkey": null, "weight": 0.9 }]);
+        let sudden = |entries: &Value, before: &[(u16, u16)]| plan(entries.clone(), before, Burns::Refused).sudden_burn;
+        assert_eq!((sudden(&burn, &[(0, 9), (1, 9)]), sudden(&gone, &[(1, 9)])), (Some(1), Some(1)));
+        assert_eq!(sudden(&burn, &[(0, 9), (1, 0)]), None, "the last one burnt everything, too");
+        assert_eq!((sudden(&burn, &[]), sudden(&paid, &[(1, 9)])), (None, None), "the first one, and one that pays");
+        assert_eq!(plan(burn, &[(1, 9)], Burns::Accepted).sudden_burn, None);
+    }
 }

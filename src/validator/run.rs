@@ -1,9 +1,13 @@
 //! A validator that runs: asks the backend, looks at the chain, and sets weights when they are due. Whatever fails is told and
 //! tried again; only being told to stop ends it.
 //!
-//! It remembers nothing that matters: when weights were last set stands on the chain, and the document is asked for anew.
+//! It remembers nothing that matters: when weights were last set, and which, stands on the chain, and the document is asked for
+//! anew. Only weights that the chain has not revealed yet are known to the process alone.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
@@ -63,13 +67,15 @@ pub struct Validator {
     document: Option<Document>,
     report: Report,
     failures: u32,
+    /// The weights that this process set last, which the chain may not have revealed yet.
+    last: Option<BTreeMap<u16, u16>>,
 }
 
 impl Validator {
     /// One that has done nothing yet.
     pub fn new(settings: Settings, wallet: Wallet, backend: Backend) -> Self {
         let report = Report::new(Watchdog::new(settings.missed, Instant::now()));
-        Self { settings, wallet, backend, document: None, report, failures: 0 }
+        Self { settings, wallet, backend, document: None, report, failures: 0, last: None }
     }
 
     /// How it is.
@@ -139,8 +145,8 @@ impl Validator {
             return Ok(Turn::NotDue { block, due, wait: subnet.block_time.saturating_mul(blocks) });
         }
         // Without a document the backend's trouble is the trouble, and has been told; with an older one it is not.
-        let Some(document) = &self.document else { return Err(fetched.err().unwrap_or(Trouble::Nothing)) };
-        let set = self.set(document, subnet).await;
+        let Some(document) = self.document.clone() else { return Err(fetched.err().unwrap_or(Trouble::Nothing)) };
+        let set = self.set(&document, subnet).await;
         if let Err(Trouble::Distrust(_)) = &set {
             // A later cycle that comes to the same vector may have the same `ETag`: ask for all of it.
             self.backend.keep(None);
@@ -155,7 +161,10 @@ impl Validator {
         set.map(Turn::Set)
     }
 
-    async fn set(&self, document: &Document, subnet: Subnet) -> Result<Done, Trouble> {
+    async fn set(&mut self, document: &Document, mut subnet: Subnet) -> Result<Done, Trouble> {
+        if let (Some(seat), Some(last)) = (&mut subnet.seat, &self.last) {
+            seat.weights.clone_from(last);
+        }
         let Settings { network, patience, cadence, .. } = &self.settings;
         let interval = cadence.blocks(&subnet);
         let plan = Plan::make(document, subnet, self.wallet.hotkey(), &self.settings.terms, Utc::now())?;
@@ -163,6 +172,8 @@ impl Validator {
             tracing::info!(payee = burnt.payee, "{:.2} % is burnt: {}", 100.0 * burnt.share, burnt.why);
         }
         let done = plan.submit(network, &self.wallet, *patience).await?;
+        let amounts = &plan.vector.amounts;
+        self.last = Some(amounts.uids.iter().copied().zip(amounts.values.iter().copied()).collect());
         self.report.done(&done, plan.vector.burnt_share(), done.block + interval);
         Ok(done)
     }

@@ -27,6 +27,12 @@ pub enum Trouble {
     /// The chain would refuse it.
     #[error("the chain would refuse the weights: {}", sentences(.0))]
     Refused(Vec<Refusal>),
+    /// It burns everything, and the one before did not.
+    #[error("the vector burns everything, and the last one paid {paid} slots: it is not set")]
+    SuddenBurn {
+        /// How many slots the last one paid.
+        paid: usize,
+    },
     /// It cannot be encrypted.
     #[error(transparent)]
     NotLocked(#[from] NotLocked),
@@ -66,6 +72,7 @@ impl Trouble {
             Self::Chain(_) => "chain",
             Self::Unpayable(_) => "unpayable",
             Self::Refused(refusals) => refusals.first().map_or("refused", Refusal::word),
+            Self::SuddenBurn { .. } => "sudden_burn",
             Self::NotLocked(_) => "not_locked",
             Self::Submit(_) => "submission",
             Self::NotReadBack { .. } | Self::Unconfirmed { .. } => "unconfirmed",
@@ -82,6 +89,12 @@ impl Trouble {
             Self::Nothing => vec!["wait for the backend's first cycle".into()],
             Self::Chain(_) => vec!["name other nodes with --network ws://...,wss://..., tried in that order".into()],
             Self::Refused(refusals) => refusals.iter().map(Refusal::remedy).collect(),
+            Self::SuddenBurn { .. } => {
+                vec![
+                    "ask the backend's operator whether nobody has earned anything; if so, set it with --accept-burn"
+                        .into(),
+                ]
+            }
             Self::Submit(error) => vec![error.remedy().to_owned()],
             Self::NotReadBack { .. } | Self::Unconfirmed { .. } => {
                 vec![
@@ -96,4 +109,35 @@ impl Trouble {
 
 fn sentences(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_tells_every_refusal_and_its_remedy() {
+        let text = include_str!("../../docs/validator.md");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        let sudden = Trouble::SuddenBurn { paid: 1 };
+        assert!(sudden.remedies()[0].contains("--accept-burn"));
+        let row = rows.iter().find(|row| row.contains(&format!("`{}`", sudden.word()))).unwrap();
+        assert!(row.contains("--accept-burn"), "{row}");
+        let refusals = [
+            Refusal::UnknownSubnet { netuid: 1 },
+            Refusal::NotRegistered { hotkey: String::new(), netuid: 1 },
+            Refusal::NoPermit { uid: 1 },
+            Refusal::Stake { has: 0.0, needs: 1 },
+            Refusal::TooSoon { blocks: 1, seconds: 1, last: 1, limit: 1 },
+            Refusal::VersionKey { ours: 0, wanted: 1 },
+            Refusal::Nothing,
+            Refusal::TooFew { found: 0, least: 1 },
+            Refusal::TooMuch { uid: 1, share: 1.0, limit: 0.5 },
+            Refusal::CommitVersion { wanted: 5 },
+        ];
+        let words = refusals.iter().map(Refusal::word);
+        for word in words.chain(["backend", "chain", "unpayable", "not_locked", "submission", "unconfirmed"]) {
+            assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "`{word}` has no row");
+        }
+    }
 }

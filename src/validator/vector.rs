@@ -140,6 +140,11 @@ impl Vector {
         Ok(Self { shares, amounts, burnt, burn_uid })
     }
 
+    /// Whether nobody is paid at all.
+    pub fn burns_everything(&self) -> bool {
+        self.burnt_share() > 1.0 - 1e-9
+    }
+
     /// How much of the whole is burnt.
     pub fn burnt_share(&self) -> f64 {
         self.burnt.iter().fold(0.0, |sum, burnt| sum + burnt.share)

@@ -242,6 +242,7 @@ mod tests {
             spent_ms: BTreeMap::default(),
             cold_start_ms: 1000,
             rules: Rules::none(),
+            canary: Vec::new(),
             episodes: (0..).zip(miners).map(order).collect(),
         };
         let http = Http::new("http://127.0.0.1:9", "").unwrap();
