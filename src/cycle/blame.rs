@@ -123,7 +123,8 @@ mod tests {
             };
             (format!("{condition:?}"), party, outcome.reason().unwrap_or_default())
         });
-        let rows: Vec<Vec<&str>> = rows.iter().map(|(name, party, reason)| vec![name, party, *reason]).collect();
+        let rows: Vec<Vec<&str>> =
+            rows.iter().map(|(name, party, reason)| vec![name.as_str(), *party, *reason]).collect();
         assert_eq!(told, rows);
     }
 
