@@ -46,6 +46,7 @@ mod lessons_verbs;
 mod manifest;
 mod metrics;
 mod miner;
+mod network;
 mod page;
 mod permits;
 mod places;
