@@ -8,8 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    CycleId, Discovery, EnvironmentId, Episode, EpisodeKey, Hotkey, IllegalTransition, Outcome, Pin, PublishGuard,
-    Salt, Sighting, StageId, Standing, TaskEvent, TaskKey, TaskStatus,
+    CycleId, Discovery, EnvironmentId, Episode, EpisodeKey, Hotkey, IllegalTransition, LastFault, Outcome, Pin,
+    PublishGuard, Salt, Sighting, StageId, Standing, TaskEvent, TaskKey, TaskStatus,
 };
 
 /// The right to write to a cycle. Every write carries it; a newer epoch makes all older leases void.
@@ -240,6 +240,8 @@ pub struct PendingEpisode {
     pub attempt: u32,
     /// Those of them that count against the stage's limit: all since a person last had the task run again.
     pub counted: u32,
+    /// How the last attempt failed; none before the first.
+    pub last: Option<LastFault>,
 }
 
 /// Scored episodes, counted.

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{
     Appended, CycleId, CycleRecord, CycleStatus, Discovery, Entry, Episode, EpisodeKey, Heartbeat, Hotkey, Journal,
-    JournalError, Lease, PendingEpisode, Pin, Publication, Role, Sighting, Standing, TaskKey, TaskState,
+    JournalError, LastFault, Lease, Outcome, PendingEpisode, Pin, Publication, Role, Sighting, Standing, TaskKey,
+    TaskState,
 };
 
 /// How long a lease lasts without a heartbeat.
@@ -149,6 +150,12 @@ fn take_over(standings: &mut Standings, discovery: &Discovery) {
 }
 
 impl Planned {
+    fn last_fault(&self) -> Option<LastFault> {
+        let report = &self.last.as_ref()?.report;
+        let Outcome::InfraFault(fault) = report.outcome else { return None };
+        Some(LastFault { fault, steps: report.steps, detail: report.detail.clone() })
+    }
+
     fn scored(&self) -> Option<&Episode> {
         self.last.as_ref().filter(|episode| episode.report.outcome.is_scored())
     }
@@ -372,6 +379,7 @@ impl Journal for MemoryJournal {
                     key: key.clone(),
                     attempt: planned.attempt,
                     counted: planned.attempt - planned.forgiven,
+                    last: planned.last_fault(),
                 })
                 .collect();
             pending.sort_by(|a, b| (a.key.seed_index, &a.key.hotkey).cmp(&(b.key.seed_index, &b.key.hotkey)));

@@ -16,6 +16,7 @@ mod sighting;
 mod standing;
 mod task;
 mod text;
+mod unexplained;
 
 pub use actions::{Actions, Keep};
 pub use blame::{Condition, Party};
@@ -34,3 +35,4 @@ pub use sighting::{Change, MinerStatus, Seen, Sighting, changes};
 pub use standing::{Discovery, Pin, Standing};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
 pub use text::{plain_text, with_causes};
+pub use unexplained::{Evidence, LastFault, unexplained};

@@ -3,6 +3,8 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
+mod unexplained;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -173,6 +175,7 @@ impl<J: Journal> Work<'_, J> {
     async fn until_done(&mut self) -> Result<(), Error> {
         loop {
             let pending = self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await?;
+            let pending = self.blame(pending).await?;
             let pending: Vec<PendingEpisode> =
                 pending.into_iter().filter(|episode| episode.counted < self.settings.attempts).collect();
             let pending = self.refuse(pending).await?;
@@ -181,6 +184,7 @@ impl<J: Journal> Work<'_, J> {
             }
             let (faults_before, before) = (self.progress.infra_faults, self.stand());
             let begun = self.context.drain.begin().await;
+            let pending = unexplained::apart(pending, self.settings.attempts, self.environment);
             let round = self.round(pending).await;
             drop(begun);
             // Whatever became of the round: what is left is played when the cycle is taken up again.

@@ -212,7 +212,7 @@ mod tests {
             seed_index,
             hotkey: format!("miner-{miner}").parse().unwrap(),
         };
-        let episode = |key| PendingEpisode { key, attempt: 0, counted: 0 };
+        let episode = |key| PendingEpisode { key, attempt: 0, counted: 0, last: None };
         (0..each).flat_map(|seed| (0..miners).map(move |miner| episode(key(seed, miner)))).collect()
     }
 

@@ -4,8 +4,8 @@ use futures::{StreamExt, TryStreamExt};
 use sqlx::{PgConnection, PgPool};
 
 use crate::cycle::{
-    Appended, CycleId, EnvironmentId, Episode, EpisodeKey, EpisodeReport, EpisodeTally, InvalidId, LatencySummary,
-    Lease, Outcome, PendingEpisode, TaskKey,
+    Appended, CycleId, EnvironmentId, Episode, EpisodeKey, EpisodeReport, EpisodeTally, InvalidId, LastFault,
+    LatencySummary, Lease, Outcome, PendingEpisode, TaskKey,
 };
 
 use super::{Error, Store, append::storable, error::Trouble, lease};
@@ -135,10 +135,13 @@ async fn keep_attempt(connection: &mut PgConnection, cycle: CycleId, episode: &E
     Ok(())
 }
 
+/// Environment, seed index, hotkey, attempts, those that count, and how the last one ended: outcome, reason, steps, detail.
+type PendingRow = (String, i32, String, i32, i32, Option<String>, Option<String>, Option<i64>, Option<String>);
+
 /// Episodes of a task without a scored outcome, in the order they run.
 pub(super) async fn pending(pool: &PgPool, cycle: CycleId, task: &TaskKey) -> Result<Vec<PendingEpisode>, Error> {
-    let rows: Vec<(String, i32, String, i32, i32)> = sqlx::query_as(
-        "select environment, seed_index, hotkey, attempt, attempt - forgiven from episode
+    let rows: Vec<PendingRow> = sqlx::query_as(
+        "select environment, seed_index, hotkey, attempt, attempt - forgiven, outcome, reason, steps, detail from episode
          where cycle_id = $1 and stage = $2 and cell = $3 and (outcome is null or outcome = 'infra_fault')
          order by seed_index, hotkey, environment",
     )
@@ -147,9 +150,14 @@ pub(super) async fn pending(pool: &PgPool, cycle: CycleId, task: &TaskKey) -> Re
     .bind(&task.cell)
     .fetch_all(pool)
     .await?;
-    let pending = rows.into_iter().map(|(environment, seed_index, hotkey, attempt, counted)| {
+    let pending = rows.into_iter().map(|row| {
+        let (environment, seed_index, hotkey, attempt, counted, word, reason, steps, detail) = row;
         let key = key(&environment, seed_index, &hotkey)?;
-        Ok(PendingEpisode { key, attempt: number(attempt.into())?, counted: number(counted.into())? })
+        let last = match word.map(|word| outcome(&word, reason.as_deref())).transpose()? {
+            Some(Outcome::InfraFault(fault)) => Some(LastFault { fault, steps: number(steps.unwrap_or(0))?, detail }),
+            _ => None,
+        };
+        Ok(PendingEpisode { key, attempt: number(attempt.into())?, counted: number(counted.into())?, last })
     });
     pending.collect()
 }

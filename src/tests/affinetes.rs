@@ -162,6 +162,91 @@ fn a_cycle_on_a_server_of_others_gives_weights() {
     assert!(again.code == 2 && again.stderr.contains("tells no trajectory"), "{}", again.stderr);
 }
 
+/// A miner whose answers break the server's own code, not one of its rules.
+struct Breaker {
+    /// What it answers in place of an action.
+    nonsense: &'static str,
+    /// Of so many seeds it breaks one.
+    every: usize,
+    seeds: Vec<Value>,
+    breaks: bool,
+}
+
+impl Breaker {
+    /// Start it, and say where it answers.
+    async fn start(nonsense: &'static str, every: usize) -> String {
+        let breaker = Arc::new(Mutex::new(Self { nonsense, every, seeds: Vec::new(), breaks: false }));
+        let router = Router::new()
+            .route("/health", get(async || Json(json!({ "status": "ok" }))))
+            .route("/reset", post(Self::reset))
+            .route("/act", post(Self::act))
+            .with_state(breaker);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    async fn reset(State(breaker): State<Arc<Mutex<Self>>>, Json(body): Json<Value>) -> Json<Value> {
+        let mut breaker = breaker.lock().unwrap();
+        let seed = &body["task_config"]["seed"];
+        let place = breaker.seeds.iter().position(|seen| seen == seed).unwrap_or(breaker.seeds.len());
+        if place == breaker.seeds.len() {
+            breaker.seeds.push(seed.clone());
+        }
+        breaker.breaks = place % breaker.every == 0;
+        Json(json!({ "status": "ok" }))
+    }
+
+    async fn act(State(breaker): State<Arc<Mutex<Self>>>) -> String {
+        let breaker = breaker.lock().unwrap();
+        let action = if breaker.breaks { breaker.nonsense } else { "[0, 0, 0, 0]" };
+        format!(r#"{{"action": {action}}}"#)
+    }
+}
+
+#[test]
+fn a_miner_that_breaks_the_servers_code_pays_for_it_and_nobody_else_does() {
+    let _turn = turn();
+    let (foreign, place) = (Foreign::start(), Place::new());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let digits: &'static str = "1".repeat(5000).leak();
+    let (null, number) = runtime.block_on(async { (Breaker::start("null", 1).await, Breaker::start(digits, 2).await) });
+    let folder = example(|text| {
+        let noop = r#"        - { uid: 2, hotkey: demo-noop, endpoint: "demo:noop" }"#;
+        let cheats = [(3, "null", &null), (4, "number", &number)]
+            .map(|(uid, hotkey, url)| format!("\n        - {{ uid: {uid}, hotkey: {hotkey}, endpoint: \"{url}\" }}"));
+        let changed = text
+            .replace(noop, &format!("{noop}{}", cheats.concat()))
+            .replace("[legacy/*]", "[legacy/reach-v3]\nminers: { allow_private_endpoints: true }")
+            .replace("    expect: { quorum: 0.9 }\n", "");
+        assert!(changed.contains("hotkey: number") && changed.contains("miners: {") && !changed.contains("quorum"));
+        changed
+    });
+    let server = format!("legacy={}", foreign.url);
+    let arguments = ["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=4", "--salt", &"5a".repeat(32)];
+    let ran = place.run(&[&arguments[..], &["--runtime", "url", "--env-server", &server]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+
+    // Every episode of every miner is scored, although all are asked for.
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    let count = |hotkey: &str, reason: Value| -> u64 {
+        let rows = shown["outcomes"].as_array().unwrap().iter();
+        rows.filter(|row| row["hotkey"] == hotkey && row["reason"] == reason)
+            .filter_map(|row| row["count"].as_u64())
+            .sum()
+    };
+    for (hotkey, unexplained) in [("demo-heuristic", 0), ("demo-noop", 0), ("null", 4), ("number", 2)] {
+        let counts = (count(hotkey, json!("unexplained")), count(hotkey, Value::Null));
+        assert_eq!(counts, (unexplained, 4 - unexplained), "{hotkey}: {}", shown["outcomes"]);
+    }
+    let listed = place.json(&["episode", "ls", "--outcome", "miner_fault", "--format", "json"]);
+    let id = listed["episodes"][0]["id"].as_str().unwrap().to_owned();
+    let report = place.json(&["episode", "show", &id, "--format", "json"])["report"].clone();
+    assert_eq!(report["score"], 0.0, "{report}");
+    assert!(report["detail"].as_str().unwrap().contains("other miners played this seed"), "{report}");
+}
+
 #[test]
 fn what_such_a_family_cannot_promise_is_shown_before_it_runs() {
     let (folder, place) = (example(|text| text), Place::new());

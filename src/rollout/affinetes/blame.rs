@@ -1,10 +1,13 @@
 //! Whose fault an error text is. Such servers say it in words only; the table is in docs/environments.md.
 //!
-//! Conservative: a miner is blamed for what a text says beyond doubt. Whatever is not known here is a fault of ours, which is
-//! never scored. The first words and the name of the exception are the server's own; what follows may be the miner's, so
-//! nothing that could clear it is read from there.
+//! A text blames a miner only for what it says beyond doubt. An unknown text is an infrastructure fault; the stage blames the
+//! miner later if such faults return for this miner alone (`cycle::unexplained`). The first words and the name of the
+//! exception are the server's own. The miner may choose what follows, so only the number of an error of the operating
+//! system is read from there, and only where it comes first. That number selects a row of the one table of blame.
 
-use crate::cycle::{InfraFault, MinerFault, Outcome};
+use std::io;
+
+use crate::cycle::{Condition, InfraFault, MinerFault, Outcome, Party};
 
 /// What a server was at when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,15 +15,6 @@ enum Phase {
     Reset,
     Act,
 }
-
-/// Words of a failed connection that are about the server's own network.
-const OWN_NETWORK: [&str; 5] = [
-    "Temporary failure in name resolution",
-    "Network is unreachable",
-    "Cannot assign requested address",
-    "Too many open files",
-    "No buffer space available",
-];
 
 /// What an error comes to.
 pub(super) fn outcome(text: &str) -> Outcome {
@@ -44,7 +38,27 @@ pub(super) fn outcome(text: &str) -> Outcome {
     let Some((phase, rest)) = told else { return simulator };
     // An exception without words ends in `Name: `, or `Name:` once it is trimmed.
     let (name, words) = rest.split_once(':').unwrap_or((rest, ""));
-    exception(phase, name.trim(), words.trim_start()).map_or(simulator, Outcome::MinerFault)
+    let (name, words) = (name.trim(), words.trim_start());
+    match exhausted(name, words) {
+        Some(fault) => Outcome::InfraFault(fault),
+        None => exception(phase, name, words).map_or(simulator, Outcome::MinerFault),
+    }
+}
+
+/// The infrastructure fault behind an error of the operating system, where the table names one.
+///
+/// A lookup that failed, an unreachable network and the like are undecided in the table. Such a server gives no evidence of an
+/// outage of its network, so they stay the miner's.
+fn exhausted(name: &str, words: &str) -> Option<InfraFault> {
+    if !matches!(name, "ConnectError" | "OSError" | "MemoryError") {
+        return None;
+    }
+    // A miner can make a server print a name of its choice, but not let the text begin with an error of the system.
+    let (number, _) = words.strip_prefix("[Errno ")?.split_once(']')?;
+    match Condition::of(&io::Error::from_raw_os_error(number.parse().ok().filter(|code| *code > 0)?)).party() {
+        Party::Infrastructure(fault) => Some(fault),
+        Party::Miner | Party::Undecided => None,
+    }
 }
 
 /// The fault behind an exception that calling a miner has raised; none when it is not the miner's beyond doubt.
@@ -55,10 +69,13 @@ fn exception(phase: Phase, name: &str, words: &str) -> Option<MinerFault> {
     };
     Some(match name {
         "ReadTimeout" | "WriteTimeout" => late,
-        "ConnectTimeout" | "ReadError" | "WriteError" | "CloseError" | "UnsupportedProtocol" | "InvalidURL" => {
-            MinerFault::ConnectionError
-        }
-        "ConnectError" if !OWN_NETWORK.iter().any(|own| words.contains(own)) => MinerFault::ConnectionError,
+        "ConnectError"
+        | "ConnectTimeout"
+        | "ReadError"
+        | "WriteError"
+        | "CloseError"
+        | "UnsupportedProtocol"
+        | "InvalidURL" => MinerFault::ConnectionError,
         "RemoteProtocolError" if words.starts_with("Server disconnected") || words.starts_with("peer closed") => {
             MinerFault::ConnectionError
         }
@@ -104,6 +121,17 @@ mod tests {
             ("Miner action failed at step 3: ConnectError: All connection attempts failed", ConnectionError),
             ("Miner action failed at step 0: ConnectError: [Errno -2] Name or service not known", ConnectionError),
             ("Miner action failed at step 3: ReadError:", ConnectionError),
+            (
+                "Miner action failed at step 3: ConnectError: [Errno -3] Temporary failure in name resolution",
+                ConnectionError,
+            ),
+            ("Miner action failed at step 3: ConnectError: [Errno 101] Network is unreachable", ConnectionError),
+            (
+                "Miner action failed at step 3: ConnectError: [Errno 99] Cannot assign requested address",
+                ConnectionError,
+            ),
+            ("Miner reset failed: ConnectError: certificate is for '[Errno 24] Too many open files'", ConnectionError),
+            ("Miner reset failed: ConnectError: Too many open files", ConnectionError),
             ("Miner action failed at step 3: ReadError", ConnectionError),
             (
                 "Miner action failed at step 12: RemoteProtocolError: Server disconnected without sending a response.",
@@ -145,9 +173,6 @@ mod tests {
             "Miner action failed at step 3: RuntimeError: Event loop is closed",
             "Miner action failed at step 3: PoolTimeout: ",
             "Miner action failed at step 3: LocalProtocolError: Illegal header value",
-            "Miner action failed at step 3: OSError: [Errno 24] Too many open files",
-            "Miner action failed at step 3: ConnectError: [Errno -3] Temporary failure in name resolution",
-            "Miner action failed at step 3: ConnectError: [Errno 24] Too many open files",
             "Miner action failed at step 3: AttributeError: 'NoneType' object has no attribute 'shape'",
             "Miner action failed at step 3: ValueError: mujoco says no",
             "Miner action failed at step 3: MemoryError: ",
@@ -160,6 +185,18 @@ mod tests {
         }
         for text in ["Evaluation timeout after 300s", "Evaluation timeout"] {
             assert_eq!(outcome(text), Outcome::InfraFault(InfraFault::SimulatorTimeout), "{text}");
+        }
+    }
+
+    #[test]
+    fn local_exhaustion_is_infrastructure() {
+        for text in [
+            "Miner action failed at step 3: OSError: [Errno 24] Too many open files",
+            "Miner action failed at step 3: ConnectError: [Errno 24] Too many open files",
+            "Miner reset failed: ConnectError: [Errno 23] Too many open files in system",
+            "Miner reset failed: ConnectError: [Errno 105] No buffer space available",
+        ] {
+            assert_eq!(outcome(text), Outcome::InfraFault(InfraFault::ResourcesExhausted), "{text}");
         }
     }
 
@@ -183,6 +220,11 @@ mod tests {
         fn a_miner_does_not_talk_itself_out_of_a_fault(words in any::<String>()) {
             for name in ["HTTPStatusError", "JSONDecodeError", "ReadError", "DecodingError", "RemoteProtocolError"] {
                 let text = format!("Miner action failed at step 1: {name}: {words}");
+                prop_assert!(matches!(outcome(&text), Outcome::MinerFault(_)), "{text}");
+            }
+            // Words inside the error of a connection, such as the name on a certificate.
+            for own in ["[Errno 24] Too many open files", "Network is unreachable", "[Errno -3] Temporary failure"] {
+                let text = format!("Miner reset failed: ConnectError: [SSL] not valid for '{words}{own}'");
                 prop_assert!(matches!(outcome(&text), Outcome::MinerFault(_)), "{text}");
             }
         }
