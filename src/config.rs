@@ -251,6 +251,22 @@ pub fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
+/// Variables of PostgreSQL's own programs that would choose a database, or change how it works, besides the URL.
+const FOREIGN_TO_THE_URL: [&str; 7] =
+    ["PGOPTIONS", "PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGAPPNAME"];
+
+/// Take variables out of our environment that no part of robo may follow, although a library would. What says how to log
+/// in (`PGPASSWORD`, `PGPASSFILE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`) stays: a URL may leave it out.
+///
+/// To be called first of all, while the process has a single thread.
+#[expect(unsafe_code, reason = "the library that speaks to PostgreSQL reads these variables and cannot be told not to")]
+pub fn forget_foreign_variables() {
+    for name in FOREIGN_TO_THE_URL {
+        // SAFETY: nobody else reads or writes the environment, because there is no other thread yet.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// The directories in which programs are looked for.
 pub fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
