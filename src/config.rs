@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod guarding;
+mod inherited;
 mod serving;
 
 use std::{
@@ -16,6 +17,7 @@ use clap::{Args, Command, builder::Resettable};
 
 pub use evaluation::Evaluation;
 pub use guarding::{ForwardedHeader, Guarding};
+pub use inherited::{INHERITED, Inherited, Role, fixed};
 pub use serving::Serving;
 
 /// Where robo keeps things on this machine.
@@ -329,22 +331,13 @@ pub fn python() -> Option<PathBuf> {
     std::env::var_os("ROBO_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Names of pip's settings in the environment, `PIP_...`.
-pub fn pip_settings() -> Vec<String> {
-    std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("PIP_"))
-        .collect()
+/// What a child of this role inherits of our environment.
+pub fn inherited(role: Role) -> Vec<(OsString, OsString)> {
+    inherited::inherited(role, std::env::vars_os())
 }
 
 /// The largest file that holds a secret.
 const LARGEST_SECRET: u64 = 64 * 1024;
-
-/// Names of the variables that say something about secrets: no program that we start needs them.
-pub fn secret_variables() -> Vec<OsString> {
-    let is_one = |name: &OsString| name.as_encoded_bytes().starts_with(b"ROBO_SECRET");
-    std::env::vars_os().map(|(name, _)| name).filter(is_one).collect()
-}
 
 /// A secret of a pipeline: the environment variable `ROBO_SECRET_<NAME>`, else the file `<NAME>` in `$ROBO_SECRETS_DIR`
 /// without the newline at its end. Nothing when there is neither.

@@ -5,6 +5,7 @@
 pub mod child;
 mod data_dir;
 pub mod download;
+pub mod environment;
 mod identity;
 pub mod ledger;
 pub mod process;
