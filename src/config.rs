@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod guarding;
+mod inherited;
 mod outage;
 mod serving;
 
@@ -17,6 +18,7 @@ use clap::{Args, Command, builder::Resettable};
 
 pub use evaluation::Evaluation;
 pub use guarding::{ForwardedHeader, Guarding};
+pub use inherited::{INHERITED, Inherited, Role, fixed};
 pub use outage::Outage;
 pub use serving::Serving;
 
@@ -257,6 +259,22 @@ pub fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
+/// Variables of PostgreSQL's own programs that would choose a database, or change how it works, besides the URL.
+const FOREIGN_TO_THE_URL: [&str; 7] =
+    ["PGOPTIONS", "PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGAPPNAME"];
+
+/// Take variables out of our environment that no part of robo may follow, although a library would. What says how to log
+/// in (`PGPASSWORD`, `PGPASSFILE`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`) stays: a URL may leave it out.
+///
+/// To be called first of all, while the process has a single thread.
+#[expect(unsafe_code, reason = "the library that speaks to PostgreSQL reads these variables and cannot be told not to")]
+pub fn forget_foreign_variables() {
+    for name in FOREIGN_TO_THE_URL {
+        // SAFETY: nobody else reads or writes the environment, because there is no other thread yet.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// The directories in which programs are looked for.
 pub fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
@@ -319,22 +337,13 @@ pub fn python() -> Option<PathBuf> {
     std::env::var_os("ROBO_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Names of pip's settings in the environment, `PIP_...`.
-pub fn pip_settings() -> Vec<String> {
-    std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("PIP_"))
-        .collect()
+/// What a child of this role inherits of our environment.
+pub fn inherited(role: Role) -> Vec<(OsString, OsString)> {
+    inherited::inherited(role, std::env::vars_os())
 }
 
 /// The largest file that holds a secret.
 const LARGEST_SECRET: u64 = 64 * 1024;
-
-/// Names of the variables that say something about secrets: no program that we start needs them.
-pub fn secret_variables() -> Vec<OsString> {
-    let is_one = |name: &OsString| name.as_encoded_bytes().starts_with(b"ROBO_SECRET");
-    std::env::vars_os().map(|(name, _)| name).filter(is_one).collect()
-}
 
 /// A secret of a pipeline: the environment variable `ROBO_SECRET_<NAME>`, else the file `<NAME>` in `$ROBO_SECRETS_DIR`
 /// without the newline at its end. Nothing when there is neither.

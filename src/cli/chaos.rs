@@ -30,6 +30,7 @@ use super::{
 };
 use crate::config::Database;
 use crate::cycle::{CycleId, Salt};
+use crate::host::environment::{self, Role};
 use crate::plan::Definition;
 use crate::store::{NewCycle, Store};
 use evidence::Evidence;
@@ -273,7 +274,8 @@ impl Trial {
         // A build may have replaced the file we run from; the new one is as good.
         let program =
             program.to_str().and_then(|text| text.strip_suffix(" (deleted)")).map(Path::new).unwrap_or(&program);
-        let mut command = std::process::Command::new(program);
+        // The operator's own command once more: it needs whatever the pipeline needed.
+        let mut command = environment::command(Role::Whole, program);
         command.args(["cycle", "resume", &cycle.to_string(), "--format", "json"]);
         if let Some(at) = die_at {
             command.args(["--die-at", &at.to_string()]);

@@ -88,6 +88,7 @@ pub(super) fn failure(error: store::Error) -> Failure {
             Exit::DatabaseUnreachable,
             "check that the server runs and the URL is right, or leave --database-url out to use the embedded one",
         ),
+        E::ForeignOptions => (Exit::Usage, "unset `PGOPTIONS`"),
         E::NoDatabase(_) => (Exit::DatabaseUnreachable, "run `robo db create`, then `robo db init`"),
         E::NotInitialised => (Exit::Failed, "run `robo db init`"),
         E::NewerSchema { .. } => (Exit::Failed, "an older robo does not write to it; nothing was changed"),

@@ -5,7 +5,7 @@
 //! connection, takes that for the hold, and ends the server when it breaks or falls silent. Over it come the rules of the
 //! container's network, which this program may put up and the server, another user without any right, may not change.
 
-use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -20,6 +20,7 @@ use super::{
     exit::{Exit, Failure, Result},
     render,
 };
+use crate::host::environment::{self, Role};
 use crate::runtime::docker::{Heard, OUT_OF_MEMORY, Told};
 
 /// How long the server may take to end after it was asked to.
@@ -102,7 +103,13 @@ async fn holder(args: &Args) -> Result<TcpStream> {
 async fn obey(line: &str) -> anyhow::Result<()> {
     let told: Told = serde_json::from_str(line).context("what was said is not of the protocol")?;
     let Some(rules) = told.rules else { return Ok(()) };
-    let put_up = Command::new("nft").arg(rules).stdin(Stdio::null()).output().await.context("`nft` cannot be run")?;
+    let put_up = Command::from(environment::command(Role::Tool, Path::new("nft")))
+        .arg(rules)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("`nft` cannot be run")?;
     anyhow::ensure!(put_up.status.success(), "`nft`: {}", String::from_utf8_lossy(&put_up.stderr).trim());
     Ok(())
 }
@@ -110,7 +117,8 @@ async fn obey(line: &str) -> anyhow::Result<()> {
 /// Start the server, whose standard input stays open until we let go of it.
 fn start(args: &Args) -> anyhow::Result<(Child, Option<ChildStdin>)> {
     let (program, arguments) = args.command.split_first().context("no command was given")?;
-    let mut command = Command::new(program);
+    // The environment of the container is that of the server: its image and whoever made the container have set it.
+    let mut command = Command::from(environment::command(Role::Whole, Path::new(program)));
     command.args(arguments).stdin(Stdio::piped()).kill_on_drop(true);
     if let Some(user) = args.user {
         // Nobody else's groups and, not being root, none of our rights either.

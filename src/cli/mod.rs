@@ -165,6 +165,7 @@ enum Verb {
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    crate::config::forget_foreign_variables();
     let command = crate::config::without_empty_variables(Cli::command());
     let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     // One TLS provider for everything; a second call would only find it installed.

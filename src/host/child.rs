@@ -17,6 +17,7 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{ChildStdin, ChildStdout, Command},
@@ -24,9 +25,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::config;
-
-use super::process::{die_with_parent, on_lasting_thread};
+use super::{
+    environment::{self, Role},
+    process::{die_with_parent, on_lasting_thread},
+};
 
 /// Lines of standard error that are kept.
 const TAIL_LINES: usize = 50;
@@ -41,6 +43,14 @@ pub enum ChildError {
     /// It could not be started.
     #[error("cannot start {name}")]
     Start {
+        /// What was to be started.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It has nowhere to work.
+    #[error("cannot make a working directory for {name}")]
+    Directory {
         /// What was to be started.
         name: String,
         /// What the system said.
@@ -97,6 +107,7 @@ impl fmt::Display for LastWords {
 /// A program and what it is given. Standard input stays open until the child is stopped.
 #[derive(Debug)]
 pub struct Program {
+    role: Role,
     name: String,
     command: Command,
     /// The name its standard error is logged under; none if it is only kept for the error message.
@@ -104,14 +115,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program by its path, under the name that messages use. It inherits our environment without the secrets in it.
-    pub fn new(name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+    /// A program by its path, under the name that messages use. It inherits what its role does, and works in an empty
+    /// directory of its own, which goes away with it.
+    pub fn new(role: Role, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let name = name.into();
-        let mut command = Command::new(path.as_ref());
-        config::secret_variables().iter().for_each(|variable| {
-            command.env_remove(variable);
-        });
-        Self { logged_as: Some(name.clone()), name, command }
+        let command = Command::from(environment::command(role, path.as_ref()));
+        Self { role, logged_as: Some(name.clone()), name, command }
     }
 
     /// The name that messages use.
@@ -140,33 +149,10 @@ impl Program {
         self
     }
 
-    /// Without these variables of our environment.
-    #[must_use]
-    pub fn without_env<V: AsRef<OsStr>>(mut self, variables: impl IntoIterator<Item = V>) -> Self {
-        for variable in variables {
-            self.command.env_remove(variable);
-        }
-        self
-    }
-
-    /// Without any variable of our environment. Call it before those of its own are set.
-    #[must_use]
-    pub fn with_clean_env(mut self) -> Self {
-        self.command.env_clear();
-        self
-    }
-
     /// Without a log line for what it writes to standard error, which may hold secrets that it was given.
     #[must_use]
     pub fn unlogged(mut self) -> Self {
         self.logged_as = None;
-        self
-    }
-
-    /// In this working directory.
-    #[must_use]
-    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
-        self.command.current_dir(directory);
         self
     }
 
@@ -176,7 +162,13 @@ impl Program {
     /// # Errors
     /// [`ChildError::Start`].
     pub async fn start(self) -> Result<Child, ChildError> {
-        let Self { name, mut command, logged_as } = self;
+        let Self { role, name, mut command, logged_as } = self;
+        let directory =
+            environment::private_directory().map_err(|source| ChildError::Directory { name: name.clone(), source })?;
+        command.current_dir(directory.path());
+        if role.has_own_home() {
+            command.env("HOME", directory.path()).env("TMPDIR", directory.path());
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         die_with_parent(command.as_std_mut(), Signal::SIGKILL);
         let handle = tokio::runtime::Handle::current();
@@ -197,6 +189,7 @@ impl Program {
             name,
             tail,
             errors,
+            _directory: directory,
         })
     }
 }
@@ -212,6 +205,8 @@ pub struct Child {
     stdout: Option<BufReader<ChildStdout>>,
     tail: Tail,
     errors: Option<JoinHandle<()>>,
+    /// Where it works. The last field: it goes when the child has been killed.
+    _directory: TempDir,
 }
 
 impl Child {
@@ -417,7 +412,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Program {
-        Program::new("the test program", "/bin/sh").args(["-c", script])
+        Program::new(Role::Tool, "the test program", "/bin/sh").args(["-c", script])
     }
 
     #[tokio::test]
@@ -447,7 +442,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_an_error() {
-        let error = Program::new("nothing", "/does/not/exist").start().await.unwrap_err();
+        let error = Program::new(Role::Tool, "nothing", "/does/not/exist").start().await.unwrap_err();
         assert_eq!(error.to_string(), "cannot start nothing");
     }
 

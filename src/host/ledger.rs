@@ -216,6 +216,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::host::environment::Role;
 
     /// Remembers what was entered; refuses where it is told to.
     #[derive(Debug, Default)]
@@ -249,7 +250,7 @@ mod tests {
     }
 
     fn shell(script: &str) -> Program {
-        Program::new("the test program", "/bin/sh").args(["-c", script])
+        Program::new(Role::Tool, "the test program", "/bin/sh").args(["-c", script])
     }
 
     #[tokio::test]

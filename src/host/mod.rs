@@ -6,6 +6,7 @@ pub mod child;
 mod data_dir;
 pub mod descriptors;
 pub mod download;
+pub mod environment;
 mod identity;
 pub mod ledger;
 pub mod process;

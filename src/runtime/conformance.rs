@@ -67,10 +67,8 @@ pub async fn examine(
 ) -> Result<Vec<Finding>, Error> {
     let input = serde_json::to_vec(simulations).expect("simulations are JSON");
     let quick = ["--skip-determinism"].into_iter().filter(|_| depth == Depth::Quick);
-    let child = interpreter::program("the test of environments", python)
-        .env("PYTHONPATH", package)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .args(["-m", "robo_eval_env", "test", "--simulations", "/dev/stdin", "--steps", &steps.to_string()])
+    let child = interpreter::simulator("the test of environments", python, package)
+        .args(["test", "--simulations", "/dev/stdin", "--steps", &steps.to_string()])
         .args(quick)
         .start()
         .await?;

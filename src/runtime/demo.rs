@@ -16,6 +16,7 @@ use super::{
 };
 use crate::host::{
     child::Program,
+    environment::Role,
     ledger::{Ledger, NoLedger},
 };
 
@@ -105,8 +106,14 @@ impl DemoMiners {
 
     async fn start(&self, policy: &str) -> Result<Demo, Error> {
         let name = format!("the demonstration miner `{policy}`");
-        let program =
-            Program::new(name, &self.program).args(["demo-miner", "--policy", policy, "--port", "0", "--until-eof"]);
+        let program = Program::new(Role::Robo, name, &self.program).args([
+            "demo-miner",
+            "--policy",
+            policy,
+            "--port",
+            "0",
+            "--until-eof",
+        ]);
         let mut recorded = Recorded::start(program, &self.ledger).await?;
         let listening = recorded.child.listening(START).await?;
         Ok(Demo { recorded, url: format!("http://{listening}") })

@@ -11,7 +11,10 @@ use std::{
 use tokio::time::timeout;
 
 use super::python::Error;
-use crate::host::child::Program;
+use crate::host::{
+    child::Program,
+    environment::{Role, from_anywhere, python_options},
+};
 
 /// The oldest Python that will do.
 const OLDEST: (u32, u32) = (3, 11);
@@ -19,10 +22,6 @@ const OLDEST: (u32, u32) = (3, 11);
 const NEWEST_TRIED: (u32, u32) = (3, 13);
 /// Names that are tried, the user's own choice of default first.
 const NAMES: [&str; 6] = ["python3", "python3.13", "python3.12", "python3.11", "python3.14", "python"];
-
-/// Variables that would lead an interpreter away from its own packages.
-pub(super) const FOREIGN: [&str; 6] =
-    ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"];
 
 /// A version, as 3.11.7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +40,17 @@ pub(super) struct Interpreter {
     pub(super) version: Version,
 }
 
-/// A program that leaves the user's own Python settings out.
-pub(super) fn program(name: &str, path: &Path) -> Program {
-    Program::new(name, path).without_env(FOREIGN).env("PYTHONNOUSERSITE", "1")
+/// A Python that sees neither the user's own settings nor what lies in the current directory.
+pub(super) fn program(role: Role, name: &str, path: &Path) -> Program {
+    Program::new(role, name, path).args(python_options(role))
+}
+
+/// A Python that runs a command of our package.
+pub(super) fn simulator(name: &str, path: &Path, package: &Path) -> Program {
+    program(Role::Simulator, name, path)
+        .env("PYTHONPATH", from_anywhere(package))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args(["-m", "robo_eval_env"])
 }
 
 /// The interpreter to use: `chosen`, or the first suitable one of the usual names.
@@ -78,7 +85,7 @@ fn select(found: &[Interpreter]) -> Option<&Interpreter> {
 pub(super) async fn version_of(path: &Path) -> Result<Version, String> {
     const QUESTION: &str = "import sys; sys.stdout.write('%d %d %d\\n' % tuple(sys.version_info[:3]))";
     let run = async {
-        let mut child = program("python", path).args(["-c", QUESTION]).start().await?;
+        let mut child = program(Role::Interpreter, "python", path).args(["-c", QUESTION]).start().await?;
         let line = child.next_line().await;
         let status = child.wait().await?;
         Ok(match line {

@@ -6,13 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{interpreter, python::Error};
-use crate::{
-    config,
-    host::{
-        Progress,
-        child::LastWords,
-        download::{self, WheelPin},
-    },
+use crate::host::{
+    Progress,
+    child::LastWords,
+    download::{self, WheelPin},
+    environment::{Role, from_anywhere},
 };
 
 const PIP: WheelPin = WheelPin {
@@ -20,23 +18,6 @@ const PIP: WheelPin = WheelPin {
     file: "pip-26.3-py3-none-any.whl",
     sha256: "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13",
 };
-
-/// The settings of a user's pip that say where packages come from. All others could make it install elsewhere.
-const KEPT_SETTINGS: [&str; 13] = [
-    "PIP_INDEX_URL",
-    "PIP_EXTRA_INDEX_URL",
-    "PIP_FIND_LINKS",
-    "PIP_NO_INDEX",
-    "PIP_CERT",
-    "PIP_CLIENT_CERT",
-    "PIP_TRUSTED_HOST",
-    "PIP_PROXY",
-    "PIP_DEFAULT_TIMEOUT",
-    "PIP_RETRIES",
-    "PIP_CACHE_DIR",
-    "PIP_NO_CACHE_DIR",
-    "PIP_CONFIG_FILE",
-];
 
 /// What is installed where.
 #[derive(Debug)]
@@ -54,16 +35,14 @@ pub(super) struct Installation<'a> {
 /// Install every package of the lock, and nothing else.
 pub(super) async fn install(installation: &Installation<'_>, progress: &Progress) -> Result<(), Error> {
     let wheel = download::wheel(&PIP, installation.downloads, progress).await?;
-    let foreign = config::pip_settings().into_iter().filter(|name| !KEPT_SETTINGS.contains(&name.as_str()));
-    let mut pip = interpreter::program("pip", installation.python)
-        .without_env(foreign)
+    let mut pip = interpreter::program(Role::Pip, "pip", installation.python)
         // These two stand above what a user's pip.conf says.
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0")
-        .arg(entry(wheel))
+        .arg(from_anywhere(&entry(wheel)))
         .args(["install", "--no-input", "--disable-pip-version-check", "--no-warn-script-location"])
         .args(["--require-hashes", "--no-deps", "--only-binary=:all:", "--progress-bar=off", "-r"])
-        .arg(installation.lock)
+        .arg(from_anywhere(installation.lock))
         .start()
         .await?;
     let mut seen = 0;

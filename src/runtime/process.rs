@@ -12,10 +12,11 @@ use std::{
 use futures::future::BoxFuture;
 use rand::RngExt;
 
-use super::{Address, Error, Order, Running, Runtime, interpreter, python::Environments, recorded::Recorded};
+use super::{Address, Error, Order, Running, Runtime, python::Environments, recorded::Recorded};
 use crate::host::{
     Progress,
     child::Program,
+    environment::{Role, from_anywhere},
     ledger::{Ledger, NoLedger},
 };
 
@@ -66,15 +67,13 @@ impl Process {
         }
         let environment = self.environments.prepare(&order.root.join(&order.server.requirements)).await?;
         let token = hex::encode(rand::rng().random::<[u8; 32]>());
-        let program = Program::new("the environment server", &self.program)
-            .without_env(interpreter::FOREIGN)
-            .env("PYTHONNOUSERSITE", "1")
+        let program = Program::new(Role::Robo, "the environment server", &self.program)
             .env("ROBO_ENV_SERVER_TOKEN", &token)
             .arg("env-server")
             .arg("--python")
-            .arg(&environment.python)
+            .arg(from_anywhere(&environment.python))
             .arg("--package")
-            .arg(&package)
+            .arg(from_anywhere(&package))
             .args(["--listen", "127.0.0.1:0", "--until-eof"]);
         let mut recorded = Recorded::start(program, &self.ledger).await?;
         let listening = recorded.child.listening(START).await?;

@@ -22,6 +22,7 @@ use crate::host::{
     Progress,
     child::{ChildError, LastWords},
     download::DownloadError,
+    environment::{Role, from_anywhere},
 };
 
 /// Written last into a finished environment.
@@ -149,9 +150,9 @@ impl Environments {
         remove(&venv.root)?;
         let version = interpreter.version;
         self.progress.say(format!("preparing the simulator's Python environment (Python {version}; only once)"));
-        let mut child = interpreter::program("venv", &interpreter.path)
+        let mut child = interpreter::program(Role::Interpreter, "venv", &interpreter.path)
             .args(["-m", "venv", "--without-pip"])
-            .arg(&venv.root)
+            .arg(from_anywhere(&venv.root))
             .start()
             .await?;
         let mut words = Vec::new();

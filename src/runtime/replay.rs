@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, interpreter};
-use crate::host::child::ChildError;
+use crate::host::{child::ChildError, environment::from_anywhere};
 use crate::manifest::simulation::Simulation;
 
 /// The most that an ending may take.
@@ -64,12 +64,9 @@ pub async fn replay(
         end: Option<Ending>,
     }
     let input = serde_json::to_vec(script).expect("an episode is JSON");
-    let mut program = interpreter::program(NAME, python)
-        .env("PYTHONPATH", package)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .args(["-m", "robo_eval_env", "replay", "--episode", "/dev/stdin"]);
+    let mut program = interpreter::simulator(NAME, python, package).args(["replay", "--episode", "/dev/stdin"]);
     if let Some(film) = film {
-        program = program.arg("--film").arg(film.path);
+        program = program.arg("--film").arg(from_anywhere(film.path));
         program = film.camera.into_iter().fold(program, |program, camera| program.args(["--camera", camera]));
     }
     let (status, output, last_words) = program.start().await?.converse(&input, LARGEST).await?;

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Context, Invocation, Output, chain, config, outputs};
-use crate::config::search_path;
 use crate::cycle::{FailureClass, TaskFailure};
 use crate::host::{
     child::{ChildError, LastWords, Program},
+    environment::Role,
     ledger::{self, RecordError},
 };
 use crate::plan;
@@ -55,9 +55,7 @@ pub(super) async fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> 
     };
     let root = Path::new(&context.record.root);
     check_digest(&settings, root)?;
-    // Declared before the child, so that the child is gone when its directory goes.
-    let directory = tempfile::Builder::new().prefix("robo-stage-").tempdir().map_err(|error| infra(&error))?;
-    let command = command(&settings, program, root, directory.path());
+    let command = command(&settings, program, root);
     let (child, id) = ledger::start(command, &*context.ledger).await.map_err(|error| match error {
         RecordError::Child(error) => not_started(error),
         RecordError::Ledger(error) => infra(&error),
@@ -104,8 +102,7 @@ async fn in_container(programs: &Once, image: &str, settings: &Settings) -> Resu
     }
 }
 
-fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) -> Program {
-    let path = std::env::join_paths(search_path()).unwrap_or_default();
+fn command(settings: &Settings, program: &str, root: &Path) -> Program {
     let name = format!("`{program}`");
     // Only a path is looked for below the root; a name is found in PATH.
     let program = if program.contains('/') { root.join(program) } else { program.into() };
@@ -115,8 +112,8 @@ fn command(settings: &Settings, program: &str, root: &Path, directory: &Path) ->
         false => word.into(),
     };
     let arguments: Vec<std::ffi::OsString> = settings.command[1..].iter().map(argument).collect();
-    let command = Program::new(name, program).args(&arguments).current_dir(directory).with_clean_env().unlogged();
-    settings.env.iter().fold(command.env("PATH", path), |command, (name, value)| command.env(name, value))
+    let command = Program::new(Role::Stage, name, program).args(&arguments).unlogged();
+    settings.env.iter().fold(command, |command, (name, value)| command.env(name, value))
 }
 
 /// A cycle is pinned to the program it began with, and to the files that are named among its arguments.

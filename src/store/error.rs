@@ -20,6 +20,9 @@ pub enum Error {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A variable would change how the embedded server treats our sessions.
+    #[error("`PGOPTIONS` is set, which must not change how the embedded database works")]
+    ForeignOptions,
     /// The server answers, the database is not there.
     #[error("Database connection failed: there is no database `{0}` yet")]
     NoDatabase(String),

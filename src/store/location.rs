@@ -33,7 +33,11 @@ impl Location {
             return Ok(Self::Server { options: parse(url)? });
         }
         let server = Server::start(config, progress).await?;
-        Ok(Self::Embedded { options: embedded_options(&server), server })
+        let options = embedded_options(&server);
+        if options.get_options().is_some() {
+            return Err(Error::ForeignOptions);
+        }
+        Ok(Self::Embedded { options, server })
     }
 
     pub(super) fn is_embedded(&self) -> bool {
@@ -81,6 +85,8 @@ impl Location {
     }
 }
 
+/// The way to our own server. Whatever the library has taken from variables is replaced or of no use there: without TLS no
+/// certificate is read, and nobody asks for a password. Only `PGOPTIONS` cannot be replaced.
 fn embedded_options(server: &Server) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .socket(server.sockets())

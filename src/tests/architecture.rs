@@ -187,6 +187,24 @@ fn the_environment_and_the_terminal_have_one_door_each() {
 }
 
 #[test]
+fn every_child_is_made_in_the_one_place_that_knows_what_it_inherits() {
+    /// Where a child may inherit everything: the operator's own command once more, and a container's own command.
+    const WHOLE: [&str; 4] =
+        ["src/cli/chaos.rs", "src/cli/env_server_hold.rs", "src/config/inherited.rs", "src/host/environment.rs"];
+    let mut violations = Vec::new();
+    for source in product_sources() {
+        let code = source.product().replace("clap::Command::new(", "");
+        if source.path != "src/host/environment.rs" && code.contains("Command::new(") {
+            violations.push(format!("{} makes a process without `host::environment::command`", source.path));
+        }
+        if code.contains("Role::Whole") && !WHOLE.contains(&source.path.as_str()) {
+            violations.push(format!("{} hands all of our environment on", source.path));
+        }
+    }
+    hold(violations);
+}
+
+#[test]
 fn every_file_says_why_it_exists_and_is_of_a_readable_size() {
     let mut violations = Vec::new();
     for source in sources() {

@@ -6,6 +6,7 @@ use robo::{
     host::{
         Identity, State,
         child::Program,
+        environment::Role,
         ledger::{self, Ledger},
     },
     store::{CycleLedger, NewCycle, Store},
@@ -74,7 +75,7 @@ pub(crate) async fn take_up(store: &Store, cycle: CycleId) -> (Lease, CycleLedge
 
 /// A process that survives its parent: the kernel's promise does not reach it, only its mark tells whose it is.
 async fn survivor(ledger: &CycleLedger) -> Identity {
-    let script = Program::new("a server", "/bin/sh")
+    let script = Program::new(Role::Tool, "a server", "/bin/sh")
         .args(["-c", "setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null & read line"]);
     let (mut child, _) = ledger::start(script, ledger).await.unwrap();
     let survivor = child.next_line().await.unwrap().parse().unwrap();
@@ -95,7 +96,7 @@ async fn who_takes_a_cycle_over_ends_what_older_leases_left() {
     assert_eq!((left.state(), bench.rows().await), (State::Dead, 0));
     // A second word of the same is of no effect, and a late start of the old owner is refused and does not run.
     new.take_over(old_lease).await.unwrap();
-    let late = ledger::start(Program::new("a late server", "/bin/cat"), &old).await;
+    let late = ledger::start(Program::new(Role::Tool, "a late server", "/bin/cat"), &old).await;
     let error = late.unwrap_err();
     assert!(format!("{:?}", error).contains("LeaseLost"), "{error:?}");
     assert_eq!(bench.rows().await, 0);
@@ -153,13 +154,14 @@ async fn the_reaper_ends_what_belongs_to_no_live_lease_and_nothing_else() {
 async fn what_has_ended_by_itself_is_forgotten() {
     let bench = Bench::new().await;
     let (_, ledger) = bench.take_up().await;
-    let (child, _) =
-        ledger::start(Program::new("a server", "/bin/sh").args(["-c", "read line"]), &ledger).await.unwrap();
+    let (child, _) = ledger::start(Program::new(Role::Tool, "a server", "/bin/sh").args(["-c", "read line"]), &ledger)
+        .await
+        .unwrap();
     assert_eq!(bench.rows().await, 1);
     assert_eq!(bench.store.reap().await.unwrap().forgotten, 0);
     child.stop(std::time::Duration::from_secs(60)).await;
     assert_eq!(bench.store.reap().await.unwrap().forgotten, 1);
-    let (child, id) = ledger::start(Program::new("another", "/bin/cat"), &ledger).await.unwrap();
+    let (child, id) = ledger::start(Program::new(Role::Tool, "another", "/bin/cat"), &ledger).await.unwrap();
     child.stop(std::time::Duration::from_secs(60)).await;
     ledger.leave(id).await;
     assert_eq!(bench.rows().await, 0);

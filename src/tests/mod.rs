@@ -38,6 +38,7 @@ mod faults;
 mod guides;
 mod host;
 mod images;
+mod inheritance;
 mod language;
 mod ledger;
 mod lessons_durability;

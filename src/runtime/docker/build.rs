@@ -24,6 +24,7 @@ use super::{
 use crate::host::{
     Progress,
     child::{ChildError, Program},
+    environment::{Role, from_anywhere},
 };
 use crate::runtime::Error;
 
@@ -235,7 +236,7 @@ fn dockerfile(build: &Build, locks: &[&str]) -> String {
 /// A copy of the program without what only debuggers read; the program itself where nothing can make one.
 async fn stripped(program: &Path, directory: &Path) -> Result<PathBuf, BuildError> {
     let copy = directory.join("robo");
-    let strip = Program::new("`strip`", "strip").arg("-o").arg(&copy).arg(program);
+    let strip = Program::new(Role::Tool, "`strip`", "strip").arg("-o").arg(&copy).arg(from_anywhere(program));
     match strip.start().await {
         Ok(mut child) => match child.wait().await.map_err(BuildError::Strip)? {
             status if status.success() => Ok(copy),

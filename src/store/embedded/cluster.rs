@@ -3,8 +3,10 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
 };
+
+use crate::host::environment::{self, Role};
 
 use super::{Error, Layout, account::Account};
 
@@ -33,12 +35,10 @@ pub(super) fn make(layout: &Layout, programs: &Path, account: &Account) -> Resul
     }
     account.make_directory(&unfinished)?;
     let initdb = programs.join("initdb");
-    let mut command = Command::new(&initdb);
+    let mut command = environment::command(Role::Database, &initdb);
     command
         .args(["--auth=trust", "--no-locale", "--encoding=UTF8", "--username", SUPERUSER, "--pgdata"])
         .arg(&unfinished)
-        .env_clear()
-        .env("LC_ALL", "C")
         .current_dir("/")
         .stdin(Stdio::null())
         // Standard output carries our report; standard error is the log.

@@ -5,11 +5,17 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
-use crate::{config, host::Progress};
+use crate::{
+    config,
+    host::{
+        Progress,
+        environment::{self, Role},
+    },
+};
 
 use super::{Error, Layout, Orders, Report, account::Account, cluster, is_taken, programs, wait_for_lock};
 
@@ -85,7 +91,7 @@ fn spawn(config: &config::Database, orders: &Orders, layout: &Layout) -> Result<
         None => std::env::current_exe().map_err(Error::file("/proc/self/exe".as_ref()))?,
     };
     let log = File::options().append(true).create(true).open(layout.log()).map_err(Error::file(&layout.log()))?;
-    Command::new(&executable)
+    environment::command(Role::Robo, &executable)
         .args(["db", "supervise", "--directory"])
         .arg(&orders.data_dir)
         .arg("--programs")

@@ -3,12 +3,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use crate::{
     config,
-    host::{Progress, download},
+    host::{
+        Progress, download,
+        environment::{self, Role},
+    },
 };
 
 use super::{Error, Layout, WHEEL, WHEEL_MAJOR, wheel};
@@ -85,7 +88,12 @@ fn major(directory: &Path) -> Option<u32> {
     if !postgres.is_file() || !initdb.is_file() {
         return None;
     }
-    let said = Command::new(postgres).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let said = environment::command(Role::Database, &postgres)
+        .arg("--version")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     parse_major(&String::from_utf8_lossy(&said.stdout)).filter(|major| *major >= OLDEST)
 }
 

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::host::process::die_with_parent;
+use crate::host::{
+    environment::{self, Role},
+    process::die_with_parent,
+};
 
 use super::{Error, Layout, account::Account, cluster, is_taken, sockets};
 
@@ -104,7 +107,7 @@ fn start(layout: &Layout, programs: &Path) -> Result<(Child, PathBuf), Error> {
 
 fn spawn(layout: &Layout, programs: &Path, account: &Account, sockets: &Path) -> Result<Child, Error> {
     let program = programs.join("postgres");
-    let mut command = Command::new(&program);
+    let mut command = environment::command(Role::Database, &program);
     command.arg("-D").arg(layout.cluster()).arg("-k").arg(sockets);
     let port = super::Server::PORT.to_string();
     for setting in [
@@ -123,7 +126,7 @@ fn spawn(layout: &Layout, programs: &Path, account: &Account, sockets: &Path) ->
     ] {
         command.args(["-c", setting]);
     }
-    command.env_clear().env("LC_ALL", "C").current_dir("/").stdin(Stdio::null()).stdout(std::io::stderr());
+    command.current_dir("/").stdin(Stdio::null()).stdout(std::io::stderr());
     account.apply(&mut command);
     // `SIGINT` is Postgres' word for: end the sessions and stop in order.
     die_with_parent(&mut command, Signal::SIGINT).spawn().map_err(Error::file(&program))

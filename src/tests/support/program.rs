@@ -47,6 +47,8 @@ impl Place {
             .args(arguments)
             .current_dir(repository())
             .env("ROBO_DATA_DIR", self.data.path())
+            // Children inherit little else by which this place would be told from another.
+            .env("ROBO_TEST_PLACE", self.data.path())
             .env_remove("ROBO_BACKEND_DATABASE_URL")
             // A pipeline without a schedule must not become due when the hour strikes.
             .env("ROBO_BACKEND_EVAL_INTERVAL_SECONDS", "0")
