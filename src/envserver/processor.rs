@@ -52,7 +52,7 @@ fn starved(before: Used, now: Used, passed: Duration) -> bool {
     now.wants && got.as_secs_f64() < SHARE * passed.as_secs_f64()
 }
 
-/// Fields 3, 14 and 15 of the line (proc_pid_stat(5)); the name before them may hold anything.
+/// Fields 3, 14 and 15 of the line (`proc_pid_stat(5)`); the name before them may hold anything.
 fn parse(line: &str) -> Option<Used> {
     let (_, rest) = line.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
