@@ -214,13 +214,15 @@ fn a_miner_that_breaks_the_servers_code_pays_for_it_and_nobody_else_does() {
     let (null, number) = runtime.block_on(async { (Breaker::start("null", 1).await, Breaker::start(digits, 2).await) });
     let folder = example(|text| {
         let noop = r#"        - { uid: 2, hotkey: demo-noop, endpoint: "demo:noop" }"#;
-        let cheats = [(3, "null", &null), (4, "number", &number)]
+        let cheats = [(3, "cheat-null", &null), (4, "cheat-number", &number)]
             .map(|(uid, hotkey, url)| format!("\n        - {{ uid: {uid}, hotkey: {hotkey}, endpoint: \"{url}\" }}"));
         let changed = text
             .replace(noop, &format!("{noop}{}", cheats.concat()))
             .replace("[legacy/*]", "[legacy/reach-v3]\nminers: { allow_private_endpoints: true }")
             .replace("    expect: { quorum: 0.9 }\n", "");
-        assert!(changed.contains("hotkey: number") && changed.contains("miners: {") && !changed.contains("quorum"));
+        assert!(
+            changed.contains("hotkey: cheat-number") && changed.contains("miners: {") && !changed.contains("quorum")
+        );
         changed
     });
     let server = format!("legacy={}", foreign.url);
@@ -236,7 +238,7 @@ fn a_miner_that_breaks_the_servers_code_pays_for_it_and_nobody_else_does() {
             .filter_map(|row| row["count"].as_u64())
             .sum()
     };
-    for (hotkey, unexplained) in [("demo-heuristic", 0), ("demo-noop", 0), ("null", 4), ("number", 2)] {
+    for (hotkey, unexplained) in [("demo-heuristic", 0), ("demo-noop", 0), ("cheat-null", 4), ("cheat-number", 2)] {
         let counts = (count(hotkey, json!("unexplained")), count(hotkey, Value::Null));
         assert_eq!(counts, (unexplained, 4 - unexplained), "{hotkey}: {}", shown["outcomes"]);
     }
