@@ -54,6 +54,7 @@ mod places;
 mod runtime;
 mod schedules;
 mod score;
+mod stallers;
 mod store;
 mod support;
 mod swarm;
