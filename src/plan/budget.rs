@@ -36,7 +36,7 @@ mod tests {
             },
             "server": {
                 "protocol": "affinetes", "workers": null, "slots_per_worker": 1, "context": "", "requirements": "",
-                "requirements_digest": "",
+                "build_digest": "",
             },
             "action_timeout_ms": 100,
             "reset_timeout_ms": 5000,
