@@ -2,12 +2,13 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::FusedFuture};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     process::Child,
@@ -166,13 +167,21 @@ impl Life {
         let pending = Pending::default();
         let kills = memory::kills();
         let last_words = Mutex::new(VecDeque::new());
+        let mut listening = pin!(listen(stderr, &last_words).fuse());
         let mut ended = tokio::select! {
             ended = write(stdin, &mut requests, &pending) => ended,
             ended = read(stdout, &pending) => ended,
             ended = watch(&pending, patience, Processor::of(child.id())) => ended,
-            never = listen(stderr, &last_words) => never,
+            never = async {
+                listening.as_mut().await;
+                std::future::pending().await
+            } => never,
         };
         if let Fate::Died(how) = &ended {
+            // What it said last may still be on its way.
+            if !listening.is_terminated() {
+                let _ = tokio::time::timeout(Duration::from_secs(1), listening).await;
+            }
             let text = epitaph(&mut child, how, &last_words).await;
             let for_memory = memory::kills().zip(kills).is_some_and(|(now, before)| now > before);
             ended = if for_memory { Fate::OutOfMemory(text) } else { Fate::Died(text) };
@@ -296,8 +305,8 @@ async fn watch(pending: &Pending, patience: Duration, mut processor: Processor) 
     }
 }
 
-/// Log what the worker says and keep its last words. Never ends: the end of the process is seen elsewhere.
-async fn listen(stderr: impl AsyncRead + Unpin, last_words: &Mutex<VecDeque<String>>) -> Fate {
+/// Log what the worker says, to the end, and keep its last words.
+async fn listen(stderr: impl AsyncRead + Unpin, last_words: &Mutex<VecDeque<String>>) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         tracing::debug!("worker: {line}");
@@ -307,7 +316,6 @@ async fn listen(stderr: impl AsyncRead + Unpin, last_words: &Mutex<VecDeque<Stri
         }
         kept.push_back(line);
     }
-    std::future::pending().await
 }
 
 /// What can be said of a worker that died: how it was noticed, its exit status, its last words.
