@@ -120,7 +120,7 @@ fn a_backend_that_is_told_to_stop_or_dies_leaves_its_cycle_to_the_next() {
     let place = Place::new();
     let folder = workspace(|text| {
         // So many that the second backend has not played them all before the third one listens.
-        let text = text.replace("default: 5", "default: 12");
+        let text = text.replace("default: 5", "default: 6");
         text.replace("inputs:\n", "schedule: [{ every: { blocks: 360 } }]\ninputs:\n")
     });
     let file = pipeline(&folder);
