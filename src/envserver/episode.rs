@@ -15,14 +15,18 @@ use crate::host::Stalls;
 use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
-use crate::rollout::{Canary, protocol::EpisodeOrder};
+use crate::rollout::{
+    Canary,
+    network::{Network, Undecided},
+    protocol::EpisodeOrder,
+};
 
 use super::{
     budget::Budget,
     frame::{Ending, Request, View},
     latency,
-    network::{Network, Seen, Undecided, Witness},
     slots::Lease,
+    witness::{Seen, Witness},
     worker::{CallError, Fate, Part, Worker},
 };
 
@@ -182,7 +186,7 @@ impl Episode {
         let task = TaskConfig::new(environment, &self.order.episode_id);
         let session = self.stage.client.session(route, task, self.stage.timeouts);
         // First the miner, which is cheap: one that is down costs the simulator nothing.
-        let witness = self.stage.network.witness(&self.order.hotkey, route);
+        let witness = Witness::new(&self.stage.network, &self.order.hotkey, route);
         let call = self.budget.begin();
         let told = witness.call(session.reset()).await;
         drop(call);

@@ -17,7 +17,6 @@ mod frame;
 mod guest;
 mod latency;
 mod memory;
-mod network;
 mod processor;
 mod run;
 mod scheduler;
@@ -25,6 +24,7 @@ mod server;
 mod slots;
 mod spawner;
 mod throttle;
+mod witness;
 mod worker;
 
 pub use server::{Config, Error, Server};

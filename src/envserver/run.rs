@@ -22,15 +22,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::cycle::{EpisodeReport, Hotkey, InfraFault, MinerFault, MinerStatus, Outcome, Seen, plain_text};
-use crate::rollout::protocol::{EpisodeOrder, Grant, ServerMessage};
+use crate::cycle::{EpisodeReport, Hotkey, InfraFault, MinerFault, MinerStatus, Outcome, Seen};
+use crate::rollout::{
+    network::Blame,
+    protocol::{EpisodeOrder, Grant, ServerMessage},
+};
 
 use super::{
     episode::{Episode, Played, Stage, lost},
     guest::{Guest, Waited},
-    network::Blame,
     scheduler::{Ended, Limit, Scheduler, Start},
     slots::{Lease, Slots},
+    witness::Witness,
 };
 
 /// How often progress is told.
@@ -186,7 +189,7 @@ impl Run {
     async fn waited(&mut self, miner: usize, waited: Waited) -> Result<(), Gone> {
         if let Waited::Woken(found) = waited {
             if let Ok(route) = &self.guests[miner].route {
-                let witness = self.stage.network.witness(&self.guests[miner].hotkey, route);
+                let witness = Witness::new(&self.stage.network, &self.guests[miner].hotkey, route);
                 witness.found(found.as_ref().map_err(|not_ready| &not_ready.fault));
             }
             let seen = self.guests[miner].woken(found, &self.stage);
@@ -306,20 +309,16 @@ impl Run {
         }
     }
 
-    /// It is known who answers for an episode. When it is our network, no more begin: they would be lost as well.
-    async fn judged(&mut self, (start, mut report, blame): (Start, EpisodeReport, Blame)) -> Result<(), Gone> {
-        let Blame::Network(evidence) = blame else { return self.conclude(start, report).await };
-        let detail = report.detail.take().unwrap_or_default();
-        report.detail = Some(plain_text(&format!("our network failed: {evidence}; {detail}")));
-        report.outcome = Outcome::InfraFault(InfraFault::Network);
-        report.score = None;
-        self.conclude(start, report).await
+    /// It is known who answers for an episode.
+    async fn judged(&mut self, (start, report, blame): (Start, EpisodeReport, Blame)) -> Result<(), Gone> {
+        self.conclude(start, blame.settle(report)).await
     }
 
     /// An episode has come to its report.
     async fn conclude(&mut self, start: Start, report: EpisodeReport) -> Result<(), Gone> {
         if report.outcome == Outcome::InfraFault(InfraFault::Network) {
-            // Says nothing about the simulator, whose faults in a row are counted.
+            // No more episodes begin, since they would be lost as well. The fault says nothing about the simulator, whose faults
+            // in a row are counted.
             self.give_up();
             self.scheduler.ended(start.miner, Ended::Otherwise);
             return self.report(start.episode, report).await;

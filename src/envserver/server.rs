@@ -36,12 +36,14 @@ use crate::host::{
     descriptors::{self, TooFew},
 };
 use crate::miner::{Client, Limits, Timeouts};
-use crate::rollout::protocol::{Drain, EpisodesRequest, Grant, Grants, Health, Open};
+use crate::rollout::{
+    network::Network,
+    protocol::{Drain, EpisodesRequest, Grant, Grants, Health, Open},
+};
 
 use super::{
     episode::Stage,
     fleet::{Fleet, OpenError},
-    network::Network,
     run::{Controls, Run},
     scheduler::Limit,
     spawner::{Python, Spawner},

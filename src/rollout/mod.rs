@@ -6,6 +6,7 @@ pub mod affinetes;
 mod canary;
 mod client;
 mod driver;
+pub mod network;
 pub mod permits;
 pub mod protocol;
 

@@ -3,7 +3,7 @@
 //! A text blames a miner only for what it says beyond doubt. An unknown text is an infrastructure fault; the stage blames the
 //! miner later if such faults return for this miner alone (`cycle::unexplained`). The first words and the name of the
 //! exception are the server's own. The miner may choose what follows, so only the number of an error of the operating
-//! system is read from there, and only where it comes first. That number selects a row of the one table of blame.
+//! system is read from there, and only where it comes first. The name and the number select a row of the one table of blame.
 
 use std::io;
 
@@ -16,19 +16,20 @@ enum Phase {
     Act,
 }
 
-/// What an error comes to.
-pub(super) fn outcome(text: &str) -> Outcome {
+/// What an error comes to, and the condition behind it where the one table of blame calls it undecided: it is the miner's
+/// unless a canary failed at the same time.
+pub(super) fn outcome(text: &str) -> (Outcome, Option<Condition>) {
     let text = text.trim_start();
-    let simulator = Outcome::InfraFault(InfraFault::SimulatorError);
+    let simulator = (Outcome::InfraFault(InfraFault::SimulatorError), None);
     if text.starts_with("Miner action timeout at step ") {
-        return Outcome::MinerFault(MinerFault::ActionTimeout);
+        return (Outcome::MinerFault(MinerFault::ActionTimeout), Some(Condition::Silence));
     }
     if text.starts_with("Miner returned no action at step ") {
-        return Outcome::MinerFault(MinerFault::MalformedResponse);
+        return (Outcome::MinerFault(MinerFault::MalformedResponse), None);
     }
     if text.starts_with("Evaluation timeout") {
         // A miner that is in time at every step has the time it needs (`timeout` is checked against it).
-        return Outcome::InfraFault(InfraFault::SimulatorTimeout);
+        return (Outcome::InfraFault(InfraFault::SimulatorTimeout), None);
     }
     let told = match (text.strip_prefix("Miner reset failed: "), text.strip_prefix("Miner action failed at step ")) {
         (Some(rest), _) => Some((Phase::Reset, rest)),
@@ -39,25 +40,29 @@ pub(super) fn outcome(text: &str) -> Outcome {
     // An exception without words ends in `Name: `, or `Name:` once it is trimmed.
     let (name, words) = rest.split_once(':').unwrap_or((rest, ""));
     let (name, words) = (name.trim(), words.trim_start());
-    match exhausted(name, words) {
-        Some(fault) => Outcome::InfraFault(fault),
-        None => exception(phase, name, words).map_or(simulator, Outcome::MinerFault),
+    let condition = condition(name, words);
+    if let Some(Party::Infrastructure(fault)) = condition.map(Condition::party) {
+        return (Outcome::InfraFault(fault), None);
     }
+    let Some(fault) = exception(phase, name, words) else { return simulator };
+    (Outcome::MinerFault(fault), condition.filter(|condition| condition.party() == Party::Undecided))
 }
 
-/// The infrastructure fault behind an error of the operating system, where the table names one.
+/// The condition that an exception tells of, where it tells of one below HTTP.
 ///
-/// A lookup that failed, an unreachable network and the like are undecided in the table. Such a server gives no evidence of an
-/// outage of its network, so they stay the miner's.
-fn exhausted(name: &str, words: &str) -> Option<InfraFault> {
-    if !matches!(name, "ConnectError" | "OSError" | "MemoryError") {
-        return None;
-    }
-    // A miner can make a server print a name of its choice, but not let the text begin with an error of the system.
-    let (number, _) = words.strip_prefix("[Errno ")?.split_once(']')?;
-    match Condition::of(&io::Error::from_raw_os_error(number.parse().ok().filter(|code| *code > 0)?)).party() {
-        Party::Infrastructure(fault) => Some(fault),
-        Party::Miner | Party::Undecided => None,
+/// A miner can make a server print a name of its choice, but not let the text begin with an error of the system.
+fn condition(name: &str, words: &str) -> Option<Condition> {
+    let code = words.strip_prefix("[Errno ").and_then(|rest| rest.split_once(']')?.0.parse::<i32>().ok());
+    match (name, code) {
+        // Numbers below zero are those of the resolver.
+        ("ConnectError", Some(..=-1)) => Some(Condition::NameLookup),
+        ("ConnectError" | "OSError" | "MemoryError", Some(code @ 1..)) => {
+            Some(Condition::of(&io::Error::from_raw_os_error(code)))
+        }
+        // Several addresses were tried, and which error each gave is not told.
+        ("ConnectError", None) if words.starts_with("All connection attempts failed") => Some(Condition::Silence),
+        ("ConnectTimeout" | "ReadTimeout" | "WriteTimeout", _) => Some(Condition::Silence),
+        _ => None,
     }
 }
 
@@ -160,7 +165,7 @@ mod tests {
             ("Miner reset failed: HTTPStatusError: Client error '404 Not Found' for url", HttpError),
             ("Miner reset failed: JSONDecodeError: Expecting value", MalformedResponse),
         ] {
-            assert_eq!(outcome(text), Outcome::MinerFault(fault), "{text}");
+            assert_eq!(outcome(text).0, Outcome::MinerFault(fault), "{text}");
         }
     }
 
@@ -181,10 +186,10 @@ mod tests {
             "Invalid env_id for MetaWorld container: genesis/x. Must start with 'metaworld/'",
             "FatalError: gladLoadGL error",
         ] {
-            assert_eq!(outcome(text), INFRA, "{text}");
+            assert_eq!(outcome(text), (INFRA, None), "{text}");
         }
         for text in ["Evaluation timeout after 300s", "Evaluation timeout"] {
-            assert_eq!(outcome(text), Outcome::InfraFault(InfraFault::SimulatorTimeout), "{text}");
+            assert_eq!(outcome(text), (Outcome::InfraFault(InfraFault::SimulatorTimeout), None), "{text}");
         }
     }
 
@@ -196,7 +201,30 @@ mod tests {
             "Miner reset failed: ConnectError: [Errno 23] Too many open files in system",
             "Miner reset failed: ConnectError: [Errno 105] No buffer space available",
         ] {
-            assert_eq!(outcome(text), Outcome::InfraFault(InfraFault::ResourcesExhausted), "{text}");
+            assert_eq!(outcome(text), (Outcome::InfraFault(InfraFault::ResourcesExhausted), None), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_dead_network_explains_is_undecided() {
+        use Condition::*;
+        for (text, condition) in [
+            ("Miner action timeout at step 17", Silence),
+            ("Miner action failed at step 3: ReadTimeout: ", Silence),
+            ("Miner reset failed: ConnectTimeout: ", Silence),
+            ("Miner action failed at step 3: ConnectError: All connection attempts failed", Silence),
+            ("Miner action failed at step 0: ConnectError: [Errno -2] Name or service not known", NameLookup),
+            ("Miner action failed at step 3: ConnectError: [Errno 101] Network is unreachable", Unreachable),
+            ("Miner action failed at step 3: ConnectError: [Errno 99] Cannot assign requested address", NoLocalAddress),
+        ] {
+            let (outcome, told) = outcome(text);
+            assert!(matches!(outcome, Outcome::MinerFault(_)), "{text}");
+            assert_eq!(told, Some(condition), "{text}");
+        }
+        for text in
+            ["Miner reset failed: ConnectError: [Errno 111] Connection refused", "Miner reset failed: ReadError"]
+        {
+            assert_eq!(outcome(text).1, None, "{text}");
         }
     }
 
@@ -211,7 +239,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic_and_strange_ones_blame_nobody(text in any::<String>()) {
-            prop_assert!(!outcome(&text).is_scored() || text.trim_start().starts_with("Miner "));
+            prop_assert!(!outcome(&text).0.is_scored() || text.trim_start().starts_with("Miner "));
             let _ = step(&text);
         }
 
@@ -220,12 +248,12 @@ mod tests {
         fn a_miner_does_not_talk_itself_out_of_a_fault(words in any::<String>()) {
             for name in ["HTTPStatusError", "JSONDecodeError", "ReadError", "DecodingError", "RemoteProtocolError"] {
                 let text = format!("Miner action failed at step 1: {name}: {words}");
-                prop_assert!(matches!(outcome(&text), Outcome::MinerFault(_)), "{text}");
+                prop_assert!(matches!(outcome(&text), (Outcome::MinerFault(_), None)), "{text}");
             }
             // Words inside the error of a connection, such as the name on a certificate.
             for own in ["[Errno 24] Too many open files", "Network is unreachable", "[Errno -3] Temporary failure"] {
                 let text = format!("Miner reset failed: ConnectError: [SSL] not valid for '{words}{own}'");
-                prop_assert!(matches!(outcome(&text), Outcome::MinerFault(_)), "{text}");
+                prop_assert!(matches!(outcome(&text), (Outcome::MinerFault(_), None)), "{text}");
             }
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{OPENING, verdict};
 use crate::{
-    cycle::{EpisodeReport, InfraFault, MinerFault, Outcome},
+    cycle::{Condition, EpisodeReport, InfraFault, MinerFault, Outcome},
     manifest::simulation::{Affinetes, Simulation},
     rollout::{Error, client, protocol::EpisodeOrder},
 };
@@ -138,6 +138,8 @@ pub(super) struct Call {
 pub(super) enum Called {
     /// The episode has ended.
     Ended(Box<EpisodeReport>),
+    /// The episode has ended in a fault that is the miner's unless this machine's network failed at the same time.
+    Undecided(Box<EpisodeReport>, Condition),
     /// It never began, and neither will another: nobody is there.
     NotBegun(Error),
     /// The server was lost while it played.
@@ -169,7 +171,10 @@ impl Call {
         match answered {
             Ok(Ok(result)) => {
                 let wall_ms = wall.as_secs_f64() * 1000.0;
-                Called::Ended(Box::new(verdict::report(&self.simulation, order.seed, &result, wall_ms)))
+                match verdict::report(&self.simulation, order.seed, &result, wall_ms) {
+                    (report, None) => Called::Ended(Box::new(report)),
+                    (report, Some(condition)) => Called::Undecided(Box::new(report), condition),
+                }
             }
             Ok(Err(problem)) => Called::Ended(report(Outcome::InfraFault(InfraFault::SimulatorError), &problem, wall)),
             Err(error @ Error::Late(_)) => {

@@ -8,7 +8,7 @@ mod call;
 mod queue;
 mod verdict;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use self::{
 };
 use super::{
     Control, Error,
+    network::Network,
     protocol::{EpisodesRequest, Opened, ServerMessage},
 };
 use crate::{evidence, manifest::simulation::Simulation, plan};
@@ -34,6 +35,8 @@ const NAMED: usize = 12;
 #[derive(Debug, Clone)]
 pub struct Client {
     http: Http,
+    /// What is known of this machine's network. It outlives a request: a canary counts only once it has worked.
+    network: Arc<Network>,
 }
 
 impl Client {
@@ -43,7 +46,7 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(base_url: &str, token: &str) -> Result<Self, Error> {
-        Ok(Self { http: Http::new(base_url, token)? })
+        Ok(Self { http: Http::new(base_url, token)?, network: Network::new() })
     }
 
     /// Ask whether it plays these environments. Nothing is changed by it.
@@ -110,6 +113,6 @@ impl Client {
             return futures::stream::iter([Err(error)]).boxed();
         };
         let at_a_time = environment.server.slots_per_worker.max(1) as usize;
-        Queue::new(calls, request, at_a_time, control).messages().boxed()
+        Queue::new(calls, request, at_a_time, control, self.network.clone()).messages().boxed()
     }
 }

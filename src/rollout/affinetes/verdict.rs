@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::blame;
 use crate::{
-    cycle::{EpisodeReport, InfraFault, Outcome, plain_text},
+    cycle::{Condition, EpisodeReport, InfraFault, Outcome, plain_text},
     manifest::simulation::{ScoreSource, Simulation},
 };
 
@@ -27,28 +27,36 @@ pub(super) fn broken(simulation: &Simulation, outcome: Outcome, detail: &str, wa
     }
 }
 
-/// What a result comes to.
-pub(super) fn report(simulation: &Simulation, seed: u32, result: &Value, wall_ms: f64) -> EpisodeReport {
-    match judge(simulation, seed, result, wall_ms) {
-        Ok(report) => report,
-        Err(problem) => {
-            let problem = format!("the server's result is not of the protocol: {problem}");
-            broken(simulation, Outcome::InfraFault(InfraFault::SimulatorError), &problem, wall_ms)
-        }
-    }
+/// What a result comes to, and the condition behind a fault that is undecided ([`blame::outcome`]).
+pub(super) fn report(
+    simulation: &Simulation,
+    seed: u32,
+    result: &Value,
+    wall_ms: f64,
+) -> (EpisodeReport, Option<Condition>) {
+    judge(simulation, seed, result, wall_ms).unwrap_or_else(|problem| {
+        let problem = format!("the server's result is not of the protocol: {problem}");
+        (broken(simulation, Outcome::InfraFault(InfraFault::SimulatorError), &problem, wall_ms), None)
+    })
 }
 
-fn judge(simulation: &Simulation, seed: u32, result: &Value, wall_ms: f64) -> Result<EpisodeReport, String> {
+fn judge(
+    simulation: &Simulation,
+    seed: u32,
+    result: &Value,
+    wall_ms: f64,
+) -> Result<(EpisodeReport, Option<Condition>), String> {
     if !result.is_object() {
         return Err("it is no object".to_owned());
     }
     let extra = Extra(&result["extra"]);
     extra.is_ours(simulation, seed)?;
     if let Some(error) = error(&result["error"]) {
-        let mut report = broken(simulation, blame::outcome(&error), error.lines().next().unwrap_or_default(), wall_ms);
+        let (outcome, undecided) = blame::outcome(&error);
+        let mut report = broken(simulation, outcome, error.lines().next().unwrap_or_default(), wall_ms);
         report.steps = extra.steps().or_else(|| blame::step(&error)).unwrap_or(0);
         report.total_reward = extra.total_reward()?.unwrap_or(0.0);
-        return Ok(report);
+        return Ok((report, undecided));
     }
     let success = success(&result["success"])?;
     let total_reward = extra.total_reward()?;
@@ -59,7 +67,7 @@ fn judge(simulation: &Simulation, seed: u32, result: &Value, wall_ms: f64) -> Re
             ScoreSource::Return => total_reward.ok_or("`extra.total_reward` is missing")?,
         })),
     };
-    Ok(EpisodeReport {
+    let report = EpisodeReport {
         outcome: if success { Outcome::Success } else { Outcome::Failure },
         detail: extra.remark(),
         steps: extra.steps().unwrap_or(0),
@@ -69,7 +77,8 @@ fn judge(simulation: &Simulation, seed: u32, result: &Value, wall_ms: f64) -> Re
         trajectory_hash: None,
         latency: None,
         wall_ms,
-    })
+    };
+    Ok((report, None))
 }
 
 /// The text of an error, if there is one.
@@ -167,7 +176,7 @@ mod tests {
     }
 
     fn of(result: &Value) -> EpisodeReport {
-        report(&by_score(), 7, result, 12.0)
+        report(&by_score(), 7, result, 12.0).0
     }
 
     #[test]
@@ -192,8 +201,8 @@ mod tests {
     fn a_return_can_be_the_score_and_none_need_be() {
         let result = json!({ "success": true, "extra": { "timesteps": 1, "total_reward": 5.0 } });
         let half = simulation(json!({ "from": "return", "min": 0.0, "max": 10.0 }));
-        assert_eq!(report(&half, 7, &result, 1.0).score, Some(0.5));
-        assert_eq!(report(&simulation(Value::Null), 7, &result, 1.0).score, None);
+        assert_eq!(report(&half, 7, &result, 1.0).0.score, Some(0.5));
+        assert_eq!(report(&simulation(Value::Null), 7, &result, 1.0).0.score, None);
         assert_eq!(of(&result).outcome, Outcome::InfraFault(InfraFault::SimulatorError), "no score where one is due");
     }
 

@@ -7,16 +7,16 @@ use crate::cycle::Hotkey;
 
 /// A miner as evidence counts it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Who {
-    pub(super) hotkey: Hotkey,
-    pub(super) at: Neighbourhood,
+pub struct Who {
+    pub hotkey: Hotkey,
+    pub at: Neighbourhood,
     /// Whether its endpoint has a name.
-    pub(super) is_named: bool,
+    pub is_named: bool,
 }
 
 /// Where a miner is: those of one neighbourhood may be one person's, and count as one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Neighbourhood {
+pub enum Neighbourhood {
     /// A public network: the first 24 bits of an IPv4 address, the first 48 of an IPv6 address.
     Public(Vec<u8>),
     /// A machine of a private network, whose operator knows every machine.
@@ -29,20 +29,20 @@ pub(super) enum Neighbourhood {
 
 impl Who {
     /// The miner behind a host, whose address is known or not.
-    pub(super) fn new(hotkey: &Hotkey, host: &str, address: Option<IpAddr>) -> Self {
+    pub fn new(hotkey: &Hotkey, host: &str, address: Option<IpAddr>) -> Self {
         let is_named = host.parse::<IpAddr>().is_err();
         let at = address.map_or_else(|| Neighbourhood::of_name(host), Neighbourhood::of);
         Self { hotkey: hotkey.clone(), at, is_named }
     }
 
     /// Whether it may be another person than `other`.
-    pub(super) fn is_other_than(&self, other: &Self) -> bool {
+    pub fn is_other_than(&self, other: &Self) -> bool {
         self.hotkey != other.hotkey && self.at != other.at
     }
 
     /// Whether its answers show that the network works which leads to `other`. Those of a machine next door do so for others
     /// next door only.
-    pub(super) fn can_clear(&self, other: &Self) -> bool {
+    pub fn can_clear(&self, other: &Self) -> bool {
         self.is_other_than(other) && (!self.at.is_local() || other.at.is_local() && self.at != Neighbourhood::Here)
     }
 }
@@ -63,7 +63,7 @@ impl Neighbourhood {
     }
 
     /// Whether a network of our own leads there.
-    pub(super) fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         matches!(self, Self::Private(_) | Self::Here)
     }
 }

@@ -1,8 +1,8 @@
 //! Whether a failed call to a miner was the miner's doing or that of this machine's own network.
 //!
-//! `evidence.rs` decides and is pure; this is its memory, one for all requests of a server. Every call to a miner is reported
-//! here, canaries are probed while episodes are played, and whoever has an undecided failure waits here for the verdict. No
-//! slot is held meanwhile.
+//! `evidence.rs` decides and is pure. This module is its memory, one for all requests to a server. Calls to miners are reported
+//! here, canaries are probed while episodes are played, and undecided failures wait here for their verdict. No slot is held
+//! meanwhile.
 
 mod evidence;
 mod stranger;
@@ -17,14 +17,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::Canary;
 use crate::address::{Place, place};
-use crate::cycle::{Condition, Hotkey, MinerFault, Party};
+use crate::cycle::{Condition, EpisodeReport, InfraFault, Outcome, plain_text};
 use crate::host::has_default_route;
-use crate::miner::{Fault, Route};
-use crate::rollout::Canary;
 
 use evidence::{Evidence, Failure, Found, Manner, Span, Verdict, WINDOW};
-use stranger::{Neighbourhood, Who};
+
+pub use stranger::{Neighbourhood, Who};
 
 /// How often the evidence is looked at again while a verdict is awaited. Every call of every miner changes it; to be woken by
 /// each would cost more.
@@ -35,20 +35,40 @@ const DIALLING: Duration = Duration::from_secs(2);
 
 /// A failure whose party is not known yet.
 #[derive(Debug)]
-pub(super) struct Undecided(Failure);
+pub struct Undecided(Failure);
+
+impl Undecided {
+    fn new(who: Who, span: Span, condition: Condition) -> Self {
+        let manner = if condition == Condition::NameLookup { Manner::Lookup } else { Manner::Connection };
+        Self(Failure { who, span, manner })
+    }
+}
 
 /// Who answers for a failure, in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Blame {
+pub enum Blame {
     /// The miner.
     Miner,
     /// This machine's network, with the evidence.
     Network(String),
 }
 
+impl Blame {
+    /// The report of an episode that ended in an undecided fault. It says the miner's fault until it is known to be the network's.
+    pub fn settle(self, mut report: EpisodeReport) -> EpisodeReport {
+        if let Self::Network(evidence) = self {
+            let detail = report.detail.take().unwrap_or_default();
+            report.detail = Some(plain_text(&format!("our network failed: {evidence}; {detail}")));
+            report.outcome = Outcome::InfraFault(InfraFault::Network);
+            report.score = None;
+        }
+        report
+    }
+}
+
 /// The memory of a server.
 #[derive(Debug)]
-pub(super) struct Network {
+pub struct Network {
     began: Instant,
     state: Mutex<State>,
     /// A verdict is awaited from now on.
@@ -65,17 +85,31 @@ struct State {
 }
 
 impl Network {
-    pub(super) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self { began: Instant::now(), state: Mutex::default(), alert: Notify::new() })
     }
 
-    /// A miner's side of what is reported here.
-    pub(super) fn witness(self: &Arc<Self>, hotkey: &Hotkey, route: &Arc<Route>) -> Witness {
-        Witness { network: self.clone(), hotkey: hotkey.clone(), route: route.clone() }
+    /// A call to a miner begins.
+    pub fn begin(self: &Arc<Self>, who: Who) -> Call {
+        let from = self.now();
+        self.lock().evidence.sent(&who, from);
+        Call { network: self.clone(), who, from, is_open: true }
+    }
+
+    /// A third-party server has heard from a miner, and not longer than `ago` before now.
+    pub fn heard(&self, who: &Who, ago: Duration) {
+        let to = self.now();
+        self.lock().evidence.answered(who, Span { from: to.saturating_sub(ago), to });
+    }
+
+    /// A third-party server could not reach a miner, and its call took no longer than `took`.
+    pub fn undecided(&self, who: Who, condition: Condition, took: Duration) -> Undecided {
+        let to = self.now();
+        Undecided::new(who, Span { from: to.saturating_sub(took), to }, condition)
     }
 
     /// Probe a canary for as long as somebody asks it to. Several requests that name the same one share its probes.
-    pub(super) async fn watch(self: Arc<Self>, canary: Canary) {
+    pub async fn watch(self: Arc<Self>, canary: Canary) {
         let name = canary.to_string();
         let number = self.lock().evidence.canary(&name, canary.is_named());
         loop {
@@ -104,7 +138,7 @@ impl Network {
     }
 
     /// Wait until it is known who answers for a failure; `patience` is the longest that a call may take.
-    pub(super) async fn judge(self: Arc<Self>, Undecided(failure): Undecided, patience: Duration) -> Blame {
+    pub async fn judge(self: Arc<Self>, Undecided(failure): Undecided, patience: Duration) -> Blame {
         let _awaited = Awaited::new(&self);
         let until = failure.span.to + WINDOW.max(patience + DIALLING);
         loop {
@@ -124,6 +158,18 @@ impl Network {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing between lock and unlock can panic half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Network {
+    /// A canary was probed just now.
+    pub(crate) fn probed(&self, works: bool) {
+        let at = self.now();
+        let found = if works { Found::Works { is_local: false } } else { Found::Fails };
+        let mut state = self.lock();
+        let canary = state.evidence.canary("1.1.1.1:443", false);
+        state.evidence.probed(canary, Span { from: at, to: at }, found);
     }
 }
 
@@ -169,118 +215,29 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// Reports the calls to one miner.
-#[derive(Debug, Clone)]
-pub(super) struct Witness {
-    network: Arc<Network>,
-    hotkey: Hotkey,
-    route: Arc<Route>,
-}
-
-/// What a failed call comes to at once.
-#[derive(Debug)]
-pub(super) enum Seen {
-    /// What the fault itself says.
-    Decided(Fault),
-    /// Nobody knows yet whose it is.
-    Undecided(Fault, Undecided),
-}
-
-impl Seen {
-    /// What went wrong.
-    pub(super) fn fault(&self) -> &Fault {
-        match self {
-            Self::Decided(fault) | Self::Undecided(fault, _) => fault,
-        }
-    }
-}
-
 /// A call that is on its way. One that is dropped was given up.
-struct Call {
+#[derive(Debug)]
+pub struct Call {
     network: Arc<Network>,
     who: Who,
     from: Duration,
     is_open: bool,
 }
 
-impl Witness {
-    /// Make a call to the miner and report what came of it.
-    pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Seen> {
-        let begun = Call::begin(self);
-        match call.await {
-            Ok(answer) => {
-                begun.answered();
-                Ok(answer)
-            }
-            Err(fault) => Err(self.failed(begun, fault)),
-        }
-    }
-
-    /// Report how a miner was found before its episodes.
-    pub(super) fn found<T>(&self, found: Result<T, &Fault>) {
-        let begun = Call::begin(self);
-        match found {
-            Ok(_) => begun.answered(),
-            Err(fault) => drop(self.failed(begun, fault.clone())),
-        }
-    }
-
-    fn failed(&self, mut begun: Call, fault: Fault) -> Seen {
-        if fault.reason.shows_an_answer() && fault.reason != MinerFault::ActionTimeout {
-            begun.answered();
-            return Seen::Decided(fault);
-        }
-        // No network leads to this machine itself.
-        let who = self.who();
-        if fault.party != Party::Undecided || who.at == Neighbourhood::Here {
-            let party = if fault.party == Party::Undecided { Party::Miner } else { fault.party };
-            return Seen::Decided(Fault { party, ..fault });
-        }
-        if is_stranded(&who, &fault) {
-            begun.failed(&who);
-            let party = Condition::NoRoute.party();
-            let detail = format!("this machine has no default route: {}", fault.detail);
-            return Seen::Decided(Fault { party, ..Fault::new(fault.reason, detail) });
-        }
-        let span = begun.failed(&who);
-        let manner = match fault.condition {
-            Some(Condition::NameLookup) => Manner::Lookup,
-            _ => Manner::Connection,
-        };
-        Seen::Undecided(fault, Undecided(Failure { who, span, manner }))
-    }
-
-    fn who(&self) -> Who {
-        Who::new(&self.hotkey, self.route.host(), self.route.address())
-    }
-}
-
-/// Whether the machine cannot reach any public address, which this miner's is, or which its name would have to be looked up
-/// at. A miner cannot bring that about.
-fn is_stranded(who: &Who, fault: &Fault) -> bool {
-    let needs_a_route = matches!(fault.condition, Some(Condition::Unreachable | Condition::NameLookup));
-    needs_a_route && !who.at.is_local() && !has_default_route()
-}
-
 impl Call {
-    fn begin(witness: &Witness) -> Self {
-        let (network, who) = (witness.network.clone(), witness.who());
-        let from = network.now();
-        network.lock().evidence.sent(&who, from);
-        Self { network, who, from, is_open: true }
-    }
-
-    fn answered(mut self) {
+    /// The miner answered.
+    pub fn answered(mut self) {
         self.is_open = false;
         let span = self.span();
         self.network.lock().evidence.answered(&self.who, span);
     }
 
-    fn failed(&mut self, who: &Who) -> Span {
+    /// The call failed in a way that a dead network explains; `who` as far as it is known by now.
+    pub fn failed(mut self, who: Who, condition: Condition) -> Undecided {
         self.is_open = false;
         let span = self.span();
-        self.network.lock().evidence.failed(who, span);
-        span
+        self.network.lock().evidence.failed(&who, span);
+        Undecided::new(who, span, condition)
     }
 
     fn span(&self) -> Span {
@@ -295,4 +252,11 @@ impl Drop for Call {
             self.network.lock().evidence.ended_otherwise(&self.who, now);
         }
     }
+}
+
+/// Whether this machine cannot reach any public address, which this miner's is, or which its name would have to be looked up
+/// at. A miner cannot bring that about.
+pub fn is_stranded(who: &Who, condition: Option<Condition>) -> bool {
+    let needs_a_route = matches!(condition, Some(Condition::Unreachable | Condition::NameLookup));
+    needs_a_route && !who.at.is_local() && !has_default_route()
 }
