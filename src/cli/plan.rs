@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::config;
-use crate::plan::{Compiled, Concurrency, Definition, Graph, OnLimit, Phase, Stage, wall_budget};
+use crate::plan::{Compiled, Concurrency, Definition, Graph, OnLimit, Phase, Stage, closing_time, wall_budget};
 use crate::store::Store;
 
 use super::exit::{Exit, Result};
@@ -66,6 +67,7 @@ fn document(compiled: &Compiled, graph: &Graph) -> Value {
             "tasks": stage.tasks.iter().map(|task| task.key.to_string()).collect::<Vec<_>>(),
             "episodes": definition.planned_episodes(stage),
             "wall_budget_seconds": wall_budgets(definition, stage),
+            "closing_seconds": closes(definition, stage).map(|closes| closes.as_secs()),
         })
     };
     json!({
@@ -128,6 +130,16 @@ fn table(compiled: &Compiled, graph: &Graph) {
             stage.id
         ));
     }
+    for stage in graph.topological() {
+        if let Some(closes) = closes(definition, stage) {
+            render::line(format!(
+                "closing time  {}: after {} s on a third-party server, a miner that keeps it busy for more than twice as long as \
+                 the typical miner fails its remaining episodes",
+                stage.id,
+                closes.as_secs()
+            ));
+        }
+    }
     if let Some(limits) = guard(definition) {
         render::line(format!("publish guard {limits}"));
     }
@@ -157,6 +169,12 @@ fn wall_budgets<'a>(definition: &'a Definition, stage: &Stage) -> BTreeMap<&'a s
             (environment.simulation.environment.as_str(), budget)
         })
         .collect()
+}
+
+/// When miners may be out of budget on the third-party servers of a stage, if it uses any.
+fn closes(definition: &Definition, stage: &Stage) -> Option<Duration> {
+    let plays = stage.uses == "episodes/run" && !foreign(definition).is_empty();
+    plays.then(|| closing_time(stage))
 }
 
 /// The limits of the publish guard, those that the pipeline leaves out included.

@@ -19,6 +19,12 @@ pub fn wall_budget(stage: &Stage, environment: &Environment, episodes: u64) -> D
     needed.min(Duration::from_millis(stage.timeout_ms).mul_f64(SHARE / tasks))
 }
 
+/// When miners may be out of budget on a third-party server, since the start of a task: the rest of the stage's time-out is for
+/// the other miners.
+pub fn closing_time(stage: &Stage) -> Duration {
+    Duration::from_millis(stage.timeout_ms).mul_f64(SHARE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

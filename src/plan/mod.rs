@@ -40,7 +40,7 @@ mod secrets;
 mod settings;
 mod vocabulary;
 
-pub use budget::wall_budget;
+pub use budget::{closing_time, wall_budget};
 pub use build::{BuildError, check_builds};
 pub use codeless::{file_digest, program_digest};
 pub use compile::{Compiled, compile};

@@ -3,6 +3,7 @@
 //! All episodes stand in the journal before the first one runs. Each outcome is written down as it arrives; our own
 //! faults are run again on a server that answers, up to the declared number of tries.
 
+mod closing;
 mod unexplained;
 
 use std::{
@@ -16,6 +17,8 @@ use futures::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -31,7 +34,7 @@ use crate::cycle::{
     EnvironmentId, Episode, EpisodeKey, EpisodeReport, FailureClass, Hotkey, InfraFault, Journal, Keep, Miner,
     MinerFault, MinerStatus, Outcome, PendingEpisode, Seen, Sighting, TaskFailure,
 };
-use crate::plan::{Environment, wall_budget};
+use crate::plan::{Environment, closing_time, wall_budget};
 use crate::rollout::{
     self, Canary, Control,
     protocol::{EpisodeOrder, EpisodesRequest, Origin, ServerMessage},
@@ -106,6 +109,7 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
         spent: BTreeMap::new(),
         fault: None,
         network_faults: 0,
+        closes: environment.server.is_foreign().then(|| Instant::now() + closing_time(invocation.stage)),
         outage: Outage::none(context, Duration::from_millis(invocation.stage.timeout_ms)),
     };
     work.outage.advise(settings.miners.iter().filter(|miner| !servers::is_demo(&miner.endpoint)).count());
@@ -168,6 +172,8 @@ struct Work<'a, J> {
     /// Episodes that our network has cost.
     network_faults: usize,
     outage: Outage,
+    /// From when on miners may be out of budget on a third-party server.
+    closes: Option<Instant>,
 }
 
 impl<J: Journal> Work<'_, J> {
@@ -176,6 +182,7 @@ impl<J: Journal> Work<'_, J> {
         loop {
             let pending = self.context.journal.pending_episodes(self.context.lease.cycle, self.invocation.task).await?;
             let pending = self.blame(pending).await?;
+            let pending = self.close(pending).await?;
             let pending: Vec<PendingEpisode> =
                 pending.into_iter().filter(|episode| episode.counted < self.settings.attempts).collect();
             let pending = self.refuse(pending).await?;
@@ -207,8 +214,12 @@ impl<J: Journal> Work<'_, J> {
         Brought { scored: self.progress.scored, lost: self.network_faults }
     }
 
-    /// The canaries as a server reaches them: a container's wall is opened for them as it is for miners.
+    /// The canaries as a server reaches them: a container's wall is opened for them as it is for miners. A third-party server
+    /// probes none, so this process does.
     async fn canaries(&self, server: &Ready) -> Vec<Canary> {
+        if self.environment.server.is_foreign() {
+            return self.outage.canaries.clone();
+        }
         let mut reached = Vec::new();
         for canary in &self.outage.canaries {
             match server.lent.reach(&[canary.to_url()]).await {
@@ -262,10 +273,12 @@ impl<J: Journal> Work<'_, J> {
     async fn round(&mut self, pending: Vec<PendingEpisode>) -> Result<(), Error> {
         let ready = self.context.servers.environment(&self.context.definition, self.environment).await?;
         let endpoints = self.endpoints().await?;
+        let drain = self.context.drain.asked().child_token();
+        let mut closes = self.closes.filter(|closes| *closes > Instant::now());
         let (mut shares, mut streams, mut problem) = (Vec::new(), Vec::new(), None);
         let pending = shares::in_order(&self.context.record.salt, pending, self.settings.episodes);
         for (server, episodes) in ready.iter().zip(shares::split(pending, ready.len())) {
-            match self.ask(server, &episodes, &endpoints).await {
+            match self.ask(server, &episodes, &endpoints, &drain).await {
                 Ok((messages, permits)) => {
                     let index = shares.len();
                     let tagged = messages.map(Some).chain(stream::once(async { None })).map(move |it| (index, it));
@@ -282,7 +295,17 @@ impl<J: Journal> Work<'_, J> {
         let steps_before = self.progress.steps;
         let mut messages = stream::select_all(streams);
         let (mut moved, mut cut) = (false, String::new());
-        while let Some((index, message)) = messages.next().await {
+        loop {
+            let next = tokio::select! {
+                next = messages.next() => next,
+                () = sleep_until(closes.unwrap_or_else(Instant::now)), if closes.is_some() => {
+                    // The episodes that have begun end first. Then the next round knows which miners are out of budget.
+                    drain.cancel();
+                    (closes, moved) = (None, true);
+                    continue;
+                }
+            };
+            let Some((index, message)) = next else { break };
             let Some(message) = message else {
                 let share = &mut shares[index];
                 share.leave();
@@ -329,6 +352,7 @@ impl<J: Journal> Work<'_, J> {
         server: &Ready,
         pending: &[PendingEpisode],
         miners: &[(&Miner, String)],
+        drain: &CancellationToken,
     ) -> Result<(BoxStream<'static, Result<ServerMessage, rollout::Error>>, Member), Error> {
         let (miners, endpoints): (Vec<&Miner>, Vec<String>) = miners.iter().cloned().unzip();
         let endpoints = server.lent.reach(&endpoints).await.map_err(servers::Error::Start)?;
@@ -340,7 +364,7 @@ impl<J: Journal> Work<'_, J> {
             patience: Duration::from_millis(self.context.definition.miners.cold_start_ms),
             episodes: shares::by_miner(pending),
         });
-        let control = Control { drain: self.context.drain.asked().clone(), grants };
+        let control = Control { drain: drain.clone(), grants };
         let messages = server.client.episodes(self.environment, request, control).await.map_err(|error| {
             if error.has_forgotten() {
                 self.context.servers.forget(server);

@@ -249,6 +249,65 @@ fn a_miner_that_breaks_the_servers_code_pays_for_it_and_nobody_else_does() {
     assert!(report["detail"].as_str().unwrap().contains("other miners played this seed"), "{report}");
 }
 
+/// A server on which one miner's episodes take two seconds each, and those of the others no time.
+async fn held_up() -> String {
+    async fn evaluate(Json(call): Json<Value>) -> Json<Value> {
+        if call["method"] == "list_environments" {
+            return Json(json!({ "status": "success", "result": [] }));
+        }
+        if call["kwargs"]["model"] == "staller" {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
+        let extra = json!({ "seed": call["kwargs"]["seed"], "timesteps": 5, "total_reward": 1.0 });
+        Json(json!({ "status": "success", "result": { "score": 1.0, "success": true, "extra": extra } }))
+    }
+    let router = Router::new()
+        .route("/health", get(async || Json(json!({ "status": "ok" }))))
+        .route("/methods", get(async || Json(usual_methods())))
+        .route("/call", post(evaluate));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+#[test]
+fn a_miner_that_keeps_the_server_busy_runs_out_of_budget_and_the_others_are_scored() {
+    let place = Place::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let foreign = runtime.block_on(held_up());
+    let folder = example(|text| {
+        let noop = r#"        - { uid: 2, hotkey: demo-noop, endpoint: "demo:noop" }"#;
+        let staller = format!("{noop}\n        - {{ uid: 3, hotkey: staller, endpoint: \"http://8.8.8.8:9\" }}");
+        let changed = text
+            .replace(noop, &staller)
+            .replace("[legacy/*]", "[legacy/reach-v3]\nminers: { allow_private_endpoints: true }")
+            .replace("    uses: episodes/run\n", "    uses: episodes/run\n    timeout: 20s\n");
+        assert!(changed.contains("hotkey: staller") && changed.contains("timeout: 20s"));
+        changed
+    });
+    let planned = place.json(&["plan", &pipeline(&folder), "--format", "json"]);
+    let closing: Vec<&Value> = planned["stages"].as_array().unwrap().iter().map(|it| &it["closing_seconds"]).collect();
+    assert!(closing.contains(&&json!(15)), "{closing:?}");
+    let server = format!("legacy={foreign}");
+    let arguments = ["run-pipeline", &pipeline(&folder), "-i", "episodes_per_env=16", "--salt", &"5a".repeat(32)];
+    let ran = place.run(&[&arguments[..], &["--runtime", "url", "--env-server", &server]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let shown = place.json(&["cycle", "show", "--format", "json"]);
+    let rows = shown["outcomes"].as_array().unwrap();
+    let count = |hotkey: &str, is_exhausted: bool| -> u64 {
+        let of = rows.iter().filter(|row| row["hotkey"] == hotkey);
+        of.filter(|row| (row["reason"] == "budget_exhausted") == is_exhausted)
+            .filter_map(|row| row["count"].as_u64())
+            .sum()
+    };
+    for hotkey in ["demo-heuristic", "demo-noop"] {
+        assert_eq!((count(hotkey, false), count(hotkey, true)), (16, 0), "{rows:?}");
+    }
+    let (played, exhausted) = (count("staller", false), count("staller", true));
+    assert!(played > 0 && exhausted > 0 && played + exhausted == 16, "{rows:?}");
+}
+
 #[test]
 fn what_such_a_family_cannot_promise_is_shown_before_it_runs() {
     let (folder, place) = (example(|text| text), Place::new());
