@@ -36,3 +36,6 @@ pub use standing::{Discovery, Pin, Standing};
 pub use task::{FailureClass, IllegalTransition, TaskEvent, TaskFailure, TaskStatus};
 pub use text::{plain_text, with_causes};
 pub use unexplained::{Evidence, LastFault, unexplained};
+
+#[cfg(test)]
+pub(crate) use unexplained::tests as unexplained_tests;

@@ -262,4 +262,4 @@ fn tail(count: usize, least: usize, each: f64) -> f64 {
 
 #[cfg(test)]
 #[path = "unexplained_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -12,8 +12,8 @@ const LOST: (Outcome, u32) = (Outcome::InfraFault(InfraFault::ServerLost), 0);
 const WON: (Outcome, u32) = (Outcome::Success, 9);
 
 /// The rows of a task. Rounds are played and judged as the stage does it.
-struct Task {
-    scored: Vec<Episode>,
+pub(crate) struct Task {
+    pub(crate) scored: Vec<Episode>,
     pending: Vec<PendingEpisode>,
 }
 
@@ -35,7 +35,7 @@ fn environment() -> EnvironmentId {
     "a/b".parse().unwrap()
 }
 
-fn hotkey(miner: u32) -> Hotkey {
+pub(crate) fn hotkey(miner: u32) -> Hotkey {
     format!("m{miner:03}").parse().unwrap()
 }
 
@@ -224,8 +224,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// A task of honest miners and one, miner 0, that does as it likes.
 #[derive(Debug, Clone)]
-struct World {
-    miners: u32,
+pub(crate) struct World {
+    pub(crate) miners: u32,
     seeds: u32,
     /// Bits of the seeds that the simulator cannot play.
     broken: u32,
@@ -236,7 +236,7 @@ struct World {
     acts: Vec<Act>,
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub(crate) fn world() -> impl Strategy<Value = World> {
     (4u32..9, 3u32..16).prop_flat_map(|(miners, seeds)| {
         let broken = prop_oneof![2 => Just(0u32), 1 => any::<u32>()];
         let wins = prop::collection::vec(any::<u32>(), miners as usize);
@@ -258,7 +258,7 @@ impl World {
     }
 
     /// The task, in which miner 0 does as it likes or answers its best action in time.
-    fn play(&self, is_honest: bool) -> Task {
+    pub(crate) fn play(&self, is_honest: bool) -> Task {
         Task::new(self.miners, self.seeds).play(|miner, seed, attempt| {
             let is_unlucky = attempt == 0 && self.unlucky == (miner, seed);
             let won = self.wins[miner as usize] >> seed & 1 == 1;

@@ -37,11 +37,15 @@ pub(super) async fn run<J: Journal>(context: &Context<J>, invocation: Invocation
     Ok(json!({ "scores": scores }).into())
 }
 
+/// The least share of the typical miner's scored episodes that every miner must have in an environment. Faults that a miner can
+/// cause are scored as its failures before (`cycle::unexplained`), so only infrastructure faults bring a miner below it.
+const FLOOR: f64 = 0.5;
+
 /// One entry per miner and environment that has episodes.
 ///
 /// # Errors
-/// When a miner has no scored episode in an environment where others have, or an episode that is measured by its score
-/// has none: a rate would have to be invented.
+/// When infrastructure faults have left a miner too few scored episodes in an environment, or an episode that is measured by
+/// its score has none: a rate would have to be invented.
 fn aggregate(mut miners: Vec<Miner>, episodes: &[Episode], measure: Measure) -> Result<Scores, TaskFailure> {
     if miners.is_empty() {
         return Err(config("No miners found: there is nobody to score"));
@@ -57,18 +61,38 @@ fn aggregate(mut miners: Vec<Miner>, episodes: &[Episode], measure: Measure) -> 
         let message = "no episode has been scored: is `episodes/run` upstream of this stage?".into();
         return Err(TaskFailure { class: FailureClass::Config, message });
     }
+    let typical: HashMap<&EnvironmentId, usize> =
+        environments.iter().map(|environment| (*environment, typical(&miners, &cells, environment))).collect();
     let mut entries = Vec::new();
     for miner in &miners {
         for environment in &environments {
-            let Some(cell) = cells.get_mut(&(miner.hotkey.as_str(), *environment)) else {
-                let message = format!("`{}` has no scored episode in `{environment}`", miner.hotkey);
+            let cell = cells.get_mut(&(miner.hotkey.as_str(), *environment)).map_or(&mut [][..], Vec::as_mut_slice);
+            let typical = typical[environment];
+            if cell.is_empty() || (cell.len() as f64) < FLOOR * typical as f64 {
+                let (hotkey, count) = (&miner.hotkey, cell.len());
+                let message = format!(
+                    "`{hotkey}` has {count} scored episodes in `{environment}`, and the typical miner has {typical}: \
+                     infrastructure faults took the others, and a rate of so few episodes is no fair comparison"
+                );
                 return Err(TaskFailure { class: FailureClass::BelowQuorum, message });
-            };
+            }
             cell.sort_by_key(|episode| episode.key.seed_index);
             entries.push(entry(miner, environment, cell, measure)?);
         }
     }
     Ok(Scores { environments: environments.into_iter().cloned().collect(), entries })
+}
+
+/// How many scored episodes the typical (median) miner has in an environment.
+fn typical(
+    miners: &[Miner],
+    cells: &HashMap<(&str, &EnvironmentId), Vec<&Episode>>,
+    environment: &EnvironmentId,
+) -> usize {
+    let count = |miner: &Miner| cells.get(&(miner.hotkey.as_str(), environment)).map_or(0, Vec::len);
+    let mut counts: Vec<usize> = miners.iter().map(count).collect();
+    counts.sort_unstable();
+    counts[counts.len() / 2]
 }
 
 fn entry(
@@ -116,7 +140,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cycle::{EpisodeKey, EpisodeReport, InfraFault, MinerFault};
+    use crate::cycle::{
+        EpisodeKey, EpisodeReport, InfraFault, MinerFault,
+        unexplained_tests::{hotkey, world},
+    };
 
     fn miner(uid: u16) -> Miner {
         Miner { uid, hotkey: format!("m{uid}").parse().unwrap(), endpoint: "demo:noop".into(), first_block: None }
@@ -164,6 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn a_miner_that_infrastructure_faults_left_too_few_episodes_is_not_compared() {
+        let of = |uid: u16, count: u32| (0..count).map(move |seed| episode(uid, "a", seed, Outcome::Success));
+        let miners = || vec![miner(1), miner(2), miner(3)];
+        let enough: Vec<Episode> = of(1, 10).chain(of(2, 10)).chain(of(3, 5)).collect();
+        assert_eq!(aggregate(miners(), &enough, Measure::Success).unwrap().entries[2].episodes, 5);
+        let few: Vec<Episode> = of(1, 10).chain(of(2, 10)).chain(of(3, 4)).collect();
+        let failure = aggregate(miners(), &few, Measure::Success).unwrap_err();
+        assert_eq!(failure.class, FailureClass::BelowQuorum);
+        assert!(failure.message.contains("`m3` has 4 scored episodes"), "{failure}");
+    }
+
+    #[test]
     fn partial_credit_counts_only_when_asked_for() {
         let mut episodes = vec![episode(1, "a", 0, Outcome::Success), episode(1, "a", 1, Outcome::Failure)];
         let unscored = aggregate(vec![miner(1)], &episodes, Measure::Success).unwrap();
@@ -186,6 +225,26 @@ mod tests {
     fn nobody_to_score_is_an_error() {
         assert!(aggregate(vec![], &[], Measure::Success).unwrap_err().message.contains("No miners found"));
         assert!(aggregate(vec![miner(1)], &[], Measure::Success).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Whatever one miner does, everybody is scored, the other miners get what they would have got, and the miner gets no more.
+        #[test]
+        fn no_behaviour_of_one_miner_brings_it_below_the_floor_or_pays(world in world()) {
+            let miners = || (0..world.miners).map(|uid| Miner { hotkey: hotkey(uid), ..miner(uid as u16) }).collect();
+            let of = |is_honest: bool| aggregate(miners(), &world.play(is_honest).scored, Measure::Success);
+            let Ok(honest) = of(true) else { return Ok(()) };
+            let cheated = of(false);
+            prop_assert!(cheated.is_ok(), "{}", cheated.unwrap_err());
+            for (honest, cheated) in honest.entries.iter().zip(&cheated.unwrap().entries) {
+                match honest.uid {
+                    0 => prop_assert!(cheated.success_rate <= honest.success_rate),
+                    _ => prop_assert_eq!(serde_json::to_string(honest).unwrap(), serde_json::to_string(cheated).unwrap()),
+                }
+            }
+        }
     }
 
     proptest! {
