@@ -1,9 +1,13 @@
 //! Where connections lead when a name server lies, and whom they trust: certificates are made here, name servers are
 //! functions, sockets are real.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -68,6 +72,11 @@ impl Shown {
 
 /// The port of a miner that speaks TLS, on IPv4 alone, and says 200 to whatever it is asked.
 async fn miner(shown: &Shown) -> u16 {
+    miner_that_reports(shown).await.0
+}
+
+/// The same, with a message for every answer that it has given to its kernel.
+async fn miner_that_reports(shown: &Shown) -> (u16, mpsc::Receiver<()>) {
     let key = PrivateKeyDer::try_from(shown.key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -75,14 +84,16 @@ async fn miner(shown: &Shown) -> u16 {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let (answered, answers) = mpsc::channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let _ = stream.read(&mut [0; 4096]).await;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = answered.send(());
         }
     });
-    port
+    (port, answers)
 }
 
 fn dialer(trusted: Option<&Authority>) -> Dialer {
@@ -250,4 +261,23 @@ async fn the_real_name_server_is_checked_like_any_other() {
     // Whether the machine knows the name or not: nobody is connected to.
     assert!(matches!(dialer(None).dial(&route).await, Err(DialError::Forbidden(_) | DialError::Name(_))));
     assert_eq!(came.load(Ordering::SeqCst), 0);
+}
+
+/// The kernel's stamps lie below TLS: an answer counts by its arrival, although nobody decrypts it until later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_over_tls_counts_from_its_arrival() {
+    let authority = Authority::new();
+    let (port, answers) = miner_that_reports(&authority.sign("localhost", |_| {})).await;
+    let dialer = dialer(Some(&authority));
+    let mut line = dialer.dial(&local(&format!("https://localhost:{port}"))).await.unwrap();
+    let clock = line.clock.clone();
+    let mut answer = std::pin::pin!(line.send(Request::new(Full::new(Bytes::new()))));
+    assert!(futures::FutureExt::now_or_never(answer.as_mut()).is_none(), "the request is sent");
+    // A connection moves only while a call waits for it, and this thread stands still until the answer has arrived.
+    answers.recv().unwrap();
+    let stalled = Duration::from_millis(100);
+    let arrived = Instant::now();
+    std::thread::sleep(stalled);
+    answer.await.unwrap();
+    assert!(clock.came().unwrap() < arrived + stalled, "it counts from when it was read");
 }
