@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Args, Command, builder::Resettable};
 
-pub use evaluation::Evaluation;
+pub use evaluation::{Evaluation, Interval};
 pub use guarding::{ForwardedHeader, Guarding};
 pub use inherited::{INHERITED, Inherited, Role, fixed};
 pub use outage::Outage;
@@ -156,14 +156,50 @@ pub struct Place {
     #[arg(long, env = "ROBO_BACKEND_SWARM_ENCRYPT")]
     pub swarm_encrypt: bool,
 
-    /// Image of environment families that name none
-    #[arg(long, env = "ROBO_BACKEND_EVAL_IMAGE", value_name = "IMAGE", default_value = EVAL_IMAGE)]
-    pub eval_image: String,
+    /// Image of evaluation containers, whatever the environment manifests say; a manifest keeps its own with `pinned: [image]`
+    /// [default: the manifest's, else robo-subnet/eval-env:v1]
+    #[arg(long, env = EVAL_IMAGE_VARIABLE, value_name = "IMAGE")]
+    pub eval_image: Option<String>,
 
-    /// Memory of an environment container whose family names none
-    #[arg(long, env = "ROBO_BACKEND_EVAL_MEM_LIMIT", value_name = "SIZE", default_value = "8g",
-          value_parser = crate::manifest::memory)]
-    pub eval_mem_limit: u64,
+    /// Memory of an evaluation container, whatever the environment manifests say; a manifest keeps its own with
+    /// `pinned: [memory]` [default: the manifest's, else 8g]
+    #[arg(long, env = EVAL_MEM_LIMIT_VARIABLE, value_name = "SIZE", value_parser = memory_size)]
+    pub eval_mem_limit: Option<String>,
+}
+
+/// The variables that replace what environment manifests say of containers.
+pub const EVAL_IMAGE_VARIABLE: &str = "ROBO_BACKEND_EVAL_IMAGE";
+/// See [`EVAL_IMAGE_VARIABLE`].
+pub const EVAL_MEM_LIMIT_VARIABLE: &str = "ROBO_BACKEND_EVAL_MEM_LIMIT";
+
+/// The memory of an evaluation container, when neither a manifest nor the operator says.
+pub const EVAL_MEM_LIMIT: u64 = 8 << 30;
+
+/// The text of a size, which a pipeline is compiled with.
+fn memory_size(text: &str) -> Result<String, String> {
+    crate::manifest::memory(text).map(|_| text.to_owned())
+}
+
+impl Place {
+    /// The image of what no manifest gives an image.
+    pub fn image(&self) -> &str {
+        self.eval_image.as_deref().unwrap_or(EVAL_IMAGE)
+    }
+
+    /// Bytes of memory of what no manifest gives a limit.
+    pub fn memory(&self) -> u64 {
+        let said = self.eval_mem_limit.as_deref().and_then(|text| crate::manifest::memory(text).ok());
+        said.unwrap_or(EVAL_MEM_LIMIT)
+    }
+
+    /// A variable that a pipeline is compiled with: what the command line says stands for its own.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            EVAL_IMAGE_VARIABLE => self.eval_image.clone(),
+            EVAL_MEM_LIMIT_VARIABLE => self.eval_mem_limit.clone(),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Place {
@@ -174,8 +210,8 @@ impl Default for Place {
             engines: Engines::default(),
             outage: Outage::default(),
             swarm_encrypt: false,
-            eval_image: EVAL_IMAGE.into(),
-            eval_mem_limit: 8 << 30,
+            eval_image: None,
+            eval_mem_limit: None,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! | L0 | [`scoring`] | pure functions from success rates to weights |
 //! | L0 | [`evidence`] | canonical JSON and digests |
 //! | L0 | [`address`] | which addresses a miner may announce |
+//! | L0 | [`shipped`] | the pipelines and environments that robo carries |
 //! | L0 | [`config`] | flags and environment |
 //! | L0 | [`host`] | this machine: data directory, child processes, pinned downloads |
 //! | L0 | [`telemetry`] | log lines and traces |
@@ -50,6 +51,7 @@ pub mod rollout;
 pub mod runtime;
 pub mod schedule;
 pub mod scoring;
+pub mod shipped;
 pub mod stage;
 pub mod store;
 pub mod telemetry;

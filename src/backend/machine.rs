@@ -74,7 +74,7 @@ impl Machine {
         if place.runtime == RuntimeKind::Url && servers.is_empty() {
             return Err(Misdescribed::Server("`--runtime url` needs at least one server that runs".to_owned()));
         }
-        let defaults = Defaults { image: place.eval_image.clone(), memory: place.eval_mem_limit };
+        let defaults = Defaults { image: place.image().to_owned(), memory: place.memory() };
         let overlay = if place.swarm_encrypt { Overlay::Encrypted } else { Overlay::Plain };
         let (hosts, servers) = (Arc::new(Hosts::new(&hosts)), Arc::new(servers));
         let outages = Arc::new(outages(&place.outage)?);

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::config;
+use crate::config::{self, Interval};
 use crate::cycle::Salt;
 use crate::manifest::Diagnostics;
 use crate::plan::{self, Bindings, Compiled, Missing};
@@ -21,16 +21,23 @@ pub struct Outside {
     pub discovery: config::Discovery,
     /// How often, and how many episodes.
     pub evaluation: config::Evaluation,
+    /// What containers run.
+    pub place: config::Place,
 }
 
 impl Outside {
     fn variable(&self, name: &str) -> Option<String> {
-        self.evaluation.variable(name).or_else(|| self.discovery.variable(name))
+        let own = self.evaluation.variable(name).or_else(|| self.place.variable(name));
+        own.or_else(|| self.discovery.variable(name))
     }
 
-    /// When a pipeline is due that does not say.
-    fn schedule(&self) -> Option<Schedule> {
-        self.evaluation.interval().map(|seconds| Schedule::of(Timing::Interval(seconds)))
+    /// When a pipeline with these schedules is due.
+    fn schedules(&self, own: Vec<Schedule>) -> Vec<Schedule> {
+        match self.evaluation.interval(!own.is_empty()) {
+            Interval::Own => own,
+            Interval::Every(seconds) => vec![Schedule::of(Timing::Interval(seconds))],
+            Interval::Never => Vec::new(),
+        }
     }
 }
 
@@ -38,6 +45,8 @@ impl Outside {
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     file: PathBuf,
+    /// The project whose environments it plays, where that is not the one that the file is in.
+    root: Option<PathBuf>,
     inputs: Vec<(String, String)>,
     outside: Option<Outside>,
     seen: Vec<Stamp>,
@@ -50,22 +59,31 @@ impl Pipeline {
     /// # Errors
     /// Every mistake in it.
     pub fn read(file: &Path, inputs: &[(String, String)]) -> Result<Self, Diagnostics> {
-        Self::read_as(file, inputs, None)
+        Self::read_as((file, None), inputs, None)
     }
 
-    /// Read a pipeline to which the command line adds what it does not say itself.
+    /// Read a pipeline to which the command line adds what it does not say itself. It plays the environments of the project
+    /// `root`, if one is given, instead of those of the project that the file is in.
     ///
     /// # Errors
     /// Every mistake in it.
-    pub fn read_for(file: &Path, inputs: &[(String, String)], outside: Outside) -> Result<Self, Diagnostics> {
-        Self::read_as(file, inputs, Some(outside))
+    pub fn read_for(
+        (file, root): (&Path, Option<PathBuf>),
+        inputs: &[(String, String)],
+        outside: Outside,
+    ) -> Result<Self, Diagnostics> {
+        Self::read_as((file, root), inputs, Some(outside))
     }
 
-    fn read_as(file: &Path, inputs: &[(String, String)], outside: Option<Outside>) -> Result<Self, Diagnostics> {
+    fn read_as(
+        (file, root): (&Path, Option<PathBuf>),
+        inputs: &[(String, String)],
+        outside: Option<Outside>,
+    ) -> Result<Self, Diagnostics> {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let compiled = compile(&file, inputs, outside.as_ref())?;
+        let compiled = compile((&file, root.as_deref()), inputs, outside.as_ref())?;
         let seen = stamps(&compiled.files);
-        Ok(Self { file, inputs: inputs.to_vec(), outside, seen, compiled })
+        Ok(Self { file, root, inputs: inputs.to_vec(), outside, seen, compiled })
     }
 
     /// What it calls itself.
@@ -90,7 +108,7 @@ impl Pipeline {
     pub fn compile_with(&self, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
         let own = self.inputs.iter().filter(|(name, _)| !inputs.iter().any(|(given, _)| given == name));
         let inputs: Vec<(String, String)> = own.chain(inputs).cloned().collect();
-        compile(&self.file, &inputs, self.outside.as_ref())
+        compile((&self.file, self.root.as_deref()), &inputs, self.outside.as_ref())
     }
 
     /// Whether one of its files has changed since it was last read.
@@ -104,8 +122,10 @@ impl Pipeline {
     /// Every mistake in it; then it stays as it was until it changes again.
     pub(super) async fn reread(&mut self) -> Result<(), Diagnostics> {
         self.seen = stamps(&self.compiled.files);
-        let (file, inputs, outside) = (self.file.clone(), self.inputs.clone(), self.outside.clone());
-        let compiled = tokio::task::spawn_blocking(move || compile(&file, &inputs, outside.as_ref())).await;
+        let (file, root) = (self.file.clone(), self.root.clone());
+        let (inputs, outside) = (self.inputs.clone(), self.outside.clone());
+        let read = move || compile((&file, root.as_deref()), &inputs, outside.as_ref());
+        let compiled = tokio::task::spawn_blocking(read).await;
         // A compiler that panicked has left nothing behind; what we have stays good.
         if let Ok(compiled) = compiled {
             self.compiled = compiled?;
@@ -130,15 +150,19 @@ pub fn new_cycle(compiled: &Compiled) -> NewCycle {
     }
 }
 
-fn compile(file: &Path, inputs: &[(String, String)], outside: Option<&Outside>) -> Result<Compiled, Diagnostics> {
+fn compile(
+    (file, root): (&Path, Option<&Path>),
+    inputs: &[(String, String)],
+    outside: Option<&Outside>,
+) -> Result<Compiled, Diagnostics> {
     let variable = |name: &str| match outside {
         Some(outside) => outside.variable(name),
         None => config::input_variable(name),
     };
     let bindings = Bindings { flags: inputs, variable: &variable, missing: Missing::Refuse };
-    let mut compiled = plan::compile(file, &bindings)?;
-    if compiled.schedules.is_empty() {
-        compiled.schedules.extend(outside.and_then(Outside::schedule));
+    let mut compiled = plan::compile_in(file, root, &bindings)?;
+    if let Some(outside) = outside {
+        compiled.schedules = outside.schedules(compiled.schedules);
     }
     Ok(compiled)
 }

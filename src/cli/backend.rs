@@ -13,6 +13,7 @@ use super::{
     exit::{Exit, Failure, Result},
     gc,
     inputs::{self, Inputs},
+    project::{self, Found},
     render,
 };
 use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Outside, Pipeline, Pipelines};
@@ -25,14 +26,16 @@ use crate::{
 
 /// Serves weights, scores and everything else about cycles over HTTP until SIGINT or SIGTERM
 ///
-/// With --pipeline it also starts cycles when they are due and runs every open cycle that nobody else runs. Any number of
+/// It also starts the cycles of its pipelines when they are due, and runs every open cycle that nobody else runs. With --netuid
+/// and no --pipeline it runs `pipelines/subnet.yaml`; --role api runs nothing. Any number of
 /// backends may share a database: each due time gives one cycle, and each cycle runs in one of them. When it is told to
 /// stop, episodes that have begun end (--grace), and cycles stay where they are and go on in the next backend. A pipeline is
 /// read again when one of its files changes, and at SIGHUP; a mistake in it is told and changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  robo backend --host 127.0.0.1                                    # answers, runs nothing
+  robo backend --netuid 7                                          # evaluates the miners of a subnet
+  robo backend --role api --host 127.0.0.1                         # answers, runs nothing
   robo backend --pipeline pipelines/quickstart.yaml -i episodes_per_env=20
   robo backend --pipeline pipelines/nightly.yaml pipelines/hourly.yaml --cycles 1
   curl http://127.0.0.1:8000/v1/weights/latest")]
@@ -43,7 +46,7 @@ pub(super) struct Args {
     #[command(flatten)]
     guarding: config::Guarding,
 
-    /// Pipelines whose schedules are run; with at least one, open cycles are, too
+    /// Pipelines whose schedules are run [default: pipelines/subnet.yaml with --netuid]
     #[arg(long = "pipeline", value_name = "FILE", num_args = 1..)]
     pipelines: Vec<PathBuf>,
 
@@ -176,12 +179,35 @@ fn reload(pipelines: Pipelines) -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// The pipeline of a subnet.
+const SUBNET: &str = "pipelines/subnet.yaml";
+
+/// The pipelines' files: those that were named, else that of the subnet.
+fn chosen(args: &Args) -> Result<Vec<PathBuf>> {
+    if !args.pipelines.is_empty() || args.role != Role::All {
+        return Ok(args.pipelines.clone());
+    }
+    if args.discovery.netuid.is_some() {
+        return Ok(vec![SUBNET.into()]);
+    }
+    let error = anyhow::anyhow!("the backend has nothing to evaluate: neither --netuid nor --pipeline is given");
+    Err(Failure::new(Exit::Usage, error).hint(
+        "evaluate the miners of a subnet with --netuid N, or run pipelines of your own with --pipeline FILE; \
+         --role api only answers",
+    ))
+}
+
 /// Every pipeline, or everything that is wrong with them.
 fn read(args: &Args) -> Result<Vec<Pipeline>> {
     let mut pipelines: Vec<Pipeline> = Vec::new();
-    for file in &args.pipelines {
-        let outside = Outside { discovery: args.discovery.clone(), evaluation: args.evaluation.clone() };
-        let pipeline = Pipeline::read_for(file, &args.inputs.inputs, outside);
+    for file in chosen(args)? {
+        let Found { file, root } = project::pipeline(&file, &args.database.data)?;
+        let outside = Outside {
+            discovery: args.discovery.clone(),
+            evaluation: args.evaluation.clone(),
+            place: args.place.clone(),
+        };
+        let pipeline = Pipeline::read_for((&file, root), &args.inputs.inputs, outside);
         let pipeline = pipeline.map_err(|problems| inputs::refused(&problems))?;
         let compiled = pipeline.compiled();
         if !compiled.warnings.is_empty() {
@@ -229,9 +255,10 @@ mod tests {
     fn the_defaults_are_those_of_the_guide() {
         let args = unsaid();
         assert_eq!((args.serving.host.to_string().as_str(), args.serving.port), ("0.0.0.0", 8000));
-        assert_eq!((args.evaluation.eval_interval, args.evaluation.episodes_per_env), (3600, None));
+        assert_eq!((args.evaluation.eval_interval, args.evaluation.episodes_per_env), (None, None));
         assert_eq!((args.discovery.chain.network.to_string().as_str(), args.discovery.netuid), ("finney", None));
-        assert_eq!((args.place.eval_image.as_str(), args.place.eval_mem_limit), ("robo-subnet/eval-env:v1", 8 << 30));
+        assert_eq!((&args.place.eval_image, &args.place.eval_mem_limit), (&None, &None));
+        assert_eq!((crate::config::EVAL_IMAGE, crate::config::EVAL_MEM_LIMIT), ("robo-subnet/eval-env:v1", 8 << 30));
         assert_eq!(
             (args.grace, args.serving.valid_blocks, args.database.database_url),
             (Duration::from_secs(30), 720, None)

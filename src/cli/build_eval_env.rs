@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     exit::{Exit, Failure, Result},
+    project,
     render::{self, Format},
 };
 use crate::config::{self, EVAL_IMAGE, Engines};
@@ -34,9 +35,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "IMAGE", default_value = "debian:bookworm-slim")]
     base: String,
 
-    /// Directory that holds `environments/`
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    root: PathBuf,
+    /// Directory that holds `environments/` [default: the current one, or the nearest above it, else what robo carries]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    #[command(flatten)]
+    data: config::DataDir,
 
     #[command(flatten)]
     engines: Engines,
@@ -50,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result {
     let specs: std::result::Result<Vec<HostSpec>, String> =
         args.engines.hosts().iter().map(|host| host.parse()).collect();
     let hosts = Hosts::new(&specs.map_err(|problem| Failure::new(Exit::Usage, anyhow::anyhow!(problem)))?);
-    let root = std::path::absolute(&args.root)?;
+    let root = project::root(args.root.as_deref(), &args.data)?;
     let images = images(&args, &root)?;
     let mut built = Vec::new();
     for (tag, families) in images {

@@ -25,6 +25,7 @@ use super::{
     exit::{Exit, Failure, Result},
     inputs::{self, Inputs},
     mortal::{DieAt, Side},
+    project,
     render::{self, Format},
     report,
 };
@@ -147,7 +148,7 @@ pub(super) async fn run(args: Args) -> Result {
     let mut chance = StdRng::seed_from_u64(seed);
     let (definition, root) = match &args.pipeline {
         Some(file) => {
-            let compiled = inputs::compile(file, &args.inputs)?;
+            let compiled = inputs::compile(&project::pipeline(file, &args.database.data)?, &args.inputs)?;
             (compiled.definition, compiled.root.display().to_string())
         }
         None => (toy::definition()?, ".".to_owned()),

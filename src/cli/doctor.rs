@@ -225,7 +225,9 @@ async fn images(machine: &Machine, place: &config::Place, families: &[Family]) -
     }
     let mut missing = Vec::new();
     for family in families {
-        let image = family.image.as_deref().unwrap_or(&place.eval_image);
+        let chosen =
+            place.eval_image.as_deref().filter(|_| !family.pinned.image && family.protocol == manifest::ROBO_V1);
+        let image = chosen.or(family.image.as_deref()).unwrap_or(place.image());
         if !machine.hosts().without(image).await.is_empty() {
             missing.push(format!("{} (`{image}`)", family.name));
         }

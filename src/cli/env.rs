@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     db, env_test,
     exit::{Exit, Failure, Result},
-    lint,
+    lint, project,
     render::{self, Format},
     report,
 };
@@ -58,6 +58,9 @@ pub(super) struct Selection {
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(super) data: DataDir,
+
     /// For people or for programs
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
@@ -77,9 +80,6 @@ struct LintArgs {
 struct BuildArgs {
     #[command(flatten)]
     selection: Selection,
-
-    #[command(flatten)]
-    data: DataDir,
 }
 
 pub(super) async fn run(args: Args) -> Result {
@@ -107,8 +107,7 @@ impl Selection {
     /// When a manifest is wrong, or a pattern names nothing.
     pub(super) fn resolve(&self) -> Result<Selected> {
         let wrong = |found: String| Failure::new(Exit::Usage, anyhow::anyhow!(found));
-        let beside = self.root.clone().unwrap_or_default().join("pipeline.yaml");
-        let root = manifest::root_of(&beside).map_err(|problem| wrong(Diagnostics::from(problem).to_string()))?;
+        let root = project::root(self.root.as_deref(), &self.data)?;
         let mut found = Diagnostics::default();
         let mut families = manifest::load_all(&root, &mut found);
         if found.has_errors() {
@@ -210,8 +209,11 @@ fn success(adapter: &Adapter) -> String {
 
 async fn build(args: &BuildArgs) -> Result {
     let selected = args.selection.resolve()?;
-    let environments =
-        Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
+    let environments = Environments {
+        data_dir: db::data_dir(&args.selection.data)?,
+        python: config::python(),
+        progress: db::progress(),
+    };
     let mut built: Vec<(String, Vec<String>, String, PathBuf)> = Vec::new();
     for family in &selected.families {
         let Some(manifest::Build { requirements: lock, .. }) = &family.build else {

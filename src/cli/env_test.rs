@@ -10,7 +10,7 @@ use super::{
     render::{self, Format},
     report,
 };
-use crate::config::{self, DataDir};
+use crate::config;
 use crate::manifest::{Build, Family, simulation::Simulation};
 use crate::runtime::{
     conformance::{self, Depth, Finding},
@@ -39,9 +39,6 @@ pub(super) struct Args {
     /// Interpreter with the simulators installed, in place of one made from the locks
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-
-    #[command(flatten)]
-    data: DataDir,
 }
 
 pub(super) async fn run(args: Args) -> Result {
@@ -78,8 +75,11 @@ async fn interpreter(args: &Args, build: &Build, root: &std::path::Path) -> Resu
     if let Some(python) = &args.python {
         return Ok(python.clone());
     }
-    let environments =
-        Environments { data_dir: db::data_dir(&args.data)?, python: config::python(), progress: db::progress() };
+    let environments = Environments {
+        data_dir: db::data_dir(&args.selection.data)?,
+        python: config::python(),
+        progress: db::progress(),
+    };
     Ok(env::prepare(&environments, &root.join(&build.requirements)).await?.python)
 }
 

@@ -80,8 +80,12 @@ fn has_ffmpeg() -> bool {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let selection =
-        env::Selection { patterns: vec![args.env.clone()], root: args.root.clone(), format: Format::default() };
+    let selection = env::Selection {
+        patterns: vec![args.env.clone()],
+        root: args.root.clone(),
+        data: args.data.clone(),
+        format: Format::default(),
+    };
     let selected = selection.resolve()?;
     let mut members = selected.families.iter().flat_map(|family| family.members.iter().map(move |one| (family, one)));
     let (Some((family, member)), None) = (members.next(), members.next()) else {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::config;
 use crate::plan::Graph;
 
 use super::exit::{Exit, Result};
 use super::inputs::{self, Inputs};
-use super::render;
+use super::{project, render};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -22,6 +23,9 @@ pub(super) struct Args {
     /// The language of the graph
     #[arg(long, value_enum, default_value_t)]
     format: Language,
+
+    #[command(flatten)]
+    data: config::DataDir,
 }
 
 /// A language that describes graphs.
@@ -35,7 +39,7 @@ pub(super) enum Language {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let compiled = inputs::compile(&args.file, &args.inputs)?;
+    let compiled = inputs::compile(&project::pipeline(&args.file, &args.data)?, &args.inputs)?;
     let graph = Graph::new(&compiled.definition)?;
     render::print(&match args.format {
         Language::Mermaid => graph.mermaid(),

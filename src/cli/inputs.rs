@@ -1,12 +1,11 @@
 //! `-i name=value` and what every verb that compiles a pipeline shares.
 
-use std::path::Path;
-
 use crate::config;
 use crate::manifest::Diagnostics;
 use crate::plan::{self, Bindings, Compiled, Missing};
 
 use super::exit::{Exit, Failure};
+use super::project::Found;
 use super::render;
 
 /// Values for the inputs of a pipeline.
@@ -23,18 +22,18 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 /// Compile a pipeline with the inputs of the command line and the environment. Warnings go to standard error.
-pub(super) fn compile(file: &Path, inputs: &Inputs) -> Result<Compiled, Failure> {
+pub(super) fn compile(file: &Found, inputs: &Inputs) -> Result<Compiled, Failure> {
     compile_with(file, inputs, &config::input_variable)
 }
 
 /// The same with variables from elsewhere.
 pub(super) fn compile_with(
-    file: &Path,
+    Found { file, root }: &Found,
     inputs: &Inputs,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Compiled, Failure> {
     let bindings = Bindings { flags: &inputs.inputs, variable, missing: Missing::Refuse };
-    let compiled = plan::compile(file, &bindings).map_err(|problems| refused(&problems))?;
+    let compiled = plan::compile_in(file, root.as_deref(), &bindings).map_err(|problems| refused(&problems))?;
     let mut warnings = compiled.missing_secrets(&config::has_secret);
     warnings.extend(compiled.warnings.clone());
     if !warnings.is_empty() {

@@ -43,6 +43,7 @@ mod episode_replay;
 mod episode_run;
 mod gc;
 mod graph;
+mod init;
 mod inputs;
 mod lint;
 mod miners;
@@ -50,6 +51,7 @@ mod mortal;
 mod plan;
 mod plan_against;
 mod progress;
+mod project;
 mod report;
 mod run_pipeline;
 mod schedule;
@@ -105,6 +107,8 @@ enum LogLevel {
 enum Verb {
     /// Run one cycle of a pipeline, from discovery to weights
     RunPipeline(run_pipeline::Args),
+    /// Write the pipelines and environments that robo carries into a directory, for editing
+    Init(init::Args),
     /// Check pipelines and environment manifests without running anything
     Lint(lint::Args),
     /// List environments, check their manifests, prepare them, and try whether they keep their word
@@ -215,6 +219,7 @@ pub fn understands(words: &[&str]) -> Result<(), String> {
 async fn run(verb: Verb) -> exit::Result {
     match verb {
         Verb::RunPipeline(args) => run_pipeline::run(args).await,
+        Verb::Init(args) => init::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Env(args) => env::run(args).await,
         Verb::Episode(args) => episode::run(args).await,

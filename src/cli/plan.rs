@@ -16,7 +16,7 @@ use crate::store::Store;
 use super::exit::{Exit, Result};
 use super::inputs::{self, Inputs};
 use super::render::{self, Format};
-use super::{db, plan_against};
+use super::{db, plan_against, project};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -42,7 +42,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let compiled = inputs::compile(&args.file, &args.inputs)?;
+    let compiled = inputs::compile(&project::pipeline(&args.file, &args.database.data)?, &args.inputs)?;
     if let Some(cycle) = &args.against {
         let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
         let shown = plan_against::show(&store, &compiled.definition, cycle, args.format).await;

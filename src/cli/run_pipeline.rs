@@ -8,7 +8,7 @@ use super::{
     drive::{self, drive},
     exit::{Exit, Result},
     inputs::{self, Inputs},
-    render,
+    project, render,
 };
 use crate::backend;
 use crate::config::Database;
@@ -43,7 +43,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result {
     let discovery = &args.options.discovery;
-    let compiled = inputs::compile_with(&args.pipeline, &args.inputs, &|name| discovery.variable(name))?;
+    let place = &args.options.place;
+    let variable = |name: &str| place.variable(name).or_else(|| discovery.variable(name));
+    let compiled =
+        inputs::compile_with(&project::pipeline(&args.pipeline, &args.database.data)?, &args.inputs, &variable)?;
     // A wrong address is said before anything is written down.
     drive::machine(db::data_dir(&args.database.data)?, (&args.options.place, discovery))?;
     let desk = Desk::open(&args.database).await?;

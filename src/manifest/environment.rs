@@ -33,6 +33,9 @@ pub(crate) struct Environment {
     /// Container image, for runtimes that use one.
     #[serde(default)]
     pub(crate) image: Option<String>,
+    /// What `--eval-image` and `--eval-mem-limit` do not replace.
+    #[serde(default)]
+    pub(crate) pinned: Vec<Pinnable>,
     /// What the simulator's Python environment is made of. Not with `protocol: affinetes`.
     #[serde(default)]
     pub(crate) build: Option<Build>,
@@ -48,6 +51,16 @@ pub(crate) struct Environment {
     pub(crate) episode: Episode,
     /// The environments of the family by the second half of their ids.
     pub(crate) tasks: Located<Entries<Task>>,
+}
+
+/// What an operator's flags replace unless a manifest pins it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Pinnable {
+    /// `image`.
+    Image,
+    /// `resources.memory`.
+    Memory,
 }
 
 /// What the simulator's Python environment is made of.

@@ -42,6 +42,8 @@ pub struct Family {
     pub build: Option<Build>,
     /// Container image, for runtimes that use one.
     pub image: Option<String>,
+    /// What an operator's flags do not replace.
+    pub pinned: Pinned,
     /// Protocol of its server.
     pub protocol: &'static str,
     /// Worker processes; none means one per core.
@@ -54,6 +56,15 @@ pub struct Family {
     pub resources: Resources,
     /// Its environments in file order.
     pub members: Vec<Member>,
+}
+
+/// What an operator's flags do not replace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// The image.
+    pub image: bool,
+    /// The memory.
+    pub memory: bool,
 }
 
 /// One environment of a family.
@@ -187,6 +198,10 @@ impl Check<'_> {
                 None => None,
             },
             image: manifest.image.clone(),
+            pinned: Pinned {
+                image: manifest.pinned.contains(&wire::Pinnable::Image),
+                memory: manifest.pinned.contains(&wire::Pinnable::Memory),
+            },
             protocol,
             workers,
             slots_per_worker: manifest.server.slots_per_worker.as_ref().map_or(slots, |slots| slots.value),

@@ -28,7 +28,7 @@ mod units;
 pub use build::Build;
 pub(crate) use build::digest as build_digest;
 pub use diagnostic::{Diagnostic, Diagnostics, Pointer, Severity};
-pub use family::{AFFINETES, Family, Member, ROBO_V1, load_all, root_of};
+pub use family::{AFFINETES, Family, Member, Pinned, ROBO_V1, load_all, root_of};
 pub(crate) use family::{load, shown_path};
 pub use resources::{Network, Resources};
 pub(crate) use units::{duration, memory};

@@ -64,10 +64,21 @@ impl Compiled {
 /// # Errors
 /// [`Diagnostics`] with every mistake found in the pipeline, in the manifests it uses, and in the bindings.
 pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnostics> {
+    compile_in(path, None, bindings)
+}
+
+/// Compile a pipeline's file with the environments of another project than its own, if one is given.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_in(path: &Path, root: Option<&Path>, bindings: &Bindings<'_>) -> Result<Compiled, Diagnostics> {
     let mut found = Diagnostics::default();
     let document = Document::read(path).and_then(|document| expect_pipeline(&document).map(|()| document));
     let compiled = document.map_err(Diagnostics::from).and_then(|mut document| {
-        let root = manifest::root_of(path).map_err(|problem| found.push(problem)).ok();
+        let root = match root {
+            Some(root) => Some(root.to_owned()),
+            None => manifest::root_of(path).map_err(|problem| found.push(problem)).ok(),
+        };
         let pipeline = match &root {
             Some(root) => read_pipeline(&mut document, path, root, &mut found),
             None => decode(&document, &mut found).map(|pipeline| (pipeline, Vec::new())),
@@ -85,6 +96,7 @@ pub fn compile(path: &Path, bindings: &Bindings<'_>) -> Result<Compiled, Diagnos
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let mut selected = environments::select(&document, &pipeline.environments, &families, &mut found);
         overrides::apply(&mut selected, bindings, &document, &mut found);
+        overrides::apply_to_containers(&mut selected, &families, bindings, &document, &mut found);
         let compiler = Compiler {
             document: &document,
             pipeline: &pipeline,
@@ -168,6 +180,8 @@ impl Compiler<'_> {
             }
         };
         self.resolve_settings(&ids, &ancestry, &mut drafts, found);
+        let inputs: Vec<&str> = self.pipeline.inputs.0.iter().map(|(name, _)| name.value.as_str()).collect();
+        overrides::apply_to_stages(&mut drafts, (&inputs, self.bindings), self.document, found);
         rules::check(&self.scope(&ids, &drafts), &ancestry, found);
         guard::fill_in(&mut drafts);
         let miners = miners::rules(self.document, &self.pipeline.miners, found);

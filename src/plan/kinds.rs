@@ -228,6 +228,9 @@ const PARETO: Setting = setting("pareto", Type::Pareto, Rule::Free, Absent::Requ
 /// The kind that pins its cycle to a block.
 pub const DISCOVERY: &str = "chain/miners";
 
+/// The kind of stage that turns scores into weights.
+pub const WEIGHTS: &str = "scores/weights";
+
 /// The kinds that find miners.
 pub const FINDERS: [&str; 2] = [DISCOVERY, "file/miners"];
 

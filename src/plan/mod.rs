@@ -43,7 +43,7 @@ mod vocabulary;
 pub use budget::{closing_time, wall_budget};
 pub use build::{BuildError, check_builds};
 pub use codeless::{file_digest, program_digest};
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, compile, compile_in};
 pub use definition::{
     Concurrency, Definition, Environment, Expansion, Expect, Miners, OnLimit, Phase, Retry, Server, Stage, Task, Then,
     retryable,

@@ -41,7 +41,7 @@ impl Place {
     }
 
     fn backend(&self) -> Backend {
-        let mut child = self.robo(&["backend", "--host", "127.0.0.1", "--port", "0"]).spawn().unwrap();
+        let mut child = self.robo(&["backend", "--role", "api", "--host", "127.0.0.1", "--port", "0"]).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         while stderr.read_line(&mut said).unwrap() > 0 {
@@ -135,7 +135,8 @@ fn a_port_in_use_is_one_clear_error() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let ended = place.run(&["backend", "--log-format", "text", "--host", "127.0.0.1", "--port", &port]);
+    let ended =
+        place.run(&["backend", "--role", "api", "--log-format", "text", "--host", "127.0.0.1", "--port", &port]);
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(said.starts_with(&format!("error: cannot listen on port {port} of 127.0.0.1\n  caused by: ")), "{said}");

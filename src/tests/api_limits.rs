@@ -224,7 +224,7 @@ fn flags_that_mean_nothing_are_refused() {
         (&["--tls-cert", "/none.pem", "--tls-key", "/none.key"], "cannot read `/none.pem`"),
         (&["--rate-burst", "0"], "--rate-burst"),
     ] {
-        let ran = place.run(&[&["backend", "--port", "0"], flags].concat());
+        let ran = place.run(&[&["backend", "--role", "api", "--port", "0"], flags].concat());
         assert!(ran.code == 2 && ran.stderr.contains(words), "{flags:?}: {}", ran.stderr);
     }
 }

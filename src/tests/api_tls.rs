@@ -139,8 +139,19 @@ fn a_certificate_that_does_not_fit_its_key_is_one_clear_error() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("key.pem"), certificate().signing_key.serialize_pem()).unwrap();
     let place = Place::new();
-    let start =
-        || place.run(&["backend", "--port", "0", "--tls-cert", &path("chain.pem"), "--tls-key", &path("key.pem")]);
+    let start = || {
+        place.run(&[
+            "backend",
+            "--role",
+            "api",
+            "--port",
+            "0",
+            "--tls-cert",
+            &path("chain.pem"),
+            "--tls-key",
+            &path("key.pem"),
+        ])
+    };
     let ran = start();
     assert!(ran.code == 2 && ran.stderr.contains("cannot be used together"), "{}", ran.stderr);
     fs::write(path("key.pem"), "").unwrap();

@@ -9,7 +9,19 @@ use std::{
 
 /// Modules by level, as the map in `src/lib.rs` shows them.
 const LEVELS: [&[&str]; 6] = [
-    &["address", "cycle", "manifest", "plan", "schedule", "scoring", "evidence", "config", "host", "telemetry"],
+    &[
+        "address",
+        "cycle",
+        "manifest",
+        "plan",
+        "schedule",
+        "scoring",
+        "evidence",
+        "shipped",
+        "config",
+        "host",
+        "telemetry",
+    ],
     &["chain", "store", "miner", "rollout", "runtime"],
     &["envserver", "stage", "validator"],
     &["engine"],

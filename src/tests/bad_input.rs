@@ -131,7 +131,10 @@ fn ports_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let place = Place::new();
-    for verb in [&["demo-miner", "--policy", "noop"][..], &["backend", "--log-format", "text", "--host", "127.0.0.1"]] {
+    for verb in [
+        &["demo-miner", "--policy", "noop"][..],
+        &["backend", "--role", "api", "--log-format", "text", "--host", "127.0.0.1"],
+    ] {
         let arguments = [verb, &["--port", &port]].concat();
         is_clear(&place.run(&arguments), 1, &[&port, "in use", "hint:"]);
     }

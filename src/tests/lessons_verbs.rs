@@ -457,7 +457,8 @@ fn lesson_11_detail_ages_out_and_results_stay() {
         store.close().await;
         later
     });
-    let backend = bench.start(&["backend", "--host", "127.0.0.1", "--port", "0", "--retention", "1ms"]);
+    let backend =
+        bench.start(&["backend", "--role", "worker", "--host", "127.0.0.1", "--port", "0", "--retention", "1ms"]);
     while bench.ask::<i64>(EPISODES, &later) != 0 {}
     backend.signal(Signal::SIGTERM);
     assert_eq!(backend.wait().code, 0);

@@ -255,7 +255,7 @@ pub(crate) fn real_pages() -> (Page, Page) {
             break page;
         }
     };
-    let nowhere = ["--runtime", "docker", "--docker-host", "unix:///nowhere.sock"];
+    let nowhere = ["--role", "api", "--runtime", "docker", "--docker-host", "unix:///nowhere.sock"];
     let (other, url) = backend(&place, &nowhere);
     let docker = loop {
         let page = runtime.block_on(Page::of(&url));

@@ -44,6 +44,7 @@ mod ledger;
 mod lessons_durability;
 mod lessons_language;
 mod lessons_verbs;
+mod lone;
 mod manifest;
 mod metrics;
 mod miner;

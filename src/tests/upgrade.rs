@@ -17,7 +17,7 @@ async fn backends_that_start_at_once_on_an_empty_database_bring_it_up_to_date_to
     let server = OwnServer::start().await;
     let place = Place::with_database(&server.url());
     let backends = std::thread::scope(|scope| {
-        let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| backend(&place, &[]))).collect();
+        let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| backend(&place, &["--role", "api"]))).collect();
         starting.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
     });
     for (running, url) in backends {
@@ -53,7 +53,9 @@ async fn a_schema_that_is_newer_or_other_is_refused_and_left_as_it_is() {
         ),
     ] {
         connection.execute(change).await.unwrap();
-        for arguments in [&["backend", "--host", "127.0.0.1", "--port", "0"][..], &["cycle", "ls"], &["db", "init"]] {
+        for arguments in
+            [&["backend", "--role", "api", "--host", "127.0.0.1", "--port", "0"][..], &["cycle", "ls"], &["db", "init"]]
+        {
             let ran = place.run(arguments);
             assert_eq!(ran.code, 1, "{arguments:?}: {}", ran.stderr);
             assert!(words.iter().all(|word| ran.stderr.contains(word)), "{arguments:?}: {}", ran.stderr);

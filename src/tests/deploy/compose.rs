@@ -1,7 +1,12 @@
 //! The image and the compose file on a real engine, with local images in place of those that a registry has: a Debian with its
 //! Postgres 15, and a builder whose `cargo` hands out the program that the tests were built with.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -215,7 +220,7 @@ fn the_deployment_comes_up_runs_a_cycle_and_leaves_nothing() {
     };
     assert_eq!(state, "healthy true", "{}", deployment.compose(&["logs", "backend"]));
     let policy = "{{.HostConfig.RestartPolicy.Name}} {{.Config.User}}";
-    assert_eq!(docker(&["inspect", "--format", policy, &backend]), "always robo");
+    assert_eq!(docker(&["inspect", "--format", policy, &backend]), "always 10001:10001");
     assert!(!deployment.compose(&["exec", "-T", "backend", "id"]).contains("uid=0"), "it does not run as root");
 
     let url = format!("http://{}", deployment.compose(&["port", "backend", "8000"]).trim());
@@ -246,4 +251,63 @@ fn the_deployment_comes_up_runs_a_cycle_and_leaves_nothing() {
     assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", &backend]), "0", "it stops when it is told to");
     deployment.down();
     assert_eq!(left(), Vec::<String>::new());
+}
+
+/// The folder with the operator's guide: `../shared/guide`, or where `ROBO_GUIDE_DATA` says.
+fn guide() -> PathBuf {
+    let folder =
+        std::env::var_os("ROBO_GUIDE_DATA").map_or_else(|| repository().join("../shared/guide"), PathBuf::from);
+    assert!(folder.is_dir(), "{}: ROBO_GUIDE_DATA names the folder that has the guide", folder.display());
+    folder
+}
+
+/// The guide's own compose file and settings, unchanged. Its images are made here, under the names that it asks a registry for.
+#[test]
+fn the_guides_compose_file_comes_up_unchanged() {
+    const PROJECT: &str = "robo-test-guide";
+    let _engine = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    build("postgres", &[("Dockerfile", POSTGRES), ("start", START)]);
+    build_backend();
+    for (ours, theirs) in [("robo-test/postgres", "postgres:15"), ("robo-test/builder", "rust:1-bookworm")] {
+        docker(&["tag", ours, theirs]);
+    }
+    let compose = |arguments: &[&str]| {
+        let mut command = compose();
+        command.args(["--project-name", PROJECT, "--project-directory"]).arg(repository());
+        command.arg("--env-file").arg(guide().join("dot-env"));
+        command.arg("--file").arg(guide().join("docker-compose.backend.yml")).env("DOCKER_BUILDKIT", "0");
+        for name in GUIDE {
+            command.env_remove(name);
+        }
+        succeeds(command.args(arguments))
+    };
+    let down = || compose(&["down", "--volumes", "--remove-orphans", "--timeout", "20"]);
+    down();
+    compose(&["up", "--detach", "--build"]);
+    let backend = compose(&["ps", "--quiet", "backend"]).trim().to_owned();
+    let state = loop {
+        let state = docker(&["inspect", "--format", "{{.State.Health.Status}}", &backend]);
+        if state != "starting" {
+            break state;
+        }
+    };
+    assert_eq!(state, "healthy", "{}", compose(&["logs", "backend"]));
+    let page = loop {
+        let page = runtime.block_on(Page::of("http://127.0.0.1:8000"));
+        let shown = ["robo_docker_host_up", "robo_schedule_interval_seconds"];
+        if shown.iter().all(|name| page.names().contains(*name)) {
+            break page;
+        }
+    };
+    // The interval of the settings, for the pipeline of the subnet, and the engine behind the mounted socket.
+    assert_eq!(page.value("robo_schedule_interval_seconds{pipeline=\"subnet\"}"), Some(3600.0), "{}", page.0);
+    assert_eq!(page.value("robo_docker_host_up{host=\"unix:///var/run/docker.sock\"}"), Some(1.0), "{}", page.0);
+    let users = docker(&["top", &backend, "-o", "uid,args"]);
+    let uids: Vec<&str> = users.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(!uids.is_empty() && uids.iter().all(|uid| *uid == "10001"), "{users}");
+    down();
+    for image in ["postgres:15", "rust:1-bookworm"] {
+        docker(&["rmi", image]);
+    }
 }
