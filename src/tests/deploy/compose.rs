@@ -63,7 +63,7 @@ if [ ! -e $data/PG_VERSION ]; then
   echo "host all all all scram-sha-256" >>$data/pg_hba.conf
   echo "create database $POSTGRES_DB" | postgres --single -D $data postgres >/dev/null
 fi
-exec postgres -D $data -c listen_addresses='*' -c unix_socket_directories=/tmp
+exec postgres -D $data -c listen_addresses='*' -c unix_socket_directories=/var/run/postgresql
 "#;
 
 /// A pipeline that needs an engine and nothing else.
@@ -303,7 +303,7 @@ fn the_guides_compose_file_comes_up_unchanged() {
     // The interval of the settings, for the pipeline of the subnet, and the engine behind the mounted socket.
     assert_eq!(page.value("robo_schedule_interval_seconds{pipeline=\"subnet\"}"), Some(3600.0), "{}", page.0);
     assert_eq!(page.value("robo_docker_host_up{host=\"unix:///var/run/docker.sock\"}"), Some(1.0), "{}", page.0);
-    let users = docker(&["top", &backend, "-o", "uid,args"]);
+    let users = docker(&["top", &backend, "-eo", "uid,pid,args"]);
     let uids: Vec<&str> = users.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     assert!(!uids.is_empty() && uids.iter().all(|uid| *uid == "10001"), "{users}");
     down();
