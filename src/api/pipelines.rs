@@ -25,14 +25,16 @@ pub struct Shown {
     pub name: String,
     /// Where it is.
     pub file: PathBuf,
-    /// What its next cycle is pinned to.
-    pub definition_hash: String,
+    /// What its next cycle is pinned to; none when its file has never been usable.
+    pub definition_hash: Option<String>,
     /// When it runs by itself.
     pub schedules: Vec<Schedule>,
     /// What it evaluates.
     pub environments: Vec<String>,
     /// Why the file can no longer be used; until it can, the last good version counts.
     pub problem: Option<String>,
+    /// What is wrong beside it and does not keep it from working.
+    pub warnings: Option<String>,
 }
 
 /// Why there is no cycle.

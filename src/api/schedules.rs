@@ -31,8 +31,8 @@ struct Pipeline<'a> {
     name: &'a str,
     /// The file it is read from; operators are told.
     file: Option<String>,
-    /// What its next cycle is pinned to.
-    definition_hash: &'a str,
+    /// What its next cycle is pinned to; null when its file has never been usable.
+    definition_hash: Option<&'a str>,
     /// What it evaluates.
     environments: &'a [String],
     /// When it runs by itself.
@@ -41,6 +41,8 @@ struct Pipeline<'a> {
     status: &'static str,
     /// Why it is broken; operators are told.
     problem: Option<&'a str>,
+    /// What is wrong beside it, as a manifest that it does not use; operators are told.
+    warnings: Option<&'a str>,
 }
 
 /// An entry of a pipeline's schedule.
@@ -121,11 +123,12 @@ fn pipeline(shown: &Shown, view: View) -> Pipeline<'_> {
     Pipeline {
         name: &shown.name,
         file: view.operators(shown.file.display().to_string()),
-        definition_hash: &shown.definition_hash,
+        definition_hash: shown.definition_hash.as_deref(),
         environments: &shown.environments,
         schedules: shown.schedules.iter().map(Entry::from).collect(),
         status: if shown.problem.is_some() { "broken" } else { "current" },
         problem: shown.problem.as_deref().and_then(|problem| view.operators(problem)),
+        warnings: shown.warnings.as_deref().and_then(|warnings| view.operators(warnings)),
     }
 }
 

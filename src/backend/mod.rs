@@ -22,8 +22,8 @@ pub use blocks::{BlockSource, FinalizedHead, NoBlock};
 pub use cycle::{Error, Steering, run_cycle};
 pub use cycles::Limits;
 pub use machine::Machine;
-pub use pipeline::{Outside, Pipeline, new_cycle};
-pub use pipelines::{Kept, Pipelines};
+pub use pipeline::{Outside, Pipeline, Source, new_cycle};
+pub use pipelines::{Kept, Pipelines, tell_of};
 pub use schedules::Schedules;
 
 use crate::store::Store;

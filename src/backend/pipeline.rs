@@ -41,14 +41,46 @@ impl Outside {
     }
 }
 
+/// A pipeline's file, and what the command line adds to it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// The project whose environments it plays, where that is not the one that the file is in.
+    pub root: Option<PathBuf>,
+    /// Values for its inputs.
+    pub inputs: Vec<(String, String)>,
+    /// What it does not say itself.
+    pub outside: Option<Outside>,
+}
+
+impl Source {
+    /// Read the pipeline.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read(&self) -> Result<Pipeline, Diagnostics> {
+        let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
+        let source = Self { file, ..self.clone() };
+        let compiled = source.compile(&source.inputs)?;
+        let seen = stamps(&compiled.files);
+        Ok(Pipeline { source, seen, compiled })
+    }
+
+    /// The name of a pipeline that cannot be read: that of its file.
+    pub fn stem(&self) -> String {
+        self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn compile(&self, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
+        compile((&self.file, self.root.as_deref()), inputs, self.outside.as_ref())
+    }
+}
+
 /// A pipeline's file with the inputs of this backend.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
-    file: PathBuf,
-    /// The project whose environments it plays, where that is not the one that the file is in.
-    root: Option<PathBuf>,
-    inputs: Vec<(String, String)>,
-    outside: Option<Outside>,
+    source: Source,
     seen: Vec<Stamp>,
     compiled: Compiled,
 }
@@ -59,31 +91,12 @@ impl Pipeline {
     /// # Errors
     /// Every mistake in it.
     pub fn read(file: &Path, inputs: &[(String, String)]) -> Result<Self, Diagnostics> {
-        Self::read_as((file, None), inputs, None)
+        Source { file: file.to_owned(), root: None, inputs: inputs.to_vec(), outside: None }.read()
     }
 
-    /// Read a pipeline to which the command line adds what it does not say itself. It plays the environments of the project
-    /// `root`, if one is given, instead of those of the project that the file is in.
-    ///
-    /// # Errors
-    /// Every mistake in it.
-    pub fn read_for(
-        (file, root): (&Path, Option<PathBuf>),
-        inputs: &[(String, String)],
-        outside: Outside,
-    ) -> Result<Self, Diagnostics> {
-        Self::read_as((file, root), inputs, Some(outside))
-    }
-
-    fn read_as(
-        (file, root): (&Path, Option<PathBuf>),
-        inputs: &[(String, String)],
-        outside: Option<Outside>,
-    ) -> Result<Self, Diagnostics> {
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let compiled = compile((&file, root.as_deref()), inputs, outside.as_ref())?;
-        let seen = stamps(&compiled.files);
-        Ok(Self { file, root, inputs: inputs.to_vec(), outside, seen, compiled })
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// What it calls itself.
@@ -93,7 +106,7 @@ impl Pipeline {
 
     /// The file.
     pub fn file(&self) -> &Path {
-        &self.file
+        &self.source.file
     }
 
     /// What it came to when it was last read well.
@@ -106,9 +119,9 @@ impl Pipeline {
     /// # Errors
     /// Every mistake in it.
     pub fn compile_with(&self, inputs: &[(String, String)]) -> Result<Compiled, Diagnostics> {
-        let own = self.inputs.iter().filter(|(name, _)| !inputs.iter().any(|(given, _)| given == name));
+        let own = self.source.inputs.iter().filter(|(name, _)| !inputs.iter().any(|(given, _)| given == name));
         let inputs: Vec<(String, String)> = own.chain(inputs).cloned().collect();
-        compile((&self.file, self.root.as_deref()), &inputs, self.outside.as_ref())
+        self.source.compile(&inputs)
     }
 
     /// Whether one of its files has changed since it was last read.
@@ -122,10 +135,8 @@ impl Pipeline {
     /// Every mistake in it; then it stays as it was until it changes again.
     pub(super) async fn reread(&mut self) -> Result<(), Diagnostics> {
         self.seen = stamps(&self.compiled.files);
-        let (file, root) = (self.file.clone(), self.root.clone());
-        let (inputs, outside) = (self.inputs.clone(), self.outside.clone());
-        let read = move || compile((&file, root.as_deref()), &inputs, outside.as_ref());
-        let compiled = tokio::task::spawn_blocking(read).await;
+        let source = self.source.clone();
+        let compiled = tokio::task::spawn_blocking(move || source.compile(&source.inputs)).await;
         // A compiler that panicked has left nothing behind; what we have stays good.
         if let Ok(compiled) = compiled {
             self.compiled = compiled?;

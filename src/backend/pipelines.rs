@@ -1,8 +1,10 @@
 //! The pipelines of a backend, shared by those who run their schedules, read them again and show them.
 //!
-//! Reading happens here alone: when a file has changed, when somebody asks for it, and before a cycle starts.
+//! Reading happens here alone: when a file has changed, when somebody asks for it, and before a cycle starts. A file that has
+//! never been usable is tried again at every look, and keeps nobody else from working.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -11,9 +13,9 @@ use std::{
 };
 
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::Pipeline;
+use super::{Pipeline, pipeline::Source};
 use crate::manifest::Diagnostics;
 
 /// How often files are looked at where no schedule runs.
@@ -33,6 +35,7 @@ struct Shared {
 /// Where one of them is kept.
 #[derive(Debug)]
 struct Place {
+    source: Source,
     kept: RwLock<Kept>,
     /// How often that was asked for when this one was last read for it.
     heard: AtomicU64,
@@ -41,8 +44,12 @@ struct Place {
 /// One of them.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    /// Its last good version.
-    pub pipeline: Arc<Pipeline>,
+    /// Its last good version; none when it has never been usable.
+    pub pipeline: Option<Arc<Pipeline>>,
+    /// Its file.
+    pub file: PathBuf,
+    /// What it calls itself, or its file's name where that cannot be read.
+    pub name: String,
     /// Why its file can no longer be used.
     pub problem: Option<Diagnostics>,
 }
@@ -50,10 +57,20 @@ pub struct Kept {
 impl Pipelines {
     /// These.
     pub fn new(pipelines: Vec<Pipeline>) -> Self {
-        let kept = |pipeline| Kept { pipeline: Arc::new(pipeline), problem: None };
-        let place = |pipeline| Place { kept: RwLock::new(kept(pipeline)), heard: AtomicU64::default() };
-        let places = pipelines.into_iter().map(place).collect();
-        Self(Arc::new(Shared { places, asked: AtomicU64::default() }))
+        Self::with_broken(pipelines.into_iter().map(|it| (it.source().clone(), Ok(it))).collect())
+    }
+
+    /// These, of which some cannot be read.
+    pub fn with_broken(read: Vec<(Source, Result<Pipeline, Diagnostics>)>) -> Self {
+        let place = |(source, read): (Source, Result<Pipeline, Diagnostics>)| {
+            let (pipeline, problem) = match read {
+                Ok(pipeline) => (Some(pipeline), None),
+                Err(problems) => (None, Some(problems)),
+            };
+            let kept = Kept::new(&source, pipeline.map(Arc::new), problem);
+            Place { source, kept: RwLock::new(kept), heard: AtomicU64::default() }
+        };
+        Self(Arc::new(Shared { places: read.into_iter().map(place).collect(), asked: AtomicU64::default() }))
     }
 
     /// All of them, as they are now.
@@ -84,20 +101,23 @@ impl Pipelines {
     }
 
     /// One of them, read again if its files have changed or somebody has asked for it.
-    pub(super) async fn refresh(&self, place: usize) -> Arc<Pipeline> {
+    pub(super) async fn refresh(&self, place: usize) -> Option<Arc<Pipeline>> {
         let asked = self.0.asked.load(Ordering::Relaxed);
         let is_asked = self.0.places[place].heard.swap(asked, Ordering::Relaxed) != asked;
         let before = self.0.places[place].kept();
         // The mistake may be in a file that no good version has had, so one that is broken is tried at every look.
-        if !is_asked && before.problem.is_none() && !has_changed(&before.pipeline).await {
+        if let Some(pipeline) = before.pipeline.as_ref().filter(|_| !is_asked && before.problem.is_none())
+            && !has_changed(pipeline).await
+        {
             return before.pipeline;
         }
-        let Kept { pipeline, problem } = self.reread(place).await;
-        let hash = pipeline.compiled().definition.hash();
-        let is_another = before.problem.is_some() || hash != before.pipeline.compiled().definition.hash();
-        if problem.is_none() && (is_asked || is_another) {
-            let file = pipeline.file().display();
-            info!("{file} was read again: the next cycle of `{}` has the definition {hash}", pipeline.name());
+        let Kept { pipeline, problem, name, file } = self.reread(place).await;
+        let hash = |pipeline: &Arc<Pipeline>| pipeline.compiled().definition.hash();
+        let (now, was) = (pipeline.as_ref().map(hash), before.pipeline.as_ref().map(hash));
+        let is_another = before.problem.is_some() || now != was;
+        if let Some(hash) = now.filter(|_| problem.is_none() && (is_asked || is_another)) {
+            let file = file.display();
+            info!("{file} was read again: the next cycle of `{name}` has the definition {hash}");
         }
         pipeline
     }
@@ -106,17 +126,53 @@ impl Pipelines {
     pub(super) async fn reread(&self, place: usize) -> Kept {
         let place = &self.0.places[place];
         let before = place.kept();
-        let mut pipeline = Pipeline::clone(&before.pipeline);
-        let problem = pipeline.reread().await.err();
+        let (pipeline, problem) = match before.pipeline.as_deref().cloned() {
+            Some(mut pipeline) => {
+                let problem = pipeline.reread().await.err();
+                (Some(pipeline), problem)
+            }
+            None => {
+                let source = place.source.clone();
+                match tokio::task::spawn_blocking(move || source.read()).await {
+                    Ok(Ok(pipeline)) => (Some(pipeline), None),
+                    Ok(Err(problems)) => (None, Some(problems)),
+                    // A compiler that panicked has left nothing behind.
+                    Err(_) => (None, before.problem.clone()),
+                }
+            }
+        };
         let is_known =
             |problems: &Diagnostics| before.problem.as_ref().is_some_and(|it| it.to_string() == problems.to_string());
         if let Some(problems) = problem.as_ref().filter(|problems| !is_known(problems)) {
-            let file = pipeline.file().display();
-            error!("{file} can no longer be used; cycles start from its last good version:\n{problems}");
+            let file = before.file.display();
+            match pipeline {
+                Some(_) => error!("{file} can no longer be used; cycles start from its last good version:\n{problems}"),
+                None => warn!("{file} cannot be used, and no cycle of it starts:\n{problems}"),
+            }
         }
-        let kept = Kept { pipeline: Arc::new(pipeline), problem };
+        if let Some(pipeline) = &pipeline {
+            let was = before.pipeline.as_ref().map(|it| &it.compiled().warnings);
+            tell_of(pipeline, was);
+        }
+        let kept = Kept::new(&place.source, pipeline.map(Arc::new), problem);
         *place.kept.write().unwrap_or_else(PoisonError::into_inner) = kept.clone();
         kept
+    }
+}
+
+impl Kept {
+    fn new(source: &Source, pipeline: Option<Arc<Pipeline>>, problem: Option<Diagnostics>) -> Self {
+        let name = pipeline.as_ref().map_or_else(|| source.stem(), |pipeline| pipeline.name().to_owned());
+        let file = pipeline.as_ref().map_or_else(|| source.file.clone(), |pipeline| pipeline.file().to_owned());
+        Self { pipeline, file, name, problem }
+    }
+}
+
+/// Log what is wrong beside a pipeline without keeping it from working, once: manifests that it does not use, for example.
+pub fn tell_of(pipeline: &Pipeline, was: Option<&Diagnostics>) {
+    let warnings = &pipeline.compiled().warnings;
+    if !warnings.is_empty() && was != Some(warnings) {
+        warn!("{} can be used, with warnings:\n{warnings}", pipeline.file().display());
     }
 }
 

@@ -24,7 +24,8 @@ pub struct Schedules {
 
 /// The schedules of one of them.
 struct Watched {
-    pipeline: Arc<Pipeline>,
+    /// None while its file has never been usable.
+    pipeline: Option<Arc<Pipeline>>,
     /// Its place among all of them.
     place: usize,
     /// Its name and schedules as the database knows them.
@@ -72,8 +73,7 @@ impl Schedules {
     }
 
     async fn block(&mut self) -> Option<u64> {
-        let by_block =
-            |it: &Watched| it.pipeline.compiled().schedules.iter().any(|schedule| schedule.timing.is_by_block());
+        let by_block = |it: &Watched| it.schedules().iter().any(|schedule| schedule.timing.is_by_block());
         if !self.watched.iter().any(by_block) {
             return None;
         }
@@ -98,7 +98,8 @@ impl Watched {
         // The cycle that may start now is that of the files as they are now: manifests and simulators, too.
         self.pipeline = all.reread(self.place).await.pipeline;
         self.register(store, clock.now).await?;
-        let new = new_cycle(self.pipeline.compiled());
+        let Some(pipeline) = self.pipeline.clone() else { return Ok(started) };
+        let new = new_cycle(pipeline.compiled());
         for schedule in self.awake(clock) {
             loop {
                 let fired = store.run_schedule(&Round { schedule: &schedule, clock: *clock, new: &new }).await?;
@@ -117,20 +118,20 @@ impl Watched {
 
     fn awake(&self, clock: &Clock) -> Vec<Schedule> {
         let is_awake = |schedule: &&Schedule| !self.quiet.get(&schedule.key()).is_some_and(|quiet| quiet.lasts(clock));
-        self.pipeline.compiled().schedules.iter().filter(is_awake).cloned().collect()
+        self.schedules().iter().filter(is_awake).cloned().collect()
     }
 
-    fn facts(&self) -> (String, Vec<Schedule>) {
-        let compiled = self.pipeline.compiled();
-        (compiled.definition.pipeline.clone(), compiled.schedules.clone())
+    fn schedules(&self) -> &[Schedule] {
+        self.pipeline.as_ref().map_or(&[], |pipeline| &pipeline.compiled().schedules)
     }
 
     async fn register(&mut self, store: &Store, now: DateTime<Utc>) -> Result<(), store::Error> {
-        let facts = self.facts();
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
+        let facts = (pipeline.name().to_owned(), self.schedules().to_vec());
         if self.registered.as_ref() == Some(&facts) {
             return Ok(());
         }
-        let file = self.pipeline.file().display().to_string();
+        let file = pipeline.file().display().to_string();
         if let Some((old, _)) = self.registered.as_ref().filter(|(old, _)| *old != facts.0) {
             store.register_schedules((old, &file), &[], now).await?;
         }

@@ -16,7 +16,8 @@ use super::{
     project::{self, Found},
     render,
 };
-use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Outside, Pipeline, Pipelines};
+use crate::backend::{Backend, BlockSource, FinalizedHead, Limits, Outside, Pipeline, Pipelines, Source, tell_of};
+use crate::manifest::Diagnostics;
 use crate::{
     api::{self, Addresses, Endpoints, Metrics, Protection, Settings, standing::Validity},
     config::{self, KeepFor},
@@ -106,7 +107,7 @@ impl Role {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let pipelines = Pipelines::new(read(&args)?);
+    let pipelines = Pipelines::with_broken(read(&args)?);
     let protection = Protection::new(args.guarding).map_err(|error| {
         Failure::new(Exit::Usage, error)
             .hint("--tls-cert has the chain of certificates and --tls-key its key, both in PEM")
@@ -197,9 +198,15 @@ fn chosen(args: &Args) -> Result<Vec<PathBuf>> {
     ))
 }
 
-/// Every pipeline, or everything that is wrong with them.
-fn read(args: &Args) -> Result<Vec<Pipeline>> {
-    let mut pipelines: Vec<Pipeline> = Vec::new();
+/// A pipeline as it was found.
+type Read = (Source, std::result::Result<Pipeline, Diagnostics>);
+
+/// Every pipeline. A file with mistakes keeps no other from working: they are logged, and it is tried again when it changes.
+///
+/// # Errors
+/// What is wrong with the command line, and two pipelines of one name.
+fn read(args: &Args) -> Result<Vec<Read>> {
+    let mut all: Vec<Read> = Vec::new();
     for file in chosen(args)? {
         let Found { file, root } = project::pipeline(&file, &args.database.data)?;
         let outside = Outside {
@@ -207,26 +214,37 @@ fn read(args: &Args) -> Result<Vec<Pipeline>> {
             evaluation: args.evaluation.clone(),
             place: args.place.clone(),
         };
-        let pipeline = Pipeline::read_for((&file, root), &args.inputs.inputs, outside);
-        let pipeline = pipeline.map_err(|problems| inputs::refused(&problems))?;
-        let compiled = pipeline.compiled();
-        if !compiled.warnings.is_empty() {
-            render::note(compiled.warnings.to_string());
+        let source = Source { file, root, inputs: args.inputs.inputs.clone(), outside: Some(outside) };
+        let read = source.read();
+        match &read {
+            Err(problems) if problems.blames_command_line() => return Err(inputs::refused(problems)),
+            Err(problems) => {
+                let file = source.file.display();
+                tracing::warn!("{file} cannot be used, and no cycle of it starts:\n{problems}");
+            }
+            Ok(pipeline) => {
+                tell_of(pipeline, None);
+                expect_another_name(pipeline, &all)?;
+                if pipeline.compiled().schedules.is_empty() {
+                    let name = pipeline.name();
+                    render::note(format!(
+                        "`{name}` has no schedule: start it with `robo run-pipeline` or `robo schedule trigger`"
+                    ));
+                }
+            }
         }
-        let name = &compiled.definition.pipeline;
-        if let Some(other) = pipelines.iter().find(|other| other.compiled().definition.pipeline == *name) {
-            let (one, other) = (pipeline.file().display(), other.file().display());
-            let problem = anyhow::anyhow!("{other} and {one} are both called `{name}`");
-            return Err(Failure::new(Exit::Usage, problem).hint("a pipeline is known by its name: choose another"));
-        }
-        if compiled.schedules.is_empty() {
-            render::note(format!(
-                "`{name}` has no schedule: start it with `robo run-pipeline` or `robo schedule trigger`"
-            ));
-        }
-        pipelines.push(pipeline);
+        all.push((source, read));
     }
-    Ok(pipelines)
+    Ok(all)
+}
+
+fn expect_another_name(pipeline: &Pipeline, all: &[Read]) -> Result<()> {
+    let name = pipeline.name();
+    let mut known = all.iter().filter_map(|(_, read)| read.as_ref().ok());
+    let Some(other) = known.find(|other| other.name() == name) else { return Ok(()) };
+    let (one, other) = (pipeline.file().display(), other.file().display());
+    let problem = anyhow::anyhow!("{other} and {one} are both called `{name}`");
+    Err(Failure::new(Exit::Usage, problem).hint("a pipeline is known by its name: choose another"))
 }
 
 fn cannot_listen(args: &config::Serving, error: std::io::Error) -> Failure {

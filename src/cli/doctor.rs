@@ -2,7 +2,7 @@
 //!
 //! Changes nothing, but starts the embedded database for a moment where there is one already.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use chrono::{TimeDelta, Utc};
 use nix::sys::statvfs::statvfs;
@@ -11,13 +11,14 @@ use serde_json::json;
 use super::{
     chain, db, drive,
     exit::{Exit, Result},
+    lint,
     render::{self, Format},
 };
 use crate::backend::Machine;
 use crate::chain::{Head, Patience};
 use crate::config::{self, RuntimeKind};
 use crate::host::Progress;
-use crate::manifest::{self, Diagnostics, Family};
+use crate::manifest::{self, Diagnostics, Family, Severity};
 use crate::store::{DatabaseStatus, Store};
 
 /// Room for a cycle's database and its simulators: less is a warning, a tenth of it a failure.
@@ -119,6 +120,7 @@ pub(super) async fn run(args: Args) -> Result {
     findings.push(disk(&data));
     findings.push(clock(ahead, made));
     findings.push(gpu(&families, Path::new("/dev")));
+    findings.push(files());
     show(&findings, args.format);
     let is_bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     Ok(if is_bad { Exit::Failed } else { Exit::Ok })
@@ -149,6 +151,25 @@ fn show(findings: &[Finding], format: Format) {
 fn families() -> Vec<Family> {
     let root = manifest::root_of(Path::new("pipeline.yaml")).ok();
     root.map(|root| manifest::load_all(&root, &mut Diagnostics::default())).unwrap_or_default()
+}
+
+/// The pipelines and manifests of the directory we are in.
+fn files() -> Finding {
+    if lint::manifests_of(Path::new("")).is_empty() {
+        return Finding::good("files", "none here: the pipelines and environments that robo carries are used");
+    }
+    let found = lint::check(&[]);
+    let broken: BTreeSet<&str> = found
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| problem.file.as_deref().unwrap_or("the command line"))
+        .collect();
+    if broken.is_empty() {
+        return Finding::good("files", "every pipeline and manifest here can be used");
+    }
+    let names: Vec<&str> = broken.into_iter().collect();
+    let remedy = "`robo lint` shows each mistake with its place; what does not use these files works";
+    Finding::warning("files", format!("with mistakes: {}", names.join(", ")), remedy)
 }
 
 /// Database and schema, and how far the database's clock is ahead of ours.

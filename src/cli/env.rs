@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::{self, DataDir};
 use crate::manifest::{
-    self, Diagnostics, Family, Member,
+    self, Broken, Diagnostics, Family, Manifests, Member,
     simulation::{Adapter, ScoreSource, Simulator, SuccessRule},
 };
 use crate::plan;
@@ -109,9 +109,19 @@ impl Selection {
         let wrong = |found: String| Failure::new(Exit::Usage, anyhow::anyhow!(found));
         let root = project::root(self.root.as_deref(), &self.data)?;
         let mut found = Diagnostics::default();
-        let mut families = manifest::load_all(&root, &mut found);
+        let Manifests { mut families, broken } = manifest::load_each(&root, &mut found);
+        let half = |pattern: &String| pattern.split('/').next().unwrap_or_default().to_owned();
+        let is_wanted = |name: &str| self.patterns.iter().any(|pattern| plan::matches(&half(pattern), name));
+        for Broken { name, problems } in broken {
+            let is_error = families.is_empty() || is_wanted(&name);
+            let of_it = problems.iter().cloned();
+            found.extend(of_it.map(|problem| if is_error { problem } else { problem.warning() }).collect());
+        }
         if found.has_errors() {
             return Err(wrong(found.to_string()));
+        }
+        if !found.is_empty() {
+            render::note(found.to_string());
         }
         let named = |member: &Member, pattern: &String| {
             let pattern = if pattern.contains('/') { pattern.clone() } else { format!("{pattern}/*") };

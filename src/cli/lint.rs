@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::config;
-use crate::manifest::{Diagnostic, Diagnostics};
+use crate::manifest::{self, Diagnostic, Diagnostics, Severity};
 use crate::plan;
 
 use super::exit::{Exit, Result};
@@ -25,10 +25,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result {
-    let mut found = Diagnostics::default();
-    for file in files(&args.paths, &mut found) {
-        found.extend(plan::lint_with(&file, &config::has_secret));
-    }
+    let found = check(&args.paths);
     match args.format {
         Format::Json => {
             let all: Vec<&Diagnostic> = found.iter().collect();
@@ -39,6 +36,23 @@ pub(super) async fn run(args: Args) -> Result {
         Format::Table => {}
     }
     Ok(if found.has_errors() { Exit::Usage } else { Exit::Ok })
+}
+
+/// Everything that is wrong with these files, or with those of the project here.
+pub(super) fn check(paths: &[PathBuf]) -> Diagnostics {
+    let mut found = Diagnostics::default();
+    for file in files(paths, &mut found) {
+        found.extend(plan::lint_with(&file, &config::has_secret));
+    }
+    // What is an error in a file of its own is not repeated as a warning for the pipelines beside it.
+    let is_error = |one: &Diagnostic| found.iter().any(|it| it.severity == Severity::Error && is_same(it, one));
+    let told = found.iter().filter(|one| one.severity == Severity::Error || !is_error(one));
+    told.cloned().collect()
+}
+
+/// Whether two are about the same mistake.
+fn is_same(one: &Diagnostic, other: &Diagnostic) -> bool {
+    (&one.file, &one.pointer, &one.message) == (&other.file, &other.pointer, &other.message)
 }
 
 /// Every file to check; what cannot be found is reported.
@@ -64,15 +78,14 @@ fn files(paths: &[PathBuf], found: &mut Diagnostics) -> Vec<PathBuf> {
 }
 
 /// The directories of manifests in a directory that holds a whole project.
-fn manifests_of(project: &Path) -> Vec<PathBuf> {
+pub(super) fn manifests_of(project: &Path) -> Vec<PathBuf> {
     ["pipelines", "environments"].iter().map(|name| project.join(name)).filter(|path| path.is_dir()).collect()
 }
 
 fn inside(directory: &Path, found: &mut Diagnostics) -> Vec<PathBuf> {
-    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     let name = directory.display().to_string();
-    let mut files: Vec<PathBuf> = match std::fs::read_dir(directory) {
-        Ok(entries) => entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).filter(is_yaml).collect(),
+    let files = match manifest::yaml_files(directory) {
+        Ok(files) => files,
         Err(error) => {
             found.push(Diagnostic::of_file(&name, format!("cannot read the directory: {error}")));
             return Vec::new();
@@ -81,6 +94,5 @@ fn inside(directory: &Path, found: &mut Diagnostics) -> Vec<PathBuf> {
     if files.is_empty() {
         found.push(Diagnostic::of_file(&name, "there are no YAML files in this directory"));
     }
-    files.sort();
     files
 }

@@ -178,6 +178,11 @@ impl Diagnostics {
         self.0.iter()
     }
 
+    /// Whether anything is wrong with what was typed, or set in the environment, rather than with a file.
+    pub fn blames_command_line(&self) -> bool {
+        self.0.iter().any(|diagnostic| diagnostic.severity == Severity::Error && diagnostic.file.is_none())
+    }
+
     /// How many are errors.
     pub fn errors(&self) -> usize {
         self.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
@@ -189,6 +194,14 @@ impl Diagnostics {
         let place = |d: &Diagnostic| d.pointer.as_ref().map(|p| (p.line, p.column));
         self.0.sort_by(|a, b| (&a.file, place(a)).cmp(&(&b.file, place(b))));
         self
+    }
+}
+
+impl FromIterator<Diagnostic> for Diagnostics {
+    fn from_iter<I: IntoIterator<Item = Diagnostic>>(diagnostics: I) -> Self {
+        let mut all = Self::default();
+        diagnostics.into_iter().for_each(|diagnostic| all.push(diagnostic));
+        all
     }
 }
 

@@ -91,31 +91,84 @@ pub fn root_of(file: &Path) -> Result<PathBuf, Diagnostic> {
     })
 }
 
-/// Every family of `root/environments/*.yaml`, sorted by file name. Names are unique.
+/// A manifest that cannot be used.
+#[derive(Debug)]
+pub struct Broken {
+    /// The family that it says to describe, or its file's name where it does not say.
+    pub name: String,
+    /// What is wrong with it.
+    pub problems: Diagnostics,
+}
+
+/// The manifests of a project.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    /// Those that can be used, sorted by file name. Names are unique.
+    pub families: Vec<Family>,
+    /// Those that cannot.
+    pub broken: Vec<Broken>,
+}
+
+/// Every family of `root/environments`, sorted by file name. Every mistake in any of them is reported.
 pub fn load_all(root: &Path, diagnostics: &mut Diagnostics) -> Vec<Family> {
+    let Manifests { families, broken } = load_each(root, diagnostics);
+    broken.into_iter().for_each(|broken| diagnostics.extend(broken.problems));
+    families
+}
+
+/// The same, with the mistakes kept apart by manifest: one that is broken says nothing about the others.
+pub fn load_each(root: &Path, diagnostics: &mut Diagnostics) -> Manifests {
     let directory = root.join("environments");
-    let mut files: Vec<PathBuf> = match std::fs::read_dir(&directory) {
-        Ok(entries) => entries.filter_map(Result::ok).map(|entry| entry.path()).collect(),
+    let files = match yaml_files(&directory) {
+        Ok(files) => files,
         Err(error) => {
             let message = format!("cannot read the directory: {error}");
             diagnostics.push(Diagnostic::of_file(&directory.display().to_string(), message));
-            return Vec::new();
+            return Manifests::default();
         }
     };
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
-    files.sort();
-    let mut families: Vec<Family> = Vec::new();
+    let mut all = Manifests::default();
     for file in &files {
-        let Some((document, family)) = load(file, root, diagnostics) else { continue };
-        match families.iter().find(|other| other.name == family.name) {
+        let mut problems = Diagnostics::default();
+        let loaded = load(file, root, &mut problems);
+        let stem = || file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((document, family)) = loaded else {
+            let document = Document::read(&shown_path(file)).ok();
+            let named = document.as_ref().and_then(|it| it.text(it.get(it.root(), "family")?));
+            let name = named.map_or_else(stem, str::to_owned);
+            all.broken.push(Broken { name, problems });
+            continue;
+        };
+        match all.families.iter().find(|other| other.name == family.name) {
             Some(other) => {
                 let message = format!("family `{}` is already defined in `{}`", family.name, shown(&other.file));
-                diagnostics.push(document.error(document.locate(document.root(), &["family"]), message));
+                problems.push(document.error(document.locate(document.root(), &["family"]), message));
+                all.broken.push(Broken { name: family.name, problems });
             }
-            None => families.push(family),
+            None => {
+                diagnostics.extend(problems);
+                all.families.push(family);
+            }
         }
     }
-    families
+    all
+}
+
+/// The YAML files of a directory, sorted. What editors and other systems leave beside them is no manifest: hidden files, backups
+/// and locks.
+pub(crate) fn yaml_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|file| is_yaml(file))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn is_yaml(file: &Path) -> bool {
+    let is_leftover = file.file_name().is_none_or(|name| name.to_string_lossy().starts_with(['.', '#']));
+    !is_leftover && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 /// One manifest, checked by itself.

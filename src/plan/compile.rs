@@ -15,7 +15,7 @@ use crate::manifest::decode::decode;
 use crate::manifest::document::{Document, NodeId};
 use crate::manifest::fragment::read_pipeline;
 use crate::manifest::pipeline::Pipeline;
-use crate::manifest::{self, Diagnostic, Diagnostics};
+use crate::manifest::{self, Diagnostic, Diagnostics, Manifests};
 use crate::schedule::Schedule;
 
 use super::draft::{self, Added, Draft};
@@ -85,18 +85,21 @@ pub fn compile_in(path: &Path, root: Option<&Path>, bindings: &Bindings<'_>) -> 
         };
         // A pipeline without environments does not care what is wrong with them.
         let is_used = pipeline.as_ref().is_none_or(|(pipeline, _)| !pipeline.environments.is_empty());
-        let families = match &root {
-            Some(root) if is_used => manifest::load_all(root, &mut found),
-            _ => Vec::new(),
+        let Manifests { families, broken } = match &root {
+            Some(root) if is_used => manifest::load_each(root, &mut found),
+            _ => Manifests::default(),
         };
+        if let Some((pipeline, _)) = &pipeline {
+            environments::tell_of_broken(&pipeline.environments, broken, &mut found);
+        }
         let (Some((pipeline, included)), Some(root)) = (pipeline, root) else { return Err(Diagnostics::default()) };
         check_head(&document, &pipeline, &mut found);
         limits::check_pools(&document, &pipeline, &mut found);
         let schedules = schedule::read(&document, &pipeline.schedule, &mut found);
         let inputs = inputs::bind(&document, &pipeline.inputs, bindings, &mut found);
         let mut selected = environments::select(&document, &pipeline.environments, &families, &mut found);
-        overrides::apply(&mut selected, bindings, &document, &mut found);
-        overrides::apply_to_containers(&mut selected, &families, bindings, &document, &mut found);
+        overrides::apply(&mut selected, bindings, &mut found);
+        overrides::apply_to_containers(&mut selected, &families, bindings, &mut found);
         let compiler = Compiler {
             document: &document,
             pipeline: &pipeline,

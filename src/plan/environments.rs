@@ -2,7 +2,7 @@
 
 use crate::manifest::document::Document;
 use crate::manifest::located::Located;
-use crate::manifest::{Build, Diagnostics, Family, Member};
+use crate::manifest::{Broken, Build, Diagnostics, Family, Member};
 
 use super::{Environment, Server};
 
@@ -39,6 +39,17 @@ pub(super) fn select(
     }
     selected.sort_by(|a, b| a.simulation.environment.cmp(&b.simulation.environment));
     selected
+}
+
+/// A manifest that is broken is an error for a pipeline that uses its family, and a warning for the others.
+pub(super) fn tell_of_broken(patterns: &[Located<String>], broken: Vec<Broken>, found: &mut Diagnostics) {
+    for Broken { name, problems } in broken {
+        let is_used =
+            patterns.iter().any(|pattern| matches(pattern.value.split('/').next().unwrap_or_default(), &name));
+        for problem in problems.iter().cloned() {
+            found.push(if is_used { problem } else { problem.warning() });
+        }
+    }
 }
 
 /// An environment as a definition holds it.

@@ -4,7 +4,7 @@
 use crate::config::{EVAL_IMAGE_VARIABLE, EVAL_MEM_LIMIT_VARIABLE};
 use crate::manifest::document::Document;
 use crate::manifest::simulation::Simulator;
-use crate::manifest::{self, Diagnostics, Family};
+use crate::manifest::{self, Diagnostic, Diagnostics, Family};
 
 use super::draft::Draft;
 use super::inputs::{Bindings, Missing};
@@ -31,14 +31,13 @@ pub(super) fn apply_to_containers(
     environments: &mut [Environment],
     families: &[Family],
     bindings: &Bindings<'_>,
-    document: &Document,
     found: &mut Diagnostics,
 ) {
     let image = set(bindings, EVAL_IMAGE_VARIABLE);
     let memory = set(bindings, EVAL_MEM_LIMIT_VARIABLE).and_then(|text| {
         let message = |problem| format!("the environment variable {EVAL_MEM_LIMIT_VARIABLE} is `{text}`: {problem}");
         let size = manifest::memory(text.trim());
-        size.map_err(|problem| found.push(document.error(document.root(), message(problem)))).ok()
+        size.map_err(|problem| found.push(Diagnostic::of_command_line(message(problem)))).ok()
     });
     for environment in environments {
         let of = environment.simulation.environment.family();
@@ -63,7 +62,7 @@ pub(super) fn apply_to_stages(
     if bindings.missing == Missing::Tolerate {
         return;
     }
-    let mut refuse = |message: String| found.push(document.error(document.root(), message));
+    let mut refuse = |message: String| found.push(Diagnostic::of_command_line(message));
     if set(bindings, EPISODES).is_some() && !inputs.contains(&"episodes_per_env") {
         refuse(format!("{EPISODES} has no effect: the pipeline has no input `episodes_per_env`"));
     }
@@ -92,18 +91,13 @@ pub(super) fn apply_to_stages(
 }
 
 /// Time-outs and steps.
-pub(super) fn apply(
-    environments: &mut [Environment],
-    bindings: &Bindings<'_>,
-    document: &Document,
-    found: &mut Diagnostics,
-) {
+pub(super) fn apply(environments: &mut [Environment], bindings: &Bindings<'_>, found: &mut Diagnostics) {
     let mut number = |name: &str, most: u32| {
         let text = set(bindings, name)?;
         let number = text.trim().parse::<u32>().ok().filter(|number| (1..=most).contains(number));
         if number.is_none() {
             let message = format!("the environment variable {name} is `{text}`, and not a number from 1 to {most}");
-            found.push(document.error(document.root(), message));
+            found.push(Diagnostic::of_command_line(message));
         }
         number
     };
@@ -181,8 +175,7 @@ mod tests {
             let variable =
                 |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
             let bindings = Bindings { flags: &[], variable: &variable, missing: Missing::Refuse };
-            let document = Document::parse("", b"version: 1").unwrap();
-            apply_to_containers(&mut environments, &families, &bindings, &document, &mut found);
+            apply_to_containers(&mut environments, &families, &bindings, &mut found);
             assert!(!found.has_errors(), "{found}");
             for Environment { server, simulation, .. } in environments {
                 let found = (server.image.as_deref(), server.resources.memory);

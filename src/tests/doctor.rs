@@ -25,7 +25,7 @@ async fn a_machine_is_looked_over_and_every_failure_has_a_remedy() {
     assert_eq!(code, 0, "{report:#}");
     let all: Vec<&str> =
         report["findings"].as_array().unwrap().iter().map(|it| it["about"].as_str().unwrap()).collect();
-    assert_eq!(all, ["database", "migrations", "docker", "images", "chain", "disk", "clock", "gpu"]);
+    assert_eq!(all, ["database", "migrations", "docker", "images", "chain", "disk", "clock", "gpu", "files"]);
     assert_eq!(
         (&of(&report, "docker")["verdict"], &of(&report, "chain")["verdict"]),
         (&"warning".into(), &"warning".into())
@@ -52,5 +52,5 @@ async fn a_machine_is_looked_over_and_every_failure_has_a_remedy() {
 
     // For people: a line each.
     let ran = tokio::task::block_in_place(|| place.run(&["doctor", "--network", "ws://127.0.0.1:9"]));
-    assert_eq!(ran.stdout.lines().count(), 8, "{}", ran.stdout);
+    assert_eq!(ran.stdout.lines().count(), 9, "{}", ran.stdout);
 }

@@ -11,6 +11,7 @@ mod api_reads;
 mod api_tls;
 mod architecture;
 mod bad_input;
+mod broken_files;
 mod chain;
 mod chain_faults;
 mod chain_runtime;
