@@ -141,7 +141,8 @@ fn commitments_are_read_as_the_references_read_them() {
         read += 1;
         let parsed = &reference["parsed"];
         let text = |key: &str| parsed[key].as_str().unwrap_or_default().trim().to_owned();
-        assert_eq!((&found.model, &found.revision), (&text("huggingface_repo"), &text("revision_sha")), "{name}");
+        let model = found.model.unwrap();
+        assert_eq!((model.repository, model.revision), (text("huggingface_repo"), text("revision_sha")), "{name}");
         match found.place {
             Place::Sealed(package) => assert_eq!(package, text("encrypted_deployment"), "{name}"),
             Place::Deployment(id) => assert_eq!(id, text(if is_json { "chute_id" } else { "deployment_id" }), "{name}"),
