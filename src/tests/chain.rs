@@ -224,6 +224,6 @@ fn keys_are_made_once_and_what_is_sealed_is_opened() {
     assert_eq!((opened.code, opened.stdout.trim()), (0, id), "{}", opened.stderr);
     let parsed = place.json(&["commitment", "parse", &format!("u/p:1:e:{}", sealed.stdout.trim()), "--format", "json"]);
     assert_eq!(parsed["place"]["sealed"], sealed.stdout.trim());
-    let wrong = place.run(&["commitment", "parse", "hello"]);
+    let wrong = place.run(&["commitment", "parse", "hello world"]);
     assert_eq!((wrong.code, wrong.stderr.contains("neither JSON nor")), (1, true), "{}", wrong.stderr);
 }
