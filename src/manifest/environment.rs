@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::located::{Entries, Located, Raw};
 use super::resources::Network;
-use super::simulation::{Action, ActionKind, Determinism, Gymnasium, Observation, OutOfRange, Score, Success};
+use super::simulation::{Action, ActionKind, Argument, Determinism, Gymnasium, Observation, OutOfRange, Score, Success};
 use super::units::{Memory, Span};
 
 /// A family of environments that are made the same way.
@@ -194,9 +194,21 @@ pub(crate) struct Affinetes {
     /// Keyword arguments of `evaluate` beside those of the protocol.
     #[serde(default)]
     pub(crate) kwargs: BTreeMap<String, Value>,
+    /// How `evaluate` is called.
+    #[serde(default)]
+    pub(crate) call: AffinetesCall,
     /// Longest that a whole episode may take. Default: what the slowest miner that is still in time needs, and a minute.
     #[serde(default)]
     pub(crate) timeout: Option<Span>,
+}
+
+/// How `evaluate` is called.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AffinetesCall {
+    /// Arguments of the protocol that `evaluate` takes, `base_url` and one of `task_id` and `seed` among them. Default: all.
+    #[serde(default)]
+    pub(crate) send: Option<Vec<Argument>>,
 }
 
 /// The length of an episode and the patience with miners.

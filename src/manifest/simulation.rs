@@ -81,8 +81,72 @@ pub struct Affinetes {
     /// Keyword arguments that this server takes and others do not.
     #[serde(default)]
     pub kwargs: Map<String, Value>,
+    /// Arguments of the protocol that its `evaluate` takes, sorted; all of them where none are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<Vec<Argument>>,
     /// Longest that a call may take, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// An argument of `evaluate` that robo knows the value of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Argument {
+    /// The episode's seed.
+    TaskId,
+    /// The episode's seed again: some servers choose their scene by the one, some by the other.
+    Seed,
+    /// The miner's hotkey.
+    Model,
+    /// The miner's endpoint.
+    BaseUrl,
+    /// What the server calls the environment.
+    EnvId,
+    /// Most steps of the episode.
+    MaxTimesteps,
+    /// Seconds that a miner has for an action.
+    ActionTimeout,
+    /// Whether the miner is shown images.
+    UseImages,
+    /// Seconds that the episode may take.
+    Timeout,
+}
+
+impl Argument {
+    /// All of them, sorted.
+    pub const ALL: [Self; 9] = [
+        Self::TaskId,
+        Self::Seed,
+        Self::Model,
+        Self::BaseUrl,
+        Self::EnvId,
+        Self::MaxTimesteps,
+        Self::ActionTimeout,
+        Self::UseImages,
+        Self::Timeout,
+    ];
+
+    /// Its name in the call.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TaskId => "task_id",
+            Self::Seed => "seed",
+            Self::Model => "model",
+            Self::BaseUrl => "base_url",
+            Self::EnvId => "env_id",
+            Self::MaxTimesteps => "max_timesteps",
+            Self::ActionTimeout => "action_timeout",
+            Self::UseImages => "use_images",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Affinetes {
+    /// Whether a call has this argument.
+    pub fn sends(&self, argument: Argument) -> bool {
+        self.send.as_ref().is_none_or(|sent| sent.contains(&argument))
+    }
 }
 
 /// `gymnasium.make(make, **kwargs)` after importing `imports`, or what `hook` does instead.
