@@ -73,6 +73,7 @@ impl Check<'_> {
         }
         let adapter = Adapter {
             gymnasium: adapter.gymnasium.clone()?,
+            dialect: adapter.dialect.unwrap_or_default(),
             observation: adapter.observation.clone()?,
             action: adapter.action.clone()?,
             success: adapter.success.clone()?,
@@ -86,6 +87,7 @@ impl Check<'_> {
         for (steps, is_said, help) in [
             (&["build"][..], manifest.build.is_some(), "its image is made by others; remove this key"),
             (&["adapter", "gymnasium"], adapter.gymnasium.is_some(), theirs),
+            (&["adapter", "dialect"], adapter.dialect.is_some(), theirs),
             (&["adapter", "observation"], adapter.observation.is_some(), theirs),
             (&["adapter", "action"], adapter.action.is_some(), theirs),
             (&["adapter", "success"], adapter.success.is_some(), theirs),

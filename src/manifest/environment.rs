@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::located::{Entries, Located, Raw};
 use super::resources::Network;
-use super::simulation::{Action, ActionKind, Argument, Determinism, Gymnasium, Observation, OutOfRange, Score, Success};
+use super::simulation::{
+    Action, ActionChannel, ActionKind, Argument, Determinism, Dialect, Gymnasium, Observation, OutOfRange, Score, Success,
+};
 use super::units::{Memory, Span};
 
 /// A family of environments that are made the same way.
@@ -153,7 +155,7 @@ pub(crate) struct Resources {
         "required": ["affinetes"],
         "not": { "anyOf": [
             { "required": ["gymnasium"] }, { "required": ["observation"] }, { "required": ["action"] },
-            { "required": ["success"] },
+            { "required": ["success"] }, { "required": ["dialect"] },
         ] },
     },
 ]))]
@@ -164,6 +166,9 @@ pub(crate) struct Adapter {
     /// How a server that speaks `protocol: affinetes` is asked; in place of all that our own simulators need.
     #[serde(default)]
     pub(crate) affinetes: Option<Affinetes>,
+    /// How observations and actions are written to a miner and read from it.
+    #[serde(default)]
+    pub(crate) dialect: Option<Dialect>,
     /// What a miner may see.
     #[serde(default)]
     pub(crate) observation: Option<Observation>,
@@ -295,6 +300,9 @@ pub(crate) struct ActionOverride {
     /// What the numbers mean to the simulator.
     #[serde(default)]
     pub(crate) kind: Option<ActionKind>,
+    /// What a miner answers with `dialect: canonical`.
+    #[serde(default)]
+    pub(crate) channels: Option<Vec<ActionChannel>>,
 }
 
 impl ActionOverride {
@@ -306,6 +314,7 @@ impl ActionOverride {
             high: self.high.unwrap_or(action.high),
             out_of_range: self.out_of_range.unwrap_or(action.out_of_range),
             kind: self.kind.unwrap_or(action.kind),
+            channels: self.channels.as_ref().unwrap_or(&action.channels).clone(),
         }
     }
 }

@@ -44,6 +44,8 @@ pub enum Simulator {
 pub struct Adapter {
     /// How it is made.
     pub gymnasium: Gymnasium,
+    /// How observations and actions are written to a miner and read from it.
+    pub dialect: Dialect,
     /// What a miner may see of it.
     pub observation: Observation,
     /// What a miner may do in it.
@@ -187,6 +189,24 @@ pub struct Observation {
     pub encodings: Vec<ImageEncoding>,
 }
 
+/// The bodies of `/act` and of its answer (docs/protocols.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// One list of numbers each way.
+    #[default]
+    Native,
+    /// Named channels each way, as the newer miners of the subnet speak.
+    Canonical,
+}
+
+impl Dialect {
+    /// Whether nothing needs to be said of it.
+    pub(super) fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
+}
+
 /// How images are drawn. The default is cheap: at the sizes that policies look at, the rest costs more than it shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -232,6 +252,21 @@ pub enum ImageEncoding {
 }
 
 impl Observation {
+    /// The numbers of a state by channel, for `dialect: canonical`. None when the state has another number of numbers than
+    /// the parts together.
+    pub fn channels(&self, numbers: &[f64]) -> Option<BTreeMap<String, Vec<f64>>> {
+        let mut rest = numbers;
+        let mut channels = BTreeMap::new();
+        for part in &self.state {
+            let (own, others) = rest.split_at_checked(part.size()?)?;
+            rest = others;
+            let (scale, offset) = (part.scale.unwrap_or(1.0), part.offset.unwrap_or(0.0));
+            let scaled = own.iter().map(|number| number * scale + offset).collect();
+            channels.insert(part.channel.clone()?, scaled);
+        }
+        rest.is_empty().then_some(channels)
+    }
+
     /// How images travel to a miner that accepts these encodings, next to lists.
     pub fn encoding(&self, accepted: &[ImageEncoding]) -> ImageEncoding {
         let is_fine = |encoding: &&ImageEncoding| **encoding == ImageEncoding::List || accepted.contains(encoding);
@@ -240,7 +275,7 @@ impl Observation {
 }
 
 /// A part of the observation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatePart {
     /// Keys into a dictionary observation.
@@ -249,6 +284,50 @@ pub struct StatePart {
     /// `[start, end)` of the flattened part.
     #[serde(default)]
     pub slice: Option<[u32; 2]>,
+    /// A measurement of the end effector, in place of a part of the observation. The family's hook takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pose: Option<Pose>,
+    /// Channel of the proprioception that holds the part, with `dialect: canonical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// What each number of the channel is multiplied by. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// What is added to each number of the channel after that. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
+}
+
+impl StatePart {
+    /// How many numbers it has, where the manifest says so.
+    pub fn size(&self) -> Option<usize> {
+        match (self.pose, self.slice) {
+            (Some(pose), _) => Some(pose.size()),
+            (None, Some([start, end])) => Some(end.saturating_sub(start) as usize),
+            (None, None) => None,
+        }
+    }
+}
+
+/// A measurement of the end effector, in the simulator's world frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pose {
+    /// x, y and z in metres.
+    Position,
+    /// Quaternion: x, y, z, w.
+    Orientation,
+    /// Metres per second.
+    LinearVelocity,
+    /// Radians per second.
+    AngularVelocity,
+}
+
+impl Pose {
+    /// How many numbers it has.
+    pub const fn size(self) -> usize {
+        if matches!(self, Self::Orientation) { 4 } else { 3 }
+    }
 }
 
 /// A camera image: RGB, 8 bits, upright, `height` x `width` x 3.
@@ -282,6 +361,43 @@ pub struct Action {
     /// What the numbers mean to the simulator.
     #[serde(default)]
     pub kind: ActionKind,
+    /// What a miner answers with `dialect: canonical`: together, in this order, the numbers of the action.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ActionChannel>,
+}
+
+/// A channel of a canonical action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActionChannel {
+    /// Its name below `continuous`.
+    pub channel: String,
+    /// Numbers that the miner answers in it.
+    #[schemars(range(min = 1, max = 1024))]
+    pub size: u32,
+    /// `[start, end)` of them that the simulator takes. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<[u32; 2]>,
+    /// What each number is multiplied by. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// What is added to each number after that. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
+}
+
+impl ActionChannel {
+    /// Numbers that the simulator takes.
+    pub fn taken(&self) -> [u32; 2] {
+        self.slice.unwrap_or([0, self.size])
+    }
+
+    /// What the simulator takes of the numbers of the channel.
+    pub fn apply<'a>(&'a self, numbers: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        let [start, end] = self.taken().map(|place| place as usize);
+        let (scale, offset) = (self.scale.unwrap_or(1.0), self.offset.unwrap_or(0.0));
+        numbers.iter().take(end).skip(start).map(move |number| number * scale + offset)
+    }
 }
 
 /// What happens to an action outside its range.
