@@ -147,7 +147,7 @@ fn crowd(subnet: &Subnet<'_>, swing_up: &str, hidden: &str) {
     }
     subnet.commit(1, 50, &format!("u/swing-up:1:{swing_up}"));
     subnet.commit(2, 51, &format!("u/still:1:e:{hidden}"));
-    subnet.commit(3, 52, "hello");
+    subnet.commit(3, 52, "hello world");
     subnet.commit(4, 53, "u/swing-up:1:http://127.0.0.1:9999");
     subnet.commit(5, 54, "u/far:1:http://169.254.169.254/latest");
     subnet.commit(6, 55, "u/gone:1:gone");
@@ -297,7 +297,7 @@ fn seniority_outlives_a_cycle_until_something_changes() {
     // Somebody else gets the slot of account 3, and serves what it served; account 4 is unreadable for a while.
     subnet.register(4, 5, 140);
     subnet.commit(5, 153, "u/m3:1:place-3");
-    subnet.commit(4, 154, "nonsense");
+    subnet.commit(4, 154, "no sense");
     assert_eq!(cycle(), of(&[(1, 0, 50), (2, 1, 151), (3, 2, 152), (4, 5, 153)]));
 
     bench.node.finalize(300);
