@@ -331,7 +331,8 @@ mod tests {
 
     #[test]
     fn commitments_without_a_model_are_copies_only_of_their_endpoint() {
-        let metagraph = metagraph(&[("hot-0", 5, "one"), ("hot-1", 6, "two"), ("hot-2", 7, "One"), ("hot-3", 8, "e:x")]);
+        let metagraph =
+            metagraph(&[("hot-0", 5, "one"), ("hot-1", 6, "two"), ("hot-2", 7, "One"), ("hot-3", 8, "e:x")]);
         let entries = judged(&metagraph, &NOTHING);
         assert_eq!(
             words(&entries),

@@ -106,7 +106,8 @@ async fn show(args: &Show) -> Result {
     let secret = miners::secret(&args.key)?;
     let template = miners::template(&args.deployments)?;
     let metagraph = Metagraph::read(&network, args.subnet.netuid, Patience::default()).await.map_err(unreachable)?;
-    let entry = miners::judge(&metagraph, template, secret.as_ref()).into_iter().find(|entry| entry.hotkey == args.hotkey);
+    let entry =
+        miners::judge(&metagraph, template, secret.as_ref()).into_iter().find(|entry| entry.hotkey == args.hotkey);
     let Some(entry) = entry else {
         let netuid = args.subnet.netuid;
         return Err(Failure::new(

@@ -254,7 +254,8 @@ impl Episode {
         let channels = match self.stage.adapter.dialect {
             Dialect::Native => None,
             Dialect::Canonical => Some(self.stage.adapter.observation.channels(&observation).ok_or_else(|| {
-                let detail = format!("the simulator's state has {} numbers, which the channels do not fit", observation.len());
+                let detail =
+                    format!("the simulator's state has {} numbers, which the channels do not fit", observation.len());
                 Broken::Infra(InfraFault::SimulatorError, detail)
             })?),
         };

@@ -172,7 +172,11 @@ impl Check<'_> {
         let Some(send) = &call.call.send else { return };
         let at = &["adapter", "affinetes", "call", "send"];
         if !send.contains(&Argument::BaseUrl) {
-            self.refuse_with(at, "`send` lacks `base_url`", "add `base_url`: without it the server cannot call the miner");
+            self.refuse_with(
+                at,
+                "`send` lacks `base_url`",
+                "add `base_url`: without it the server cannot call the miner",
+            );
         }
         if !send.contains(&Argument::TaskId) && !send.contains(&Argument::Seed) {
             let help = "add the one that chooses the scene: every miner has to play the same seeds";

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::located::{Entries, Located, Raw};
 use super::resources::Network;
 use super::simulation::{
-    Action, ActionChannel, ActionKind, Argument, Determinism, Dialect, Gymnasium, Observation, OutOfRange, Score, Success,
+    Action, ActionChannel, ActionKind, Argument, Determinism, Dialect, Gymnasium, Observation, OutOfRange, Score,
+    Success,
 };
 use super::units::{Memory, Span};
 

@@ -49,10 +49,8 @@ mod tests {
 
     #[test]
     fn a_body_has_every_key_of_the_dialect() {
-        let channels = BTreeMap::from([
-            ("ee_pos".to_owned(), vec![0.1 + 0.2, -0.0, 1e-300]),
-            ("gripper".to_owned(), vec![1.0]),
-        ]);
+        let channels =
+            BTreeMap::from([("ee_pos".to_owned(), vec![0.1 + 0.2, -0.0, 1e-300]), ("gripper".to_owned(), vec![1.0])]);
         let images = BTreeMap::from([("corner2".to_owned(), Image { width: 1, rgb: vec![1, 2, 3, 4, 5, 6] })]);
         let body: Value = serde_json::from_slice(&body(&channels, &images)).unwrap();
         assert_eq!(

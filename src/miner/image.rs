@@ -38,11 +38,8 @@ impl Image {
     pub(super) fn write_shaped(&self, text: &mut Vec<u8>) {
         let (width, height) = (self.width, self.height());
         // Writing to memory cannot fail.
-        let _ = write!(
-            text,
-            r#"{{"data":"{}","shape":[{height},{width},3],"dtype":"uint8"}}"#,
-            STANDARD.encode(&self.rgb)
-        );
+        let _ =
+            write!(text, r#"{{"data":"{}","shape":[{height},{width},3],"dtype":"uint8"}}"#, STANDARD.encode(&self.rgb));
     }
 
     fn write_bytes(&self, encoding: &str, bytes: &[u8], text: &mut Vec<u8>) {

@@ -97,10 +97,7 @@ async fn a_miner_is_shown_every_channel_and_camera_of_the_manifest() {
         let proprio = body["obs"]["proprio"].as_object().unwrap();
         let sizes: Vec<(&str, usize)> =
             proprio.iter().map(|(name, numbers)| (name.as_str(), numbers.as_array().unwrap().len())).collect();
-        assert_eq!(
-            sizes,
-            [("ee_pos", 3), ("ee_quat", 4), ("ee_vel_ang", 3), ("ee_vel_lin", 3), ("gripper", 1)]
-        );
+        assert_eq!(sizes, [("ee_pos", 3), ("ee_quat", 4), ("ee_vel_ang", 3), ("ee_vel_lin", 3), ("gripper", 1)]);
         let closed = proprio["gripper"][0].as_f64().unwrap();
         assert!((0.0..=1.0).contains(&closed), "{closed}");
         let rgb = body["obs"]["rgb"].as_object().unwrap();

@@ -22,7 +22,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify};
 
-use super::{Kind, Misbehaviour, Policy, episodes::Episodes, policy::{Hand, Motion}};
+use super::{
+    Kind, Misbehaviour, Policy,
+    episodes::Episodes,
+    policy::{Hand, Motion},
+};
 use crate::manifest::simulation::Dialect;
 
 /// Largest request: images as number lists take about 200 KB.

@@ -188,9 +188,7 @@ mod tests {
         ] {
             assert_eq!(outcome(text), (INFRA, None), "{text}");
         }
-        for text in
-            ["Evaluation timeout after 300s", "Evaluation timeout", "Task execution exceeded timeout of 300s"]
-        {
+        for text in ["Evaluation timeout after 300s", "Evaluation timeout", "Task execution exceeded timeout of 300s"] {
             assert_eq!(outcome(text), (Outcome::InfraFault(InfraFault::SimulatorTimeout), None), "{text}");
         }
     }
