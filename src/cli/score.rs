@@ -28,6 +28,8 @@ Optional keys, with their defaults:
   "rule": "epsilon"           or "first_commit": earlier miners keep their place
                               until somebody is clearly better
   "first_blocks": {}          {"UID": BLOCK} for first_commit; none is latest
+  "ties": "both_earlier"      of equal first blocks both count as earlier;
+                              or "lower_uid"
   "subset_weighting": "size"  winning s environments together is worth s;
                               "exponential": 2^(s-1), "equal": 1
   "all_zero": "uniform"       who is paid when nobody wins or all rates are 0; or {"burn": UID}
@@ -60,6 +62,7 @@ enum Error {
 #[derive(Serialize)]
 struct Scored {
     pareto_frontier: Vec<u16>,
+    winner: Option<u16>,
     epsilons: BTreeMap<String, f64>,
     thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
     subset_scores: BTreeMap<u16, f64>,
@@ -105,11 +108,12 @@ fn read(path: &Path, is_stdin: bool, file: String) -> Result<String> {
 }
 
 fn answer(request: &Request) -> Result<Scored> {
-    let found = pareto(&request.table, request.rule, request.subset_weighting)
-        .map_err(|error| Failure::new(Exit::Failed, error).hint("score fewer environments together"))?;
+    let found = pareto(&request.table, request.rule, request.ties, request.subset_weighting).map_err(|error| {
+        Failure::new(Exit::Failed, error).hint("score fewer environments together, or write `\"ties\": \"lower_uid\"`")
+    })?;
     let Weights { weights, weights_u16 } = found.weights(request.temperature, request.all_zero)?;
-    let Pareto { frontier, epsilons, thresholds, points, .. } = found;
-    Ok(Scored { pareto_frontier: frontier, epsilons, thresholds, subset_scores: points, weights, weights_u16 })
+    let Pareto { frontier, winner, epsilons, thresholds, points, .. } = found;
+    Ok(Scored { pareto_frontier: frontier, winner, epsilons, thresholds, subset_scores: points, weights, weights_u16 })
 }
 
 /// Everything that is wrong with a document, a line each: file, line, column, path, message.

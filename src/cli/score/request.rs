@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 
-use crate::scoring::{AllZero, MAX_ENVIRONMENTS, MinerRow, Rule, SubsetWeighting, Table};
+use crate::scoring::{AllZero, MAX_ENVIRONMENTS, MinerRow, Rule, SubsetWeighting, Table, Ties};
 
 use super::json::{self, Entry, Node, Value, shortened};
 
@@ -12,6 +12,7 @@ use super::json::{self, Entry, Node, Value, shortened};
 pub(super) struct Request {
     pub(super) table: Table,
     pub(super) rule: Rule,
+    pub(super) ties: Ties,
     pub(super) subset_weighting: SubsetWeighting,
     pub(super) temperature: f64,
     pub(super) all_zero: AllZero,
@@ -28,7 +29,7 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "environments",
     "episodes_per_env",
     "temperature",
@@ -37,6 +38,7 @@ const KEYS: [&str; 8] = [
     "all_zero",
     "scores",
     "first_blocks",
+    "ties",
 ];
 
 /// Read a document.
@@ -89,6 +91,9 @@ impl Reader {
         let rule = optional("rule").map_or(Some(Rule::default()), |node| {
             self.choice(node, "rule", &[("epsilon", Rule::Epsilon), ("first_commit", Rule::FirstCommit)])
         });
+        let ties = optional("ties").map_or(Some(Ties::default()), |node| {
+            self.choice(node, "ties", &[("both_earlier", Ties::BothEarlier), ("lower_uid", Ties::LowerUid)])
+        });
         let subset_weighting = optional("subset_weighting").map_or(Some(SubsetWeighting::default()), |node| {
             let weightings = [
                 ("size", SubsetWeighting::Size),
@@ -111,6 +116,7 @@ impl Reader {
         Some(Request {
             table,
             rule: rule?,
+            ties: ties?,
             subset_weighting: subset_weighting?,
             temperature: temperature?,
             all_zero: all_zero?,
