@@ -13,7 +13,7 @@ use crate::scoring::{Pareto, Weights, WeightsU16, pareto};
 
 use super::exit::{Exit, Failure, Result};
 use super::render;
-use request::{Problem, Request};
+use request::{Missing, Problem, Request};
 
 /// Input beyond this is refused before it is read; the largest table that can be scored is smaller.
 const MOST_BYTES: u64 = 256 << 20;
@@ -22,7 +22,8 @@ const HELP: &str = concat!(
     "An input:\n\n",
     include_str!("../../examples/scores/epsilon.json"),
     r#"
-Every miner needs a rate, successes / episodes, for every environment.
+Every miner needs a rate, successes / episodes, for every environment,
+unless --missing-as-zero is given.
 Optional keys, with their defaults:
   "temperature": 1.0          of the softmax, above 0
   "rule": "epsilon"           or "first_commit": earlier miners keep their place
@@ -45,6 +46,10 @@ Try it:
 pub(super) struct Args {
     /// A JSON file of success rates; `-` reads standard input
     file: PathBuf,
+
+    /// Take the rate that a miner lacks for an environment as 0; without this flag it is an error
+    #[arg(long)]
+    missing_as_zero: bool,
 }
 
 /// Why a file was not scored.
@@ -72,16 +77,18 @@ struct Scored {
 
 pub(super) async fn run(args: Args) -> Result {
     // Reading waits for standard input and counting may take a while: neither belongs on a thread that serves others.
-    let scored = tokio::task::spawn_blocking(move || score(&args.file)).await??;
+    let scored = tokio::task::spawn_blocking(move || score(&args)).await??;
     render::json(&serde_json::to_value(scored)?);
     Ok(Exit::Ok)
 }
 
-fn score(path: &Path) -> Result<Scored> {
+fn score(args: &Args) -> Result<Scored> {
+    let path = args.file.as_path();
+    let missing = if args.missing_as_zero { Missing::Zero } else { Missing::Error };
     let is_stdin = path.as_os_str() == "-";
     let file = if is_stdin { "<stdin>".into() } else { path.display().to_string() };
     let text = read(path, is_stdin, file.clone())?;
-    let request = request::read(&text).map_err(|problems| refusal(&file, &text, &problems))?;
+    let request = request::read(&text, missing).map_err(|problems| refusal(&file, &text, &problems))?;
     answer(&request)
 }
 

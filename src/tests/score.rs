@@ -141,6 +141,21 @@ fn ties_of_first_blocks_follow_the_reference_unless_told_otherwise() {
 }
 
 #[test]
+fn a_rate_that_is_missing_is_an_error_unless_it_is_to_be_nothing() {
+    let input = with("scores", json!({"7": {"a": 0.5}, "8": {"a": 0.9, "b": 0.5}})).to_string();
+    assert!(refused(&input).contains(r#"scores["7"]["b"]: missing"#));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    std::fs::write(&path, input).unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_robo")).arg("score").arg(&path).arg("--missing-as-zero").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let zero = with("scores", json!({"7": {"a": 0.5, "b": 0}, "8": {"a": 0.9, "b": 0.5}}));
+    assert_eq!(told, scored(&zero));
+}
+
+#[test]
 fn all_problems_at_once_in_the_order_of_the_text() {
     let input = r#"{
   "environments": ["metaworld/reach-v3", "metaworld/push-v3", "metaworld/reach-v3", ""],
