@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use robo::scoring::{MinerRow, Pareto, Rule, SubsetWeighting, Table, pareto};
+use robo::scoring::{MinerRow, Pareto, Rule, SubsetWeighting, Table, Ties, pareto};
 
 #[path = "../src/scoring/brute_force.rs"]
 mod brute_force;
@@ -25,7 +25,8 @@ impl Random {
 
 fn table(environments: usize, rates: Vec<Vec<f64>>) -> Table {
     let names = (0..environments).map(|index| format!("metaworld/task-{index}")).collect();
-    let miners = (0_u16..).zip(rates).map(|(uid, rates)| MinerRow { uid, first_block: None, rates }).collect();
+    let miners =
+        (0_u16..).zip(rates).map(|(uid, rates)| MinerRow { uid, first_block: Some(u64::from(uid)), rates }).collect();
     Table::new(names, vec![50; environments], miners).expect("the rates are within 0 and 1")
 }
 
@@ -53,7 +54,7 @@ fn adversarial(miners: usize, environments: usize, weak: usize) -> Table {
 }
 
 fn play(table: &Table, rule: Rule) -> Pareto {
-    pareto(black_box(table), rule, SubsetWeighting::Size).expect("the tables here can be counted")
+    pareto(black_box(table), rule, Ties::default(), SubsetWeighting::Size).expect("the tables here can be counted")
 }
 
 fn scoring(criterion: &mut Criterion) {
@@ -80,10 +81,14 @@ fn scoring(criterion: &mut Criterion) {
 
     let table = random(64, 8);
     let margins = play(&table, Rule::Epsilon);
+    let epsilons: Vec<f64> = table.environments().iter().map(|name| margins.epsilons[name]).collect();
     let mut group = criterion.benchmark_group("every_subset");
     group.sample_size(10);
     group.bench_function("epsilon/64x8", |bencher| {
-        bencher.iter(|| brute_force::play(black_box(&table), Rule::Epsilon, SubsetWeighting::Size, &margins));
+        let rate = |row: usize, environment: usize| table.miners()[row].rates[environment];
+        let is_better = |a: usize, b: usize, e: usize| rate(a, e) > rate(b, e) + epsilons[e];
+        let rule = (Rule::Epsilon, Ties::default());
+        bencher.iter(|| brute_force::play(black_box(&table), rule, SubsetWeighting::Size, &is_better));
     });
     group.finish();
 }

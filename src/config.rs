@@ -111,7 +111,19 @@ pub struct Discovery {
     pub netuid: Option<u16>,
 
     #[command(flatten)]
+    pub deployments: Deployments,
+
+    #[command(flatten)]
     pub key: PrivateKey,
+}
+
+/// Where the deployments of miners answer.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Deployments {
+    /// Address of deployments that miners commit by their id, with `{id}` in its place
+    /// [default: `https://{id}.deployments.basilica.ai`]
+    #[arg(long, env = "ROBO_BACKEND_DEPLOYMENT_TEMPLATE", value_name = "URL")]
+    pub deployment_template: Option<String>,
 }
 
 impl Discovery {
@@ -120,6 +132,7 @@ impl Discovery {
         match name {
             "ROBO_BACKEND_NETWORK" => Some(self.chain.network.clone()),
             "ROBO_BACKEND_NETUID" => self.netuid.map(|netuid| netuid.to_string()),
+            "ROBO_BACKEND_DEPLOYMENT_TEMPLATE" => self.deployments.deployment_template.clone(),
             name => input_variable(name),
         }
     }

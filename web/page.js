@@ -152,7 +152,7 @@ const miner = {
         ["flags", shown.flags.join(", ")],
         ["evaluated", shown.evaluated_in == null ? null : [moment(shown.last_evaluated), " in ", cycleLink(shown.evaluated_in)]],
         ["mean success", shown.avg_success_rate == null ? null : percent(shown.avg_success_rate)],
-        ["frontier", frontier == null ? null : frontier.is_on_it ? "on it: nobody dominates this miner" : ["dominated by ", ...frontier.dominated_by.flatMap((one, at) => [at > 0 ? ", " : "", minerLink(one.hotkey)])]],
+        ["frontier", frontier == null ? null : [frontier.is_on_it ? "on it" : "not on it", ...frontier.dominated_by.flatMap((one, at) => [at > 0 ? ", " : ", dominated by ", minerLink(one.hotkey)])]],
       ),
       el("h2", null, "By environment"),
       table(

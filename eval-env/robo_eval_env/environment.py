@@ -6,7 +6,7 @@ from typing import Any
 
 from robo_eval_env import hooks
 from robo_eval_env.actions import ActionMap
-from robo_eval_env.errors import ImportFailedError, WorkerError, describe
+from robo_eval_env.errors import BadRequestError, ImportFailedError, WorkerError, describe
 from robo_eval_env.observations import StateView
 from robo_eval_env.scenes import Studio
 from robo_eval_env.specification import Camera, Render, Simulation
@@ -26,7 +26,16 @@ class Environment:
         self._studio = studio
         self._env = hook.make(simulation)
         self.actions = ActionMap(simulation.action, self._env.action_space, simulation.environment)
-        self.state = StateView(simulation.observation.state, simulation.environment)
+        self.state = StateView(simulation.observation.state, simulation.environment, self._pose)
+
+    def _pose(self, name: str) -> Any:
+        """Measures the end effector, if the family's hook can."""
+        measure = getattr(self._hook, "pose", None)
+        if measure is None:
+            raise BadRequestError(
+                f"`{self.simulation.environment}.observation` takes the pose `{name}`, which its hook does not measure"
+            )
+        return measure(self._env, name)
 
     @property
     def action_space(self) -> Any:

@@ -1,12 +1,12 @@
 """Turns what a simulator returns into numbers: all of them for the hash, some of them for the miner."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from robo_eval_env.errors import BadRequestError, SimulatorError
-from robo_eval_env.specification import StatePart
+from robo_eval_env.specification import POSES, StatePart
 
 _F64 = np.dtype("<f8")
 
@@ -26,12 +26,13 @@ def flatten(observation: Any) -> np.ndarray:
 
 
 class StateView:
-    """The numbers of an observation that a miner may see."""
+    """The numbers that a miner may see."""
 
-    def __init__(self, parts: tuple[StatePart, ...], environment: str) -> None:
-        """Prepares to take `parts`, in their order."""
+    def __init__(self, parts: tuple[StatePart, ...], environment: str, measure: Callable[[str], np.ndarray]) -> None:
+        """Prepares to take `parts`, in their order; `measure` takes a pose of the end effector."""
         self._environment = environment
         self._parts = parts
+        self._measure = measure
         # Nearly every family shows one piece of a flat observation: no copy of it has to be made.
         alone = parts[0] if len(parts) == 1 else None
         self._only_slice = alone.slice if alone is not None and not alone.path else None
@@ -46,9 +47,19 @@ class StateView:
             return self._cut(raw, self._only_slice).tolist()
         visible: list[float] = []
         for part in self._parts:
+            if part.pose is not None:
+                visible += self._pose(part.pose)
+                continue
             numbers = flatten(self._follow(observation, part.path)) if part.path else raw
             visible += (numbers if part.slice is None else self._cut(numbers, part.slice)).tolist()
         return visible
+
+    def _pose(self, name: str) -> list[float]:
+        """Measures the end effector."""
+        numbers = flatten(self._measure(name))
+        if numbers.size != POSES[name] or not np.isfinite(numbers).all():
+            raise SimulatorError(f"the end effector's {name} is {numbers.tolist()}")
+        return numbers.tolist()
 
     def _cut(self, numbers: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:
         """Takes `[start, end)`, all of which must be there."""

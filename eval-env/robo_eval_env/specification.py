@@ -44,12 +44,17 @@ class Gymnasium:
         return made
 
 
+POSES = {"position": 3, "orientation": 4, "linear_velocity": 3, "angular_velocity": 3}
+"""What can be measured of an end effector, and how many numbers each has."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatePart:
-    """A part of the simulator's observation that a miner may see."""
+    """A part of what a miner may see: of the simulator's observation, or a measurement of the end effector."""
 
     path: tuple[str, ...]
     slice: tuple[int, int] | None
+    pose: str | None = None
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> "StatePart":
@@ -57,7 +62,15 @@ class StatePart:
         fields = Fields(value, where)
         path = fields.texts("path")
         bounds = fields.take("slice", list | None, None)
+        pose = fields.take("pose", str | None, None)
+        # How the numbers are written to a miner is the environment server's business.
+        for name in ("channel", "scale", "offset"):
+            fields.take(name, object, None)
         fields.finish()
+        if pose is not None:
+            if pose not in POSES or path or bounds is not None:
+                raise BadRequestError(f"`{where}.pose` must stand alone and be one of {', '.join(POSES)}, not `{pose}`")
+            return cls(path=(), slice=None, pose=pose)
         if bounds is None:
             return cls(path=path, slice=None)
         if len(bounds) != 2 or not all(type(bound) is int for bound in bounds) or not 0 <= bounds[0] < bounds[1]:
@@ -162,6 +175,8 @@ class Action:
             out_of_range=fields.choice("out_of_range", ("refuse", "clip")),
             kind=fields.choice("kind", ("direct", "scaled", "discrete")),
         )
+        # How a miner writes its action is the environment server's business.
+        fields.take("channels", list, [])
         fields.finish()
         if not action.low < action.high:
             raise BadRequestError(f"`{where}.low` must be below `{where}.high`")
@@ -250,6 +265,8 @@ class Simulation:
         environment = fields.take("environment", str)
         # From here on, messages name the environment: a server is told of several at once.
         fields.where = environment
+        # How miners are spoken to is the environment server's business.
+        fields.choice("dialect", ("native", "canonical"))
         simulation = cls(
             environment=environment,
             gymnasium=Gymnasium.from_json(fields.take("gymnasium", object), f"{environment}.gymnasium"),

@@ -126,3 +126,51 @@ def test_wrong_tasks_and_limits_are_refused(worker: WorkerProcess) -> None:
         error = worker.call("open", simulations=[changed])["error"]
         assert error["kind"] == "bad_request"
         assert said in error["message"]
+
+
+POSE = [
+    {"path": [], "slice": [0, 3], "channel": "ee_pos"},
+    {"path": [], "slice": None, "pose": "position", "channel": "ee_pos_again"},
+    {"path": [], "slice": None, "pose": "orientation", "channel": "ee_quat"},
+    {"path": [], "slice": None, "pose": "linear_velocity", "channel": "ee_vel_lin"},
+    {"path": [], "slice": None, "pose": "angular_velocity", "channel": "ee_vel_ang"},
+    {"path": [], "slice": [3, 4], "channel": "gripper", "scale": -1.0, "offset": 1.0},
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_pose_is_that_of_the_hand_and_never_changes_a_trajectory(task: str) -> None:
+    """The hand's place, a unit quaternion and velocities that fit how the hand moves."""
+    channels = [{"channel": "ee_twist", "size": 6, "slice": [0, 3]}, {"channel": "gripper", "size": 1}]
+    action = {"size": 4, "low": -1.0, "high": 1.0, "out_of_range": "clip", "kind": "direct", "channels": channels}
+    observation = {"state": POSE, "cameras": {}, "size": 17}
+    environment = take(task, dialect="canonical", observation=observation, action=action, max_steps=20)
+    episode, plain = Episode(environment, 5), Episode(take(task, max_steps=20), 5)
+    seen = [episode.start().observation]
+    assert plain.start().observation == seen[0][:3] + seen[0][16:]
+    ending, expected = None, None
+    while ending is None:
+        move = [0.7, -0.4, 0.3, 1.0]
+        view, _, ending = episode.step(move)
+        _, _, expected = plain.step(move)
+        seen.append(view.observation)
+    assert ending == expected
+    seconds = environment._env.dt
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert after[:3] == after[3:6]
+        assert np.linalg.norm(after[6:10]) == pytest.approx(1.0)
+        moved = (np.array(after[:3]) - np.array(before[:3])) / seconds
+        assert np.linalg.norm(np.array(after[10:13]) - moved) < 0.4, (before, after)
+    assert np.linalg.norm(seen[5][10:13]) > 0.05
+
+
+def test_a_pose_needs_a_hook_that_measures_it(worker: WorkerProcess) -> None:
+    """Families without such a hook say so when they are opened."""
+    document = metaworld("reach-v3", observation={"state": [{"pose": "orientation"}], "cameras": {}})
+    document["gymnasium"] = {"make": "Pendulum-v1", "kwargs": {}, "imports": [], "hook": None}
+    document |= {"action": document["action"] | {"size": 1}, "success": {"rule": "survive", "when": "last"}}
+    document["stop_on_success"] = False
+    answer = worker.call("open", simulations=[document])
+    assert "takes the pose `orientation`, which its hook does not measure" in answer["error"]["message"]
+    document["observation"]["state"] = [{"pose": "elbow"}]
+    assert "must stand alone and be one of position" in worker.call("open", simulations=[document])["error"]["message"]

@@ -1,22 +1,22 @@
-//! What a miner lacks to be on the frontier, out of the scores that a vector rests on. Pure.
+//! Where a miner stands to the frontier and what it lacks to be paid more, out of the scores that a vector rests on. Pure.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::documents::Unreadable;
 use crate::cycle::Hotkey;
-use crate::scoring::{Gap, MinerRow, Missing, Rule, Table, missing};
+use crate::scoring::{Gap, MinerRow, Missing, Rule, Table, Ties, missing};
 use crate::stage::documents::{ScoreEntry, ScoresDocument};
 use crate::store::PublicationRow;
 
 /// Where a miner stands to the frontier.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Frontier {
-    /// Whether nobody dominates it.
+    /// Whether it is on the epsilon-Pareto frontier, `pareto_frontier` of the scores.
     is_on_it: bool,
     /// The rule of domination.
     rule: Rule,
-    /// Who dominates it on all environments together.
+    /// Who dominates it on all environments together by the rule.
     dominated_by: Vec<Dominator>,
     /// How far it is from them, by environment. Closing every gap, or taking one lead, leaves none of them.
     environments: Vec<Distance>,
@@ -70,12 +70,13 @@ pub(super) fn of(row: &PublicationRow, hotkey: &Hotkey) -> Result<Option<Frontie
         return Ok(None);
     };
     let Some(table) = table(&scores) else { return Ok(None) };
-    let Some(Missing { dominated_by, gaps }) = missing(&table, scores.rule, uid) else { return Ok(None) };
+    let ties = scores.ties.unwrap_or(Ties::LowerUid);
+    let Some(Missing { dominated_by, gaps }) = missing(&table, scores.rule, ties, uid) else { return Ok(None) };
     let hotkey_of = |uid: u16| scores.entries.iter().find(|entry| entry.uid == uid).map(|entry| entry.hotkey.clone());
     let dominators = dominated_by.into_iter().filter_map(|uid| Some(Dominator { uid, hotkey: hotkey_of(uid)? }));
     let dominated_by: Vec<Dominator> = dominators.collect();
     Ok(Some(Frontier {
-        is_on_it: dominated_by.is_empty(),
+        is_on_it: scores.pareto_frontier.contains(&uid),
         rule: scores.rule,
         dominated_by,
         environments: gaps.into_iter().map(Distance::from).collect(),

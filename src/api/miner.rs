@@ -246,7 +246,8 @@ fn document<'a>(
             detail: known.detail.as_deref().and_then(|detail| view.operators(detail)),
             first_block: known.first_block.or(standing.map(|standing| standing.first_block)),
             registered_at_block: standing.and_then(|standing| standing.registered_at),
-            model: standing.map(|standing| standing.model.as_str()),
+            // A commitment need not name one.
+            model: standing.map(|standing| standing.model.as_str()).filter(|model| !model.is_empty()),
         },
         reachability: reachability(&looked.sightings, view),
         flags: looked.changes.iter().map(|change| change.flag).collect(),

@@ -8,18 +8,33 @@ use serde::{Deserialize, Serialize};
 /// Longest text that is looked at, in bytes: twice what the chain can hold in one field.
 const LONGEST: usize = 1024;
 
-/// A commitment that names a policy and where it answers.
+/// A commitment that says where a policy answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commitment {
-    /// The model's repository, `owner/name`.
-    pub model: String,
-    /// Its revision, as the miner wrote it: a whole hash or the beginning of one.
-    pub revision: String,
+    /// The policy's model; a commitment of the newest form names none.
+    #[serde(default, flatten)]
+    pub model: Option<Model>,
     /// Where it answers.
     pub place: Place,
     /// The container image that serves it, where the miner names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_image: Option<String>,
+}
+
+/// A model at a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The model's repository, `owner/name`.
+    #[serde(rename = "model")]
+    pub repository: String,
+    /// Its revision, as the miner wrote it: a whole hash or the beginning of one.
+    pub revision: String,
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.repository, self.revision)
+    }
 }
 
 /// Where a policy answers, as it was written.
@@ -49,8 +64,8 @@ pub enum Malformed {
     /// It begins like JSON and is none.
     #[error("the commitment begins with `{{` and is not the JSON it should be: {0}")]
     NotJson(String),
-    /// Neither of the formats.
-    #[error("the commitment is neither JSON nor `model:revision:deployment`")]
+    /// None of the formats.
+    #[error("the commitment is neither JSON nor `model:revision:deployment` nor the id of a deployment")]
     Unknown,
     /// A part that must be there is not.
     #[error("the commitment's `{0}` is empty")]
@@ -65,10 +80,14 @@ pub enum Malformed {
 
 #[derive(Deserialize)]
 struct Json {
+    #[serde(alias = "m")]
     model: String,
+    #[serde(alias = "r")]
     revision: String,
-    #[serde(default)]
+    #[serde(default, alias = "deployment_id", alias = "d")]
     chute_id: Option<String>,
+    #[serde(default, rename = "e")]
+    encrypted: Option<String>,
     #[serde(default)]
     docker_image: Option<String>,
 }
@@ -76,9 +95,11 @@ struct Json {
 impl Commitment {
     /// Read what a commitment's field holds.
     ///
-    /// Three formats are known: the JSON object `{"model", "revision", "chute_id"[, "docker_image"]}`; the line
-    /// `model:revision:deployment[:docker_image]`, whose deployment may be an `http(s)://` address; and the line
-    /// `model:revision:e:BASE85`, whose deployment is encrypted (see [`super::seal`]).
+    /// These formats are known:
+    /// - the id of a deployment alone, or its `http(s)://` address;
+    /// - `e:BASE85`, the id of a deployment that is encrypted (see [`super::seal`]);
+    /// - `model:revision:deployment[:docker_image]` and `model:revision:e:BASE85`;
+    /// - a JSON object `{"model", "revision", "chute_id"[, "docker_image"]}`, also with the short keys `m`, `r`, `d` and `e`.
     ///
     /// # Errors
     /// [`Malformed`], with the reason.
@@ -99,10 +120,11 @@ impl Commitment {
             Place::Url(text) | Place::Deployment(text) => (text, "deployment"),
             Place::Sealed(text) => (text, "encrypted deployment"),
         };
-        let image = self.docker_image.as_deref().unwrap_or("-");
-        for (name, text) in
-            [("model", &*self.model), ("revision", &self.revision), (word, deployment), ("docker_image", image)]
-        {
+        let model = self.model.iter().flat_map(|Model { repository, revision }| {
+            [("model", repository.as_str()), ("revision", revision.as_str())]
+        });
+        let image = self.docker_image.iter().map(|image| ("docker_image", image.as_str()));
+        for (name, text) in model.chain([(word, deployment.as_str())]).chain(image) {
             if text.is_empty() {
                 return Err(Malformed::Missing(name));
             }
@@ -119,18 +141,28 @@ impl Commitment {
             Place::Url(text) | Place::Deployment(text) => text.clone(),
             Place::Sealed(text) => format!("e:{text}"),
         };
-        format!("{}:{}:{deployment}", self.model, self.revision)
+        match &self.model {
+            Some(Model { repository, revision }) => format!("{repository}:{revision}:{deployment}"),
+            None => deployment,
+        }
     }
 }
 
 fn json(text: &str) -> Result<Commitment, Malformed> {
-    let Json { model, revision, chute_id, docker_image } =
+    let Json { model, revision, chute_id, encrypted, docker_image } =
         serde_json::from_str(text).map_err(|error| Malformed::NotJson(error.to_string()))?;
-    let place = place(&chute_id.unwrap_or_default());
-    Ok(Commitment { model, revision, place, docker_image: docker_image.filter(|image| !image.is_empty()) })
+    let place = match encrypted {
+        Some(package) => Place::Sealed(package),
+        None => place(&chute_id.unwrap_or_default()),
+    };
+    let model = Some(Model { repository: model, revision });
+    Ok(Commitment { model, place, docker_image: docker_image.filter(|image| !image.is_empty()) })
 }
 
 fn line(text: &str) -> Result<Commitment, Malformed> {
+    if let Some(place) = alone(text) {
+        return Ok(Commitment { model: None, place, docker_image: None });
+    }
     let mut parts = text.splitn(3, ':');
     let (Some(model), Some(revision), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Malformed::Unknown);
@@ -144,7 +176,17 @@ fn line(text: &str) -> Result<Commitment, Malformed> {
         },
     };
     let docker_image = docker_image.filter(|image| !image.is_empty());
-    Ok(Commitment { model: model.to_owned(), revision: revision.to_owned(), place, docker_image })
+    let model = Some(Model { repository: model.to_owned(), revision: revision.to_owned() });
+    Ok(Commitment { model, place, docker_image })
+}
+
+/// A deployment that stands there without a model. Only text that can be an id is one: anything else is no commitment.
+fn alone(text: &str) -> Option<Place> {
+    match text.strip_prefix("e:") {
+        Some(package) => Some(Place::Sealed(package.to_owned())),
+        None if is_url(text) => Some(Place::Url(text.to_owned())),
+        None => label(text).map(|_| Place::Deployment(text.to_owned())),
+    }
 }
 
 fn place(text: &str) -> Place {
@@ -162,12 +204,20 @@ fn is_url(text: &str) -> bool {
 /// # Errors
 /// [`Malformed::Deployment`] for an id that is no label of a host name (RFC 1123: letters, digits and `-`, 63 at most).
 pub fn deployed_at(template: &str, id: &str) -> Result<String, Malformed> {
+    match label(id) {
+        Some(label) => Ok(template.replace("{id}", &label)),
+        None => Err(Malformed::Deployment(id.to_owned())),
+    }
+}
+
+/// An id as a label of a host name; none for an id that cannot be one.
+fn label(id: &str) -> Option<String> {
     let label = id.to_ascii_lowercase().replace('_', "-");
     let fits = (1..=63).contains(&label.len())
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !label.starts_with('-')
         && !label.ends_with('-');
-    if fits { Ok(template.replace("{id}", &label)) } else { Err(Malformed::Deployment(id.to_owned())) }
+    fits.then_some(label)
 }
 
 #[cfg(test)]
@@ -185,7 +235,7 @@ mod tests {
     #[test]
     fn every_format_is_read() {
         let line = deployment(&format!("user/policy:01234567:{ID}\n"));
-        assert_eq!((&*line.model, &*line.revision), ("user/policy", "01234567"));
+        assert_eq!(line.model.as_ref().unwrap().to_string(), "user/policy@01234567");
         assert_eq!(line.place, Place::Deployment(ID.into()));
         assert_eq!(line.docker_image, None);
         let json = deployment(&format!(r#"  {{"model": "user/policy", "revision": "01234567", "chute_id": "{ID}"}}"#));
@@ -201,11 +251,41 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_may_stand_alone_or_encrypted_and_names_no_model_then() {
+        for (text, place) in [
+            (ID, Place::Deployment(ID.into())),
+            ("My_Policy-1", Place::Deployment("My_Policy-1".into())),
+            ("e", Place::Deployment("e".into())),
+            ("https://h:8443/x", Place::Url("https://h:8443/x".into())),
+            ("e:ab:cd", Place::Sealed("ab:cd".into())),
+        ] {
+            assert_eq!(deployment(text), Commitment { model: None, place, docker_image: None }, "{text}");
+            assert_eq!(deployment(text).line(), text);
+        }
+        let shown = serde_json::to_value(deployment("e:abc")).unwrap();
+        assert_eq!(shown, serde_json::json!({ "place": { "sealed": "abc" } }));
+        assert_eq!(serde_json::from_value::<Commitment>(shown).unwrap(), deployment("e:abc"));
+        let whole = serde_json::to_value(deployment("u/p:1:c")).unwrap();
+        assert_eq!(whole, serde_json::json!({ "model": "u/p", "revision": "1", "place": { "deployment": "c" } }));
+        assert_eq!(serde_json::from_value::<Commitment>(whole).unwrap(), deployment("u/p:1:c"));
+    }
+
+    #[test]
+    fn json_may_have_short_keys() {
+        assert_eq!(deployment(r#"{"m":"u/p","r":"1","d":"c"}"#), deployment("u/p:1:c"));
+        assert_eq!(deployment(r#"{"m":"u/p","r":"1","e":"abc"}"#), deployment("u/p:1:e:abc"));
+        assert_eq!(deployment(r#"{"model":"u/p","revision":"1","deployment_id":"c"}"#), deployment("u/p:1:c"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_to_its_author() {
         let reason = |bytes: &[u8]| Commitment::parse(bytes).unwrap_err();
         assert_eq!(reason(b" \n"), Malformed::Empty);
         assert_eq!(reason(b"hello world"), Malformed::Unknown);
         assert_eq!(reason(b"user/policy:01234567"), Malformed::Unknown);
+        assert_eq!(reason("pölicy".as_bytes()), Malformed::Unknown);
+        assert_eq!(reason(&[b'a'; 64]), Malformed::Unknown, "longer than a label of a host name");
+        assert_eq!(reason(b"e:"), Malformed::Missing("encrypted deployment"));
         assert_eq!(reason(b":1:c"), Malformed::Missing("model"));
         assert_eq!(reason(b"u/p::c"), Malformed::Missing("revision"));
         assert_eq!(reason(b"u/p:1:"), Malformed::Missing("deployment"));
@@ -220,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_deployment_has_an_address_if_it_can_be_part_of_one() {
-        let at = |id| deployed_at("https://{id}.chutes.ai", id);
-        assert_eq!(at("My_Chute-1").unwrap(), "https://my-chute-1.chutes.ai");
+        let at = |id| deployed_at("https://{id}.example.org", id);
+        assert_eq!(at("My_Chute-1").unwrap(), "https://my-chute-1.example.org");
         for id in ["", "a.b", "-a", "a_", "a/b", "a@b", "ü", "a b", &"x".repeat(64)] {
             assert_eq!(at(id), Err(Malformed::Deployment(id.into())));
         }
@@ -231,7 +311,7 @@ mod tests {
         #[test]
         fn any_bytes_end_in_a_value_or_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(found) = Commitment::parse(&bytes) {
-                prop_assert!(!found.model.is_empty() && !found.revision.is_empty());
+                prop_assert!(!found.model.is_some_and(|model| model.repository.is_empty() || model.revision.is_empty()));
             }
         }
 
@@ -242,14 +322,15 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_again(
-            model in "[a-z]{1,10}/[a-z]{1,10}", revision in "[0-9a-f]{8}",
+            model in prop::option::of(("[a-z]{1,10}/[a-z]{1,10}", "[0-9a-f]{8}")),
             place in prop_oneof![
-                "[a-df-z0-9][a-z0-9-]{0,30}".prop_map(Place::Deployment),
+                "[a-df-z0-9][a-z0-9-]{0,30}[a-z0-9]".prop_map(Place::Deployment),
                 "https?://[a-z]{1,10}(:[0-9]{2,4})?(/[a-z]{1,5})?".prop_map(Place::Url),
                 "[!-9;-~]{1,80}".prop_map(Place::Sealed),
             ],
         ) {
-            let written = Commitment { model, revision, place, docker_image: None };
+            let model = model.map(|(repository, revision)| Model { repository, revision });
+            let written = Commitment { model, place, docker_image: None };
             prop_assert_eq!(Commitment::parse(written.line().as_bytes()), Ok(written));
         }
     }

@@ -24,7 +24,7 @@ mod written;
 
 pub use amounts::Amounts;
 pub use call::Call;
-pub use commitment::{Commitment, Malformed, Place, deployed_at};
+pub use commitment::{Commitment, Malformed, Model, Place, deployed_at};
 pub use metagraph::{Content, Metagraph, Neuron, OnChain};
 pub use network::{Network, Unknown};
 pub use node::{Head, Node, Patience, Problem, Unreachable};

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{address, cycle::Standing};
 
-/// Where deployments answer that are named by their id alone.
-pub const TEMPLATE: &str = "https://{id}.chutes.ai";
+/// Where deployments answer that are named by their id alone: at the host that the subnet's miners use today.
+pub const TEMPLATE: &str = "https://{id}.deployments.basilica.ai";
 
 /// What is made of a hotkey's commitment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ fn standing(
     let now = Standing {
         first_block: block,
         registered_at: neuron.registered_at,
-        model: format!("{}@{}", commitment.model, commitment.revision),
+        model: commitment.model.as_ref().map(ToString::to_string).unwrap_or_default(),
         endpoint: hex::encode(Sha256::digest(endpoint)),
     };
     match known.get(&neuron.hotkey) {
@@ -230,7 +230,9 @@ fn mark_duplicates(entries: &mut [Entry]) {
     let mut holders: HashMap<String, String> = HashMap::new();
     for at in order {
         let Some(standing) = entries[at].standing.clone() else { continue };
-        let claims = [format!("at {}", standing.endpoint), format!("model {}", standing.model)];
+        let mut claims = vec![format!("at {}", standing.endpoint)];
+        // Two commitments that name no model do not name the same one.
+        claims.extend((!standing.model.is_empty()).then(|| format!("model {}", standing.model)));
         match claims.iter().find_map(|claim| holders.get(claim)) {
             Some(holder) => entries[at].status = Status::DuplicateOf(holder.clone()),
             None => {
@@ -298,13 +300,16 @@ mod tests {
             words(&entries),
             [
                 ("ok", None),
-                ("malformed", Some("the commitment is neither JSON nor `model:revision:deployment`")),
+                (
+                    "malformed",
+                    Some("the commitment is neither JSON nor `model:revision:deployment` nor the id of a deployment")
+                ),
                 ("endpoint_forbidden", entries[2].status.detail()),
                 ("none", None),
                 ("deregistered", None),
             ]
         );
-        assert_eq!(entries[0].endpoint.as_deref(), Some("https://first.chutes.ai"));
+        assert_eq!(entries[0].endpoint.as_deref(), Some("https://first.deployments.basilica.ai"));
         assert_eq!((entries[4].uid, &*entries[4].hotkey), (None, "hot-9"));
     }
 
@@ -322,6 +327,23 @@ mod tests {
             words(&entries),
             [("ok", None), ("duplicate_of", Some("hot-2")), ("ok", None), ("duplicate_of", Some("hot-2"))]
         );
+    }
+
+    #[test]
+    fn commitments_without_a_model_are_copies_only_of_their_endpoint() {
+        let metagraph =
+            metagraph(&[("hot-0", 5, "one"), ("hot-1", 6, "two"), ("hot-2", 7, "One"), ("hot-3", 8, "e:x")]);
+        let entries = judged(&metagraph, &NOTHING);
+        assert_eq!(
+            words(&entries),
+            [
+                ("ok", None),
+                ("ok", None),
+                ("duplicate_of", Some("hot-0")),
+                ("not_decryptable", Some("this backend has no private key")),
+            ]
+        );
+        assert_eq!(entries[0].endpoint.as_deref(), Some("https://one.deployments.basilica.ai"));
     }
 
     #[test]

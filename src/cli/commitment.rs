@@ -10,17 +10,18 @@ use super::{
     render::{self, Format},
 };
 use crate::{
-    chain::{Commitment, Metagraph, Patience, Place},
+    chain::{Commitment, Metagraph, Model, Patience, Place},
     config,
 };
 
 /// What to do about a text that is no commitment.
 pub(super) const NOT_A_COMMITMENT: &str =
-    "write it as `model:revision:deployment`, for example `user/policy:01234567:https://my.example.org`";
+    "write the id of the deployment, or `model:revision:deployment`, as `user/policy:01234567:https://my.example.org`";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  robo commitment parse 95edf2b6-e18b-400a-8398-5573df10e5e4
   robo commitment parse 'user/policy:01234567:95edf2b6-e18b-400a-8398-5573df10e5e4'
   robo commitment show 5F3sa2TJAWMqDhXG6jhV4N8ko9SxwGy8TpaNS1repo5EYjQX --netuid 7")]
 pub(super) struct Args {
@@ -57,6 +58,9 @@ struct Show {
     subnet: config::Subnet,
 
     #[command(flatten)]
+    deployments: config::Deployments,
+
+    #[command(flatten)]
     key: config::PrivateKey,
 
     /// How to show it
@@ -84,21 +88,26 @@ fn parse(args: &Parse) -> Result {
 }
 
 pub(super) fn words(commitment: &Commitment) -> String {
-    let Commitment { model, revision, place, docker_image } = commitment;
+    let Commitment { model, place, docker_image } = commitment;
+    let model = model.as_ref().map_or_else(String::new, |Model { repository, revision }| {
+        format!("model       {repository}\nrevision    {revision}\n")
+    });
     let place = match place {
         Place::Url(url) => format!("endpoint    {url}"),
         Place::Deployment(id) => format!("deployment  {id}"),
         Place::Sealed(package) => format!("deployment  encrypted: {package}"),
     };
     let image = docker_image.as_ref().map(|image| format!("\nimage       {image}")).unwrap_or_default();
-    format!("model       {model}\nrevision    {revision}\n{place}{image}")
+    format!("{model}{place}{image}")
 }
 
 async fn show(args: &Show) -> Result {
     let network = network(&args.subnet.chain)?;
     let secret = miners::secret(&args.key)?;
+    let template = miners::template(&args.deployments)?;
     let metagraph = Metagraph::read(&network, args.subnet.netuid, Patience::default()).await.map_err(unreachable)?;
-    let entry = miners::judge(&metagraph, secret.as_ref()).into_iter().find(|entry| entry.hotkey == args.hotkey);
+    let entry =
+        miners::judge(&metagraph, template, secret.as_ref()).into_iter().find(|entry| entry.hotkey == args.hotkey);
     let Some(entry) = entry else {
         let netuid = args.subnet.netuid;
         return Err(Failure::new(

@@ -38,6 +38,9 @@ pub(super) struct Args {
     subnet: config::Subnet,
 
     #[command(flatten)]
+    deployments: config::Deployments,
+
+    #[command(flatten)]
     wallet: config::Wallet,
 
     /// Check, sign and ask the runtime whether it would take it, and submit nothing
@@ -55,7 +58,7 @@ pub(super) async fn run(args: &Args) -> Result {
     let network = network(&args.subnet.chain)?;
     let metagraph = read(&network, args.subnet.netuid).await?;
     let uid = registered(&metagraph, wallet.hotkey(), &network)?;
-    let judged = judged(&metagraph, &wallet, args.text.trim());
+    let judged = judged(&metagraph, &wallet, (miners::template(&args.deployments)?, args.text.trim()));
     if let Status::Malformed(reason) = &judged.status {
         return Err(Failure::new(Exit::Failed, anyhow::anyhow!("{reason}")).hint(NOT_A_COMMITMENT));
     }
@@ -121,11 +124,11 @@ fn registered(metagraph: &Metagraph, hotkey: &str, network: &Network) -> Result<
 }
 
 /// What a backend would make of it, if it stood on the chain.
-fn judged(metagraph: &Metagraph, wallet: &Wallet, text: &str) -> Entry {
+fn judged(metagraph: &Metagraph, wallet: &Wallet, (template, text): (&str, &str)) -> Entry {
     let mut then = metagraph.clone();
     let on_chain = OnChain { block: metagraph.block + 1, content: Content::Text(text.into()) };
     then.commitments.insert(wallet.hotkey().to_owned(), on_chain);
-    let mut entries = miners::judge(&then, None);
+    let mut entries = miners::judge(&then, template, None);
     let at = entries.iter().position(|entry| entry.hotkey == wallet.hotkey()).unwrap_or_default();
     entries.swap_remove(at)
 }

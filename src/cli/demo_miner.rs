@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::Context;
 use tokio::net::TcpListener;
 
+use crate::manifest::simulation::Dialect;
 use crate::miner::demo::{self, Misbehaviour, Policy, Settings};
 
 use super::{
@@ -34,6 +35,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0ms")]
     latency: Duration,
 
+    /// The one dialect it speaks [default: that of each request]
+    #[arg(long, value_enum)]
+    dialect: Option<Speaks>,
+
     /// Break the protocol on purpose, at once or, as KIND-after:N, after N good answers to /act. KIND is one of timeout,
     /// reset-timeout, http-500, malformed, nan, wrong-size, out-of-range, huge, redirect, gzip, close (connection reset in
     /// the middle of the answer), slow-body, down (the process ends)
@@ -44,11 +49,24 @@ pub(super) struct Args {
     lifetime: Lifetime,
 }
 
+/// A dialect, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Speaks {
+    /// One list of numbers each way
+    Native,
+    /// Named channels each way
+    Canonical,
+}
+
 pub(super) async fn run(args: Args) -> Result {
     let listener = listen((args.host, args.port)).await?;
     let end = args.lifetime.watch()?;
     render::line(serde_json::json!({ "listening": listener.local_addr()?.to_string() }).to_string());
-    let settings = Settings { policy: args.policy, latency: args.latency, misbehaviour: args.fail };
+    let dialect = args.dialect.map(|dialect| match dialect {
+        Speaks::Native => Dialect::Native,
+        Speaks::Canonical => Dialect::Canonical,
+    });
+    let settings = Settings { policy: args.policy, latency: args.latency, misbehaviour: args.fail, dialect };
     tokio::select! {
         served = demo::serve(listener, settings) => served?,
         () = end => {}

@@ -45,6 +45,9 @@ struct Ls {
     subnet: config::Subnet,
 
     #[command(flatten)]
+    deployments: config::Deployments,
+
+    #[command(flatten)]
     key: config::PrivateKey,
 
     /// Database whose cycles have kept since when each hotkey serves what it serves; without one, commitments count from their
@@ -65,12 +68,13 @@ pub(super) async fn run(args: Args) -> Result {
     let Verb::Ls(args) = args.verb;
     let network = network(&args.subnet.chain)?;
     let secret = secret(&args.key)?;
+    let template = template(&args.deployments)?;
     let metagraph = Metagraph::read(&network, args.subnet.netuid, Patience::default()).await.map_err(unreachable)?;
     if metagraph.neurons.is_empty() {
         render::note(format!("No miners found: nobody is registered on subnet {} of `{network}`", metagraph.netuid));
     }
     let known = known(args.database_url.as_ref(), &metagraph).await;
-    let mut entries = judge_by(&metagraph, secret.as_ref(), &known);
+    let mut entries = judge_by(&metagraph, (template, secret.as_ref()), &known);
     entries.retain(|entry| !args.committed || entry.status != Status::None);
     match args.format {
         Format::Json => render::json(&json!({
@@ -81,7 +85,8 @@ pub(super) async fn run(args: Args) -> Result {
             for entry in &entries {
                 let since =
                     entry.standing.as_ref().map_or_else(|| "-".into(), |standing| standing.first_block.to_string());
-                let model = entry.commitment.as_ref().map_or("-", |commitment| &commitment.model);
+                let model = entry.commitment.as_ref().and_then(|commitment| commitment.model.as_ref());
+                let model = model.map_or("-", |model| &model.repository);
                 let uid = entry.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
                 table.add_row([uid, entry.hotkey.clone(), crate::cycle::plain_text(model), since, status(entry)]);
             }
@@ -102,14 +107,29 @@ pub(super) fn status(entry: &Entry) -> String {
 }
 
 /// What is made of everybody, without anything that was known before.
-pub(super) fn judge(metagraph: &Metagraph, secret: Option<&Secret>) -> Vec<Entry> {
-    judge_by(metagraph, secret, &BTreeMap::new())
+pub(super) fn judge(metagraph: &Metagraph, template: &str, secret: Option<&Secret>) -> Vec<Entry> {
+    judge_by(metagraph, (template, secret), &BTreeMap::new())
+}
+
+/// The address of deployments.
+pub(super) fn template(deployments: &config::Deployments) -> Result<&str> {
+    let template = deployments.deployment_template.as_deref().unwrap_or(roster::TEMPLATE);
+    let is_address = ["http://", "https://"].iter().any(|scheme| template.starts_with(scheme));
+    if is_address && template.contains("{id}") {
+        return Ok(template);
+    }
+    let error = anyhow::anyhow!("--deployment-template is `{template}`, and not an address with {{id}} in it");
+    Err(Failure::new(Exit::Usage, error).hint(format!("write it as `{}`", roster::TEMPLATE)))
 }
 
 /// What is made of everybody, given the standings of before.
-fn judge_by(metagraph: &Metagraph, secret: Option<&Secret>, known: &BTreeMap<String, Standing>) -> Vec<Entry> {
+fn judge_by(
+    metagraph: &Metagraph,
+    (template, secret): (&str, Option<&Secret>),
+    known: &BTreeMap<String, Standing>,
+) -> Vec<Entry> {
     let addresses = address::Rules::default();
-    roster::roster(metagraph, &Rules { template: roster::TEMPLATE, secret, addresses: &addresses, known })
+    roster::roster(metagraph, &Rules { template, secret, addresses: &addresses, known })
 }
 
 /// The standings that cycles have kept. A database that cannot be read costs them, and nothing else.

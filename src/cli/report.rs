@@ -12,10 +12,11 @@ use crate::stage::documents::{ScoreEntry, ScoresDocument, WeightsDocument};
 pub(super) fn results(scores: &ScoresDocument, weights: &WeightsDocument) -> String {
     let rates = rates(scores);
     let frontier: Vec<String> = scores.pareto_frontier.iter().map(|uid| name(scores, *uid)).collect();
+    let winner = scores.winner.map(|uid| format!("\nWins all environments: {}", name(scores, uid))).unwrap_or_default();
     let weights = weights_table(scores, weights);
     let faults = faults(scores);
     format!(
-        "Success rate [95 % Wilson interval] n\n{rates}\n{faults}\nPareto frontier: {}\n\nWeights\n{weights}\n",
+        "Success rate [95 % Wilson interval] n\n{rates}\n{faults}\nPareto frontier: {}{winner}\n\nWeights\n{weights}\n",
         if frontier.is_empty() { "nobody".into() } else { frontier.join(", ") }
     )
 }

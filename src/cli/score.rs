@@ -13,7 +13,7 @@ use crate::scoring::{Pareto, Weights, WeightsU16, pareto};
 
 use super::exit::{Exit, Failure, Result};
 use super::render;
-use request::{Problem, Request};
+use request::{Missing, Problem, Request};
 
 /// Input beyond this is refused before it is read; the largest table that can be scored is smaller.
 const MOST_BYTES: u64 = 256 << 20;
@@ -22,12 +22,15 @@ const HELP: &str = concat!(
     "An input:\n\n",
     include_str!("../../examples/scores/epsilon.json"),
     r#"
-Every miner needs a rate, successes / episodes, for every environment.
+Every miner needs a rate, successes / episodes, for every environment,
+unless --missing-as-zero is given.
 Optional keys, with their defaults:
   "temperature": 1.0          of the softmax, above 0
   "rule": "epsilon"           or "first_commit": earlier miners keep their place
                               until somebody is clearly better
   "first_blocks": {}          {"UID": BLOCK} for first_commit; none is latest
+  "ties": "both_earlier"      of equal first blocks both count as earlier;
+                              or "lower_uid"
   "subset_weighting": "size"  winning s environments together is worth s;
                               "exponential": 2^(s-1), "equal": 1
   "all_zero": "uniform"       who is paid when nobody wins or all rates are 0; or {"burn": UID}
@@ -43,6 +46,10 @@ Try it:
 pub(super) struct Args {
     /// A JSON file of success rates; `-` reads standard input
     file: PathBuf,
+
+    /// Take the rate that a miner lacks for an environment as 0; without this flag it is an error
+    #[arg(long)]
+    missing_as_zero: bool,
 }
 
 /// Why a file was not scored.
@@ -60,6 +67,7 @@ enum Error {
 #[derive(Serialize)]
 struct Scored {
     pareto_frontier: Vec<u16>,
+    winner: Option<u16>,
     epsilons: BTreeMap<String, f64>,
     thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
     subset_scores: BTreeMap<u16, f64>,
@@ -69,16 +77,18 @@ struct Scored {
 
 pub(super) async fn run(args: Args) -> Result {
     // Reading waits for standard input and counting may take a while: neither belongs on a thread that serves others.
-    let scored = tokio::task::spawn_blocking(move || score(&args.file)).await??;
+    let scored = tokio::task::spawn_blocking(move || score(&args)).await??;
     render::json(&serde_json::to_value(scored)?);
     Ok(Exit::Ok)
 }
 
-fn score(path: &Path) -> Result<Scored> {
+fn score(args: &Args) -> Result<Scored> {
+    let path = args.file.as_path();
+    let missing = if args.missing_as_zero { Missing::Zero } else { Missing::Error };
     let is_stdin = path.as_os_str() == "-";
     let file = if is_stdin { "<stdin>".into() } else { path.display().to_string() };
     let text = read(path, is_stdin, file.clone())?;
-    let request = request::read(&text).map_err(|problems| refusal(&file, &text, &problems))?;
+    let request = request::read(&text, missing).map_err(|problems| refusal(&file, &text, &problems))?;
     answer(&request)
 }
 
@@ -105,11 +115,12 @@ fn read(path: &Path, is_stdin: bool, file: String) -> Result<String> {
 }
 
 fn answer(request: &Request) -> Result<Scored> {
-    let found = pareto(&request.table, request.rule, request.subset_weighting)
-        .map_err(|error| Failure::new(Exit::Failed, error).hint("score fewer environments together"))?;
+    let found = pareto(&request.table, request.rule, request.ties, request.subset_weighting).map_err(|error| {
+        Failure::new(Exit::Failed, error).hint("score fewer environments together, or write `\"ties\": \"lower_uid\"`")
+    })?;
     let Weights { weights, weights_u16 } = found.weights(request.temperature, request.all_zero)?;
-    let Pareto { frontier, epsilons, thresholds, points, .. } = found;
-    Ok(Scored { pareto_frontier: frontier, epsilons, thresholds, subset_scores: points, weights, weights_u16 })
+    let Pareto { frontier, winner, epsilons, thresholds, points, .. } = found;
+    Ok(Scored { pareto_frontier: frontier, winner, epsilons, thresholds, subset_scores: points, weights, weights_u16 })
 }
 
 /// Everything that is wrong with a document, a line each: file, line, column, path, message.

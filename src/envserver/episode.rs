@@ -12,7 +12,7 @@ use std::{
 use crate::address::Rules;
 use crate::cycle::{Actions, EpisodeReport, Hotkey, InfraFault, Keep, MinerFault, Outcome, Party, plain_text};
 use crate::host::Stalls;
-use crate::manifest::simulation::{Adapter, ImageEncoding, Simulation, SuccessRule};
+use crate::manifest::simulation::{Adapter, Dialect, ImageEncoding, Simulation, SuccessRule};
 use crate::manifest::summary::Summary;
 use crate::miner::{Client, Fault, Frame, Image, Route, Session, TaskConfig, Timeouts};
 use crate::rollout::{
@@ -251,7 +251,15 @@ impl Episode {
             }
             images.insert(name.clone(), Image { width, rgb });
         }
-        Ok(Frame { observation, images, encoding: self.encoding })
+        let channels = match self.stage.adapter.dialect {
+            Dialect::Native => None,
+            Dialect::Canonical => Some(self.stage.adapter.observation.channels(&observation).ok_or_else(|| {
+                let detail =
+                    format!("the simulator's state has {} numbers, which the channels do not fit", observation.len());
+                Broken::Infra(InfraFault::SimulatorError, detail)
+            })?),
+        };
+        Ok(Frame { observation, channels, images, encoding: self.encoding })
     }
 }
 

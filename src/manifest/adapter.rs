@@ -3,11 +3,13 @@
 use super::diagnostic::Diagnostics;
 use super::document::Document;
 use super::environment::Task;
-use super::simulation::{Action, ActionKind, Adapter, Observation, Render, Score, Success, SuccessRule, SuccessWhen};
+use super::simulation::{
+    Action, ActionKind, Adapter, Dialect, Observation, Render, Score, Success, SuccessRule, SuccessWhen,
+};
 use super::summary;
 
 /// Largest size of an action or a picture.
-const LARGEST_SIZE: u32 = 1024;
+pub(super) const LARGEST_SIZE: u32 = 1024;
 
 /// Parts of a manifest below one place of it.
 pub(super) struct Parts<'a> {
@@ -22,21 +24,21 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     /// What a family says.
     pub(super) fn family(&mut self, adapter: &Adapter) {
-        self.observation(&adapter.observation);
-        self.action(&adapter.action);
+        self.observation(&adapter.observation, adapter.dialect);
+        self.action(&adapter.action, adapter.dialect);
         self.success(&adapter.success);
     }
 
     /// What a task says in place of its family; `action` is the family's with the task's settings in it.
-    pub(super) fn task(&mut self, task: &Task, action: &Action) {
-        task.observation.iter().for_each(|observation| self.observation(observation));
+    pub(super) fn task(&mut self, task: &Task, action: &Action, dialect: Dialect) {
+        task.observation.iter().for_each(|observation| self.observation(observation, dialect));
         if task.action.is_some() {
-            self.action(action);
+            self.action(action, dialect);
         }
         task.success.iter().for_each(|success| self.success(success));
     }
 
-    fn refuse(&mut self, steps: &[&str], message: impl Into<String>, help: Option<String>) {
+    pub(super) fn refuse(&mut self, steps: &[&str], message: impl Into<String>, help: Option<String>) {
         let steps: Vec<&str> = self.place.iter().chain(steps).copied().collect();
         let node = self.document.locate(self.document.root(), &steps);
         let problem = self.document.error(node, message);
@@ -46,7 +48,7 @@ impl Parts<'_> {
         });
     }
 
-    fn observation(&mut self, observation: &Observation) {
+    fn observation(&mut self, observation: &Observation, dialect: Dialect) {
         if observation.state.is_empty() && observation.cameras.is_empty() {
             let message = "a miner must see something: name a part of the `state` or a camera";
             self.refuse(&["observation"], message, None);
@@ -57,6 +59,7 @@ impl Parts<'_> {
                 self.refuse(&["observation", "state", &index.to_string(), "slice"], message, None);
             }
         }
+        self.observed_channels(observation, dialect);
         observation.render.iter().for_each(|render| self.render(render));
         if observation.cameras.is_empty() && (observation.render.is_some() || !observation.encodings.is_empty()) {
             let message = "`render` and `encodings` are about images, and there is no camera";
@@ -80,7 +83,8 @@ impl Parts<'_> {
         }
     }
 
-    fn action(&mut self, action: &Action) {
+    fn action(&mut self, action: &Action, dialect: Dialect) {
+        self.action_channels(action, dialect);
         if !(1..=LARGEST_SIZE).contains(&action.size) {
             self.refuse(&["action", "size"], format!("`size` must be from 1 to {LARGEST_SIZE}"), None);
         }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::environment as wire;
 use super::family::Check;
-use super::simulation::{Adapter, Affinetes, Determinism, Score, ScoreSource, Simulator};
+use super::simulation::{Adapter, Affinetes, Argument, Determinism, Score, ScoreSource, Simulator};
 
 /// How long the servers wait for a miner's answer to `/reset`; nobody can tell them otherwise.
 pub(super) const RESET_TIMEOUT_MS: u64 = 5_000;
@@ -16,9 +16,14 @@ pub(super) const RESET_TIMEOUT_MS: u64 = 5_000;
 /// What is left for the simulator itself where a manifest names no time-out.
 const SIMULATION_MS: u64 = 60_000;
 
-/// Keyword arguments that are ours.
-const OURS: [&str; 9] =
-    ["task_id", "seed", "model", "base_url", "env_id", "max_timesteps", "action_timeout", "use_images", "timeout"];
+/// Arguments that no manifest sets, also where the call leaves them out: they choose the scene and the miner.
+const NEVER: [Argument; 4] = [Argument::TaskId, Argument::Seed, Argument::Model, Argument::BaseUrl];
+
+/// Names of the arguments that robo gives, or that nobody may give.
+fn robos(call: &wire::Affinetes) -> impl Iterator<Item = &'static str> + '_ {
+    let is_sent = |argument: &Argument| call.call.send.as_ref().is_none_or(|sent| sent.contains(argument));
+    Argument::ALL.into_iter().filter(move |it| is_sent(it) || NEVER.contains(it)).map(Argument::name)
+}
 
 /// What an episode is worth where a manifest says nothing: what the server says it is.
 pub(super) const SCORE: Score = Score { from: ScoreSource::Score, min: 0.0, max: 1.0 };
@@ -68,6 +73,7 @@ impl Check<'_> {
         }
         let adapter = Adapter {
             gymnasium: adapter.gymnasium.clone()?,
+            dialect: adapter.dialect.unwrap_or_default(),
             observation: adapter.observation.clone()?,
             action: adapter.action.clone()?,
             success: adapter.success.clone()?,
@@ -81,6 +87,7 @@ impl Check<'_> {
         for (steps, is_said, help) in [
             (&["build"][..], manifest.build.is_some(), "its image is made by others; remove this key"),
             (&["adapter", "gymnasium"], adapter.gymnasium.is_some(), theirs),
+            (&["adapter", "dialect"], adapter.dialect.is_some(), theirs),
             (&["adapter", "observation"], adapter.observation.is_some(), theirs),
             (&["adapter", "action"], adapter.action.is_some(), theirs),
             (&["adapter", "success"], adapter.success.is_some(), theirs),
@@ -106,8 +113,9 @@ impl Check<'_> {
             self.refuse_with(&["adapter"], "`affinetes` is missing", help);
         }
         let call = adapter.affinetes.as_ref()?;
-        for name in OURS.iter().filter(|name| call.kwargs.contains_key(**name)) {
-            let help = "seeds, miners and limits are given by robo";
+        self.sent(call);
+        for name in robos(call).filter(|name| call.kwargs.contains_key(*name)) {
+            let help = "robo gives seeds, miners and limits";
             self.refuse_with(&["adapter", "affinetes", "kwargs", name], format!("`{name}` is not yours to set"), help);
         }
         Some(Way::Affinetes(call))
@@ -131,8 +139,8 @@ impl Check<'_> {
                 self.refuse_with(&["tasks", name, key], message, help);
             }
         }
-        for key in OURS.iter().filter(|key| task.kwargs.contains_key(**key)) {
-            let help = "seeds, miners and limits are given by robo";
+        for key in robos(call).filter(|key| task.kwargs.contains_key(*key)) {
+            let help = "robo gives seeds, miners and limits";
             self.refuse_with(&["tasks", name, "kwargs", key], format!("`{key}` is not yours to set"), help);
         }
         let (env_id, at): (_, &[&str]) = match (&task.make, &call.env_id) {
@@ -151,7 +159,29 @@ impl Check<'_> {
             }
         }
         let timeout_ms = self.timeout_ms(call, name, limits);
-        Simulator::Affinetes(Affinetes { env_id, use_images: call.use_images, kwargs, timeout_ms })
+        let send = call.call.send.clone().map(|mut send| {
+            send.sort_unstable();
+            send.dedup();
+            send
+        });
+        Simulator::Affinetes(Affinetes { env_id, use_images: call.use_images, kwargs, send, timeout_ms })
+    }
+
+    /// A call without a miner plays nobody, and one without a seed plays a scene of the server's own choice.
+    fn sent(&mut self, call: &wire::Affinetes) {
+        let Some(send) = &call.call.send else { return };
+        let at = &["adapter", "affinetes", "call", "send"];
+        if !send.contains(&Argument::BaseUrl) {
+            self.refuse_with(
+                at,
+                "`send` lacks `base_url`",
+                "add `base_url`: without it the server cannot call the miner",
+            );
+        }
+        if !send.contains(&Argument::TaskId) && !send.contains(&Argument::Seed) {
+            let help = "add the one that chooses the scene: every miner has to play the same seeds";
+            self.refuse_with(at, "`send` lacks both `task_id` and `seed`", help);
+        }
     }
 
     /// The longest that an episode may take, in milliseconds.

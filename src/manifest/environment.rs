@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::located::{Entries, Located, Raw};
 use super::resources::Network;
-use super::simulation::{Action, ActionKind, Determinism, Gymnasium, Observation, OutOfRange, Score, Success};
+use super::simulation::{
+    Action, ActionChannel, ActionKind, Argument, Determinism, Dialect, Gymnasium, Observation, OutOfRange, Score,
+    Success,
+};
 use super::units::{Memory, Span};
 
 /// A family of environments that are made the same way.
@@ -153,7 +156,7 @@ pub(crate) struct Resources {
         "required": ["affinetes"],
         "not": { "anyOf": [
             { "required": ["gymnasium"] }, { "required": ["observation"] }, { "required": ["action"] },
-            { "required": ["success"] },
+            { "required": ["success"] }, { "required": ["dialect"] },
         ] },
     },
 ]))]
@@ -164,6 +167,9 @@ pub(crate) struct Adapter {
     /// How a server that speaks `protocol: affinetes` is asked; in place of all that our own simulators need.
     #[serde(default)]
     pub(crate) affinetes: Option<Affinetes>,
+    /// How observations and actions are written to a miner and read from it.
+    #[serde(default)]
+    pub(crate) dialect: Option<Dialect>,
     /// What a miner may see.
     #[serde(default)]
     pub(crate) observation: Option<Observation>,
@@ -194,9 +200,21 @@ pub(crate) struct Affinetes {
     /// Keyword arguments of `evaluate` beside those of the protocol.
     #[serde(default)]
     pub(crate) kwargs: BTreeMap<String, Value>,
+    /// How `evaluate` is called.
+    #[serde(default)]
+    pub(crate) call: AffinetesCall,
     /// Longest that a whole episode may take. Default: what the slowest miner that is still in time needs, and a minute.
     #[serde(default)]
     pub(crate) timeout: Option<Span>,
+}
+
+/// How `evaluate` is called.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AffinetesCall {
+    /// Arguments of the protocol that `evaluate` takes, `base_url` and one of `task_id` and `seed` among them. Default: all.
+    #[serde(default)]
+    pub(crate) send: Option<Vec<Argument>>,
 }
 
 /// The length of an episode and the patience with miners.
@@ -283,6 +301,9 @@ pub(crate) struct ActionOverride {
     /// What the numbers mean to the simulator.
     #[serde(default)]
     pub(crate) kind: Option<ActionKind>,
+    /// What a miner answers with `dialect: canonical`.
+    #[serde(default)]
+    pub(crate) channels: Option<Vec<ActionChannel>>,
 }
 
 impl ActionOverride {
@@ -294,6 +315,7 @@ impl ActionOverride {
             high: self.high.unwrap_or(action.high),
             out_of_range: self.out_of_range.unwrap_or(action.out_of_range),
             kind: self.kind.unwrap_or(action.kind),
+            channels: self.channels.as_ref().unwrap_or(&action.channels).clone(),
         }
     }
 }

@@ -400,13 +400,14 @@ impl Check<'_> {
             Some(own) => own.over(&family.action),
             None => family.action.clone(),
         };
-        self.parts(&["tasks", name]).task(task, &action);
+        self.parts(&["tasks", name]).task(task, &action, family.dialect);
         let success = task.success.as_ref().unwrap_or(&family.success);
         if stop && (task.success.is_some() || task.episode.stop_on_success.is_some()) {
             self.stop_needs_any(success, &["tasks", name, "episode", "stop_on_success"]);
         }
         Simulator::Gymnasium(Box::new(Adapter {
             gymnasium: self.gymnasium(&family.gymnasium, name, task),
+            dialect: family.dialect,
             observation: task.observation.as_ref().unwrap_or(&family.observation).clone(),
             action,
             success: success.clone(),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::simulation::{
-    Action, Adapter, Affinetes, Determinism, Gymnasium, Observation, Score, Simulation, Simulator, Success,
+    Action, Adapter, Affinetes, Determinism, Dialect, Gymnasium, Observation, Score, Simulation, Simulator, Success,
 };
 use crate::cycle::EnvironmentId;
 
@@ -17,6 +17,8 @@ pub(super) struct Form {
     gymnasium: Option<Gymnasium>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     affinetes: Option<Affinetes>,
+    #[serde(default, skip_serializing_if = "Dialect::is_native")]
+    dialect: Dialect,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     observation: Option<Observation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,9 +37,10 @@ impl TryFrom<Form> for Simulation {
 
     fn try_from(form: Form) -> Result<Self, Self::Error> {
         let simulator = match (form.affinetes, form.gymnasium, form.observation, form.action, form.success) {
-            (Some(call), None, None, None, None) => Simulator::Affinetes(call),
+            (Some(call), None, None, None, None) if form.dialect.is_native() => Simulator::Affinetes(call),
             (None, Some(gymnasium), Some(observation), Some(action), Some(success)) => {
-                Simulator::Gymnasium(Box::new(Adapter { gymnasium, observation, action, success }))
+                let dialect = form.dialect;
+                Simulator::Gymnasium(Box::new(Adapter { gymnasium, dialect, observation, action, success }))
             }
             _ => return Err("it needs either `affinetes`, or `gymnasium`, `observation`, `action` and `success`"),
         };
@@ -58,6 +61,7 @@ impl From<Simulation> for Form {
             Simulator::Gymnasium(adapter) => (Some(*adapter), None),
             Simulator::Affinetes(call) => (None, Some(call)),
         };
+        let dialect = adapter.as_ref().map(|adapter| adapter.dialect).unwrap_or_default();
         let (gymnasium, observation, action, success) = match adapter {
             Some(adapter) => {
                 (Some(adapter.gymnasium), Some(adapter.observation), Some(adapter.action), Some(adapter.success))
@@ -68,6 +72,7 @@ impl From<Simulation> for Form {
             environment: simulation.environment,
             gymnasium,
             affinetes,
+            dialect,
             observation,
             action,
             success,
@@ -109,6 +114,14 @@ mod tests {
             assert_eq!(simulation.adapter().is_some(), simulation.affinetes().is_none());
             assert_eq!(serde_json::to_value(simulation).unwrap(), form);
         }
+        let mut canonical = with(ours.clone());
+        canonical["dialect"] = json!("canonical");
+        canonical["observation"]["state"] = json!([
+            { "path": [], "slice": [3, 4], "channel": "gripper", "scale": -1.0, "offset": 1.0 },
+            { "path": [], "slice": null, "pose": "orientation", "channel": "ee_quat" },
+        ]);
+        canonical["action"]["channels"] = json!([{ "channel": "ee_twist", "size": 6, "slice": [0, 1], "scale": 2.0 }]);
+        assert_eq!(serde_json::to_value(read(&canonical).unwrap()).unwrap(), canonical);
         let mut both = with(ours);
         both.as_object_mut().unwrap().extend(theirs.as_object().unwrap().clone());
         let mut half = both.clone();

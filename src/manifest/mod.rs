@@ -7,6 +7,7 @@
 mod adapter;
 mod affinetes;
 mod build;
+mod channels;
 pub(crate) mod decode;
 mod diagnostic;
 pub(crate) mod document;

@@ -44,6 +44,8 @@ pub enum Simulator {
 pub struct Adapter {
     /// How it is made.
     pub gymnasium: Gymnasium,
+    /// How observations and actions are written to a miner and read from it.
+    pub dialect: Dialect,
     /// What a miner may see of it.
     pub observation: Observation,
     /// What a miner may do in it.
@@ -81,8 +83,72 @@ pub struct Affinetes {
     /// Keyword arguments that this server takes and others do not.
     #[serde(default)]
     pub kwargs: Map<String, Value>,
+    /// Arguments of the protocol that its `evaluate` takes, sorted; all of them where none are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<Vec<Argument>>,
     /// Longest that a call may take, in milliseconds.
     pub timeout_ms: u64,
+}
+
+/// An argument of `evaluate` that robo knows the value of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Argument {
+    /// The episode's seed.
+    TaskId,
+    /// The episode's seed again: some servers choose their scene by the one, some by the other.
+    Seed,
+    /// The miner's hotkey.
+    Model,
+    /// The miner's endpoint.
+    BaseUrl,
+    /// What the server calls the environment.
+    EnvId,
+    /// Most steps of the episode.
+    MaxTimesteps,
+    /// Seconds that a miner has for an action.
+    ActionTimeout,
+    /// Whether the miner is shown images.
+    UseImages,
+    /// Seconds that the episode may take.
+    Timeout,
+}
+
+impl Argument {
+    /// All of them, sorted.
+    pub const ALL: [Self; 9] = [
+        Self::TaskId,
+        Self::Seed,
+        Self::Model,
+        Self::BaseUrl,
+        Self::EnvId,
+        Self::MaxTimesteps,
+        Self::ActionTimeout,
+        Self::UseImages,
+        Self::Timeout,
+    ];
+
+    /// Its name in the call.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TaskId => "task_id",
+            Self::Seed => "seed",
+            Self::Model => "model",
+            Self::BaseUrl => "base_url",
+            Self::EnvId => "env_id",
+            Self::MaxTimesteps => "max_timesteps",
+            Self::ActionTimeout => "action_timeout",
+            Self::UseImages => "use_images",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl Affinetes {
+    /// Whether a call has this argument.
+    pub fn sends(&self, argument: Argument) -> bool {
+        self.send.as_ref().is_none_or(|sent| sent.contains(&argument))
+    }
 }
 
 /// `gymnasium.make(make, **kwargs)` after importing `imports`, or what `hook` does instead.
@@ -121,6 +187,24 @@ pub struct Observation {
     /// lists when there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub encodings: Vec<ImageEncoding>,
+}
+
+/// The bodies of `/act` and of its answer (docs/protocols.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// One list of numbers each way.
+    #[default]
+    Native,
+    /// Named channels each way, as the newer miners of the subnet speak.
+    Canonical,
+}
+
+impl Dialect {
+    /// Whether nothing needs to be said of it.
+    pub(super) fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
 }
 
 /// How images are drawn. The default is cheap: at the sizes that policies look at, the rest costs more than it shows.
@@ -168,6 +252,21 @@ pub enum ImageEncoding {
 }
 
 impl Observation {
+    /// The numbers of a state by channel, for `dialect: canonical`. None when the state has another number of numbers than
+    /// the parts together.
+    pub fn channels(&self, numbers: &[f64]) -> Option<BTreeMap<String, Vec<f64>>> {
+        let mut rest = numbers;
+        let mut channels = BTreeMap::new();
+        for part in &self.state {
+            let (own, others) = rest.split_at_checked(part.size()?)?;
+            rest = others;
+            let (scale, offset) = (part.scale.unwrap_or(1.0), part.offset.unwrap_or(0.0));
+            let scaled = own.iter().map(|number| number * scale + offset).collect();
+            channels.insert(part.channel.clone()?, scaled);
+        }
+        rest.is_empty().then_some(channels)
+    }
+
     /// How images travel to a miner that accepts these encodings, next to lists.
     pub fn encoding(&self, accepted: &[ImageEncoding]) -> ImageEncoding {
         let is_fine = |encoding: &&ImageEncoding| **encoding == ImageEncoding::List || accepted.contains(encoding);
@@ -176,7 +275,7 @@ impl Observation {
 }
 
 /// A part of the observation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatePart {
     /// Keys into a dictionary observation.
@@ -185,6 +284,50 @@ pub struct StatePart {
     /// `[start, end)` of the flattened part.
     #[serde(default)]
     pub slice: Option<[u32; 2]>,
+    /// A measurement of the end effector, in place of a part of the observation. The family's hook takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pose: Option<Pose>,
+    /// Channel of the proprioception that holds the part, with `dialect: canonical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// What each number of the channel is multiplied by. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// What is added to each number of the channel after that. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
+}
+
+impl StatePart {
+    /// How many numbers it has, where the manifest says so.
+    pub fn size(&self) -> Option<usize> {
+        match (self.pose, self.slice) {
+            (Some(pose), _) => Some(pose.size()),
+            (None, Some([start, end])) => Some(end.saturating_sub(start) as usize),
+            (None, None) => None,
+        }
+    }
+}
+
+/// A measurement of the end effector, in the simulator's world frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pose {
+    /// x, y and z in metres.
+    Position,
+    /// Quaternion: x, y, z, w.
+    Orientation,
+    /// Metres per second.
+    LinearVelocity,
+    /// Radians per second.
+    AngularVelocity,
+}
+
+impl Pose {
+    /// How many numbers it has.
+    pub const fn size(self) -> usize {
+        if matches!(self, Self::Orientation) { 4 } else { 3 }
+    }
 }
 
 /// A camera image: RGB, 8 bits, upright, `height` x `width` x 3.
@@ -218,6 +361,43 @@ pub struct Action {
     /// What the numbers mean to the simulator.
     #[serde(default)]
     pub kind: ActionKind,
+    /// What a miner answers with `dialect: canonical`: together, in this order, the numbers of the action.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ActionChannel>,
+}
+
+/// A channel of a canonical action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActionChannel {
+    /// Its name below `continuous`.
+    pub channel: String,
+    /// Numbers that the miner answers in it.
+    #[schemars(range(min = 1, max = 1024))]
+    pub size: u32,
+    /// `[start, end)` of them that the simulator takes. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<[u32; 2]>,
+    /// What each number is multiplied by. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// What is added to each number after that. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
+}
+
+impl ActionChannel {
+    /// Numbers that the simulator takes.
+    pub fn taken(&self) -> [u32; 2] {
+        self.slice.unwrap_or([0, self.size])
+    }
+
+    /// What the simulator takes of the numbers of the channel.
+    pub fn apply<'a>(&'a self, numbers: &'a [f64]) -> impl Iterator<Item = f64> + 'a {
+        let [start, end] = self.taken().map(|place| place as usize);
+        let (scale, offset) = (self.scale.unwrap_or(1.0), self.offset.unwrap_or(0.0));
+        numbers.iter().take(end).skip(start).map(move |number| number * scale + offset)
+    }
 }
 
 /// What happens to an action outside its range.

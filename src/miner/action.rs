@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     fn space(out_of_range: OutOfRange, kind: ActionKind) -> Action {
-        Action { size: 2, low: -1.0, high: 1.0, out_of_range, kind }
+        Action { size: 2, low: -1.0, high: 1.0, out_of_range, kind, channels: Vec::new() }
     }
 
     #[test]
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_discrete_action_is_one_whole_number_of_its_range() {
-        let space =
-            Action { size: 1, low: 0.0, high: 3.0, out_of_range: OutOfRange::Refuse, kind: ActionKind::Discrete };
+        let whole = space(OutOfRange::Refuse, ActionKind::Discrete);
+        let space = Action { size: 1, low: 0.0, high: 3.0, ..whole };
         assert_eq!(check(vec![3.0], &space).unwrap(), [3.0]);
         for wrong in [0.5, -1.0, 4.0] {
             assert!(check(vec![wrong], &space).is_err(), "{wrong}");

@@ -5,6 +5,7 @@ use std::{collections::HashSet, fmt};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::cycle::MinerFault;
+use crate::manifest::simulation::ActionChannel;
 
 use super::Fault;
 
@@ -13,17 +14,63 @@ use super::Fault;
 /// # Errors
 /// `invalid_action` when the JSON is fine but `action` is not a list of numbers, `malformed_response` otherwise.
 pub(super) fn action(body: &[u8]) -> Result<Vec<f64>, Fault> {
-    let object = match serde_json::from_slice::<Object>(body) {
-        Ok(object) => object,
-        Err(error) => return Err(explain(body, &error)),
-    };
-    match object.action {
-        Some(Value::Numbers(numbers)) => Ok(numbers),
-        Some(Value::Other) => {
-            Err(Fault::new(MinerFault::InvalidAction, "`action` in the answer to /act is not a list of numbers"))
-        }
-        None => Err(malformed("the answer to /act has no `action`")),
+    match answered(body)? {
+        Value::Numbers(numbers) => Ok(numbers),
+        _ => Err(invalid("`action` in the answer to /act is not a list of numbers")),
     }
+}
+
+/// The action in `{"action": {"continuous": {CHANNEL: [number...]}}}`, the channels joined in their order. Other keys are
+/// ignored. A channel that the miner leaves out is all zeros, as in the subnet's reference, but an action has at least one.
+///
+/// # Errors
+/// `invalid_action` when the JSON is fine but the action is not, `malformed_response` otherwise.
+pub(super) fn channels(body: &[u8], channels: &[ActionChannel]) -> Result<Vec<f64>, Fault> {
+    let Value::Object(action) = answered(body)? else {
+        return Err(invalid("`action` in the answer to /act is not an object"));
+    };
+    let continuous = action.into_iter().find(|(key, _)| key == "continuous").map(|(_, value)| value);
+    let Some(Value::Object(continuous)) = continuous else {
+        return Err(invalid("`action.continuous` in the answer to /act is not an object"));
+    };
+    let (mut numbers, mut is_empty) = (Vec::new(), true);
+    for channel in channels {
+        let name = &channel.channel;
+        let own = match continuous.iter().find(|(key, _)| key == name).map(|(_, value)| value) {
+            None => zeros(channel),
+            Some(Value::Number(number)) => vec![*number],
+            Some(Value::Numbers(numbers)) => numbers.clone(),
+            Some(_) => return Err(invalid(format!("channel `{name}` of the action is not a list of numbers"))),
+        };
+        is_empty &= !continuous.iter().any(|(key, _)| key == name);
+        if own.len() != channel.size as usize {
+            return Err(invalid(format!(
+                "channel `{name}` of the action has {} numbers, not {}",
+                own.len(),
+                channel.size
+            )));
+        }
+        numbers.extend(channel.apply(&own));
+    }
+    if is_empty {
+        let names: Vec<String> = channels.iter().map(|channel| format!("`{}`", channel.channel)).collect();
+        return Err(invalid(format!("`action.continuous` has none of the channels {}", names.join(", "))));
+    }
+    Ok(numbers)
+}
+
+fn zeros(channel: &ActionChannel) -> Vec<f64> {
+    vec![0.0; channel.size as usize]
+}
+
+/// The value of `action`, whatever it is.
+fn answered(body: &[u8]) -> Result<Value, Fault> {
+    let object = serde_json::from_slice::<Object>(body).map_err(|error| explain(body, &error))?;
+    object.action.ok_or_else(|| malformed("the answer to /act has no `action`"))
+}
+
+fn invalid(detail: impl AsRef<str>) -> Fault {
+    Fault::new(MinerFault::InvalidAction, detail)
 }
 
 /// Whether the body is a JSON object, as the answer to `/reset` is.
@@ -103,22 +150,19 @@ impl<'de> Deserialize<'de> for Object {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
-                let mut action = None;
-                unique_entries(map, |key, value| {
-                    if key == "action" {
-                        action = Some(value);
-                    }
-                })?;
-                Ok(Object { action })
+                let Value::Object(entries) = entries(map)? else { return Ok(Object { action: None }) };
+                Ok(Object { action: entries.into_iter().find(|(key, _)| key == "action").map(|(_, value)| value) })
             }
         }
         deserializer.deserialize_map(Keys)
     }
 }
 
-/// Any JSON value, reduced to whether it is a list of numbers; all of it is read and checked.
+/// Any JSON value, reduced to the numbers, lists of numbers and objects in it; all of it is read and checked.
 enum Value {
+    Number(f64),
     Numbers(Vec<f64>),
+    Object(Vec<(String, Self)>),
     Other,
 }
 
@@ -128,16 +172,16 @@ enum Element {
     Other,
 }
 
-fn unique_entries<'de, A: MapAccess<'de>>(mut map: A, mut see: impl FnMut(&str, Value)) -> Result<(), A::Error> {
+fn entries<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
     let mut keys = HashSet::new();
+    let mut entries = Vec::new();
     while let Some(key) = map.next_key::<String>()? {
-        let value = map.next_value()?;
-        see(&key, value);
-        if let Some(twice) = keys.replace(key) {
-            return Err(serde::de::Error::custom(format_args!("the key `{twice}` comes twice")));
+        if !keys.insert(key.clone()) {
+            return Err(serde::de::Error::custom(format_args!("the key `{key}` comes twice")));
         }
+        entries.push((key, map.next_value()?));
     }
-    Ok(())
+    Ok(Value::Object(entries))
 }
 
 fn elements<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Value, A::Error> {
@@ -153,7 +197,7 @@ fn elements<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Value, A::Error> {
 
 /// Implements `Deserialize` for a type that tells numbers or lists of numbers from everything else.
 macro_rules! any_json {
-    ($name:ident, number: $number:expr, list: $list:expr) => {
+    ($name:ident, number: $number:expr, list: $list:expr, map: $map:expr) => {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Any;
@@ -193,7 +237,7 @@ macro_rules! any_json {
                     }
 
                     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
-                        unique_entries(map, |_, _| ()).map(|()| $name::Other)
+                        entries(map).map($map)
                     }
                 }
                 deserializer.deserialize_any(Any)
@@ -202,8 +246,8 @@ macro_rules! any_json {
     };
 }
 
-any_json!(Value, number: |_| Value::Other, list: |list| list);
-any_json!(Element, number: Element::Number, list: |_| Element::Other);
+any_json!(Value, number: Value::Number, list: |list| list, map: |map| map);
+any_json!(Element, number: Element::Number, list: |_| Element::Other, map: |_| Element::Other);
 
 #[cfg(test)]
 mod tests {
@@ -239,6 +283,48 @@ mod tests {
             "NaN",
         ] {
             assert_eq!(reason(format!(r#"{{"action": {action}}}"#)), MinerFault::InvalidAction, "{action}");
+        }
+    }
+
+    fn arm() -> Vec<ActionChannel> {
+        serde_json::from_str(
+            r#"[{"channel": "ee_twist", "size": 6, "slice": [0, 3]},
+                {"channel": "gripper", "size": 1, "scale": 2.0, "offset": -1.0}]"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn canonical_channels_are_joined_and_scaled() {
+        let read = |action: &str| channels(format!(r#"{{"action": {action}, "x": 1}}"#).as_bytes(), &arm());
+        let whole = r#"{"continuous": {"gripper": [1], "ee_twist": [0.5, -1, 0, 9, 9, 9], "x": [7]}, "discrete": {}}"#;
+        assert_eq!(read(whole).unwrap(), [0.5, -1.0, 0.0, 1.0]);
+        // A channel that is left out is all zeros, and one number may stand without its list.
+        assert_eq!(read(r#"{"continuous": {"ee_twist": [1, 0, 0, 0, 0, 0]}}"#).unwrap(), [1.0, 0.0, 0.0, -1.0]);
+        assert_eq!(read(r#"{"continuous": {"gripper": 0.5}}"#).unwrap(), [0.0; 4]);
+    }
+
+    #[test]
+    fn canonical_actions_that_are_none_say_why() {
+        for (action, words) in [
+            ("[0, 0, 0, 0]", "is not an object"),
+            ("null", "is not an object"),
+            ("{}", "`action.continuous`"),
+            (r#"{"continuous": [1]}"#, "`action.continuous`"),
+            (r#"{"continuous": {}}"#, "none of the channels `ee_twist`, `gripper`"),
+            (r#"{"continuous": {"twist": [1]}}"#, "none of the channels"),
+            (r#"{"continuous": {"ee_twist": [1, 2, 3]}}"#, "`ee_twist` of the action has 3 numbers, not 6"),
+            (r#"{"continuous": {"gripper": []}}"#, "has 0 numbers, not 1"),
+            (r#"{"continuous": {"gripper": {"a": 1}}}"#, "`gripper` of the action is not a list"),
+            (r#"{"continuous": {"gripper": [NaN]}}"#, "not finite"),
+        ] {
+            let fault = channels(format!(r#"{{"action": {action}}}"#).as_bytes(), &arm()).unwrap_err();
+            assert_eq!(fault.reason, MinerFault::InvalidAction, "{action}: {fault}");
+            assert!(fault.detail.contains(words), "{action}: {fault}");
+        }
+        for body in ["{}", r#"{"action": {"continuous": {"gripper": [1], "gripper": [1]}}}"#, "["] {
+            let fault = channels(body.as_bytes(), &arm()).unwrap_err();
+            assert_eq!(fault.reason, MinerFault::MalformedResponse, "{body}: {fault}");
         }
     }
 

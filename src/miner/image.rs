@@ -34,6 +34,14 @@ impl Image {
         }
     }
 
+    /// Write the image as JSON text of the canonical dialect: the raw bytes with the shape of their array.
+    pub(super) fn write_shaped(&self, text: &mut Vec<u8>) {
+        let (width, height) = (self.width, self.height());
+        // Writing to memory cannot fail.
+        let _ =
+            write!(text, r#"{{"data":"{}","shape":[{height},{width},3],"dtype":"uint8"}}"#, STANDARD.encode(&self.rgb));
+    }
+
     fn write_bytes(&self, encoding: &str, bytes: &[u8], text: &mut Vec<u8>) {
         let (width, height) = (self.width, self.height());
         // Writing to memory cannot fail.

@@ -6,6 +6,7 @@
 
 mod action;
 mod answer;
+mod canonical;
 mod client;
 mod deadline;
 pub mod demo;

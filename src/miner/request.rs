@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cycle::EnvironmentId;
 use crate::manifest::simulation::ImageEncoding;
 
-use super::image::Image;
+use super::{canonical, image::Image};
 
 /// Body of `/reset`. It holds all a miner is told of an episode, and nothing that changes with its seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +44,8 @@ impl TaskConfig {
 pub struct Frame {
     /// Numbers.
     pub observation: Vec<f64>,
+    /// The same by channel; the frame is written in the canonical dialect then.
+    pub channels: Option<BTreeMap<String, Vec<f64>>>,
     /// Images by name.
     pub images: BTreeMap<String, Image>,
     /// How the images travel.
@@ -53,6 +55,13 @@ pub struct Frame {
 impl Frame {
     /// Body of `/act`.
     pub(super) fn to_body(&self) -> Bytes {
+        match &self.channels {
+            Some(channels) => canonical::body(channels, &self.images),
+            None => self.native(),
+        }
+    }
+
+    fn native(&self) -> Bytes {
         let pixels: usize = self.images.values().map(|image| image.rgb.len()).sum();
         let mut text = Vec::with_capacity(64 + self.observation.len() * 24 + pixels * 5);
         text.extend_from_slice(b"{\"observation\":[");
@@ -81,7 +90,7 @@ impl Frame {
 }
 
 /// The shortest text that reads back as the same float; `null` for what JSON cannot say.
-fn write_number(text: &mut Vec<u8>, number: f64) {
+pub(super) fn write_number(text: &mut Vec<u8>, number: f64) {
     // Writing to memory cannot fail, and neither can a float.
     let _ = serde_json::to_writer(text, &number);
 }

@@ -93,7 +93,11 @@ impl Session<'_> {
                 resends: &self.resends,
             })
             .await?;
-        let numbers = answer::action(&reply.body)?;
+        // A space with channels is one of the canonical dialect.
+        let numbers = match &space.channels[..] {
+            [] => answer::action(&reply.body)?,
+            channels => answer::channels(&reply.body, channels)?,
+        };
         Ok(Answer { action: action::check(numbers, space)?, latency: reply.latency, wall: reply.wall })
     }
 }

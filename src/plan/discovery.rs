@@ -15,6 +15,7 @@ use super::references::Scope;
 
 const NETWORK: &str = "ROBO_BACKEND_NETWORK";
 const NETUID: &str = "ROBO_BACKEND_NETUID";
+const TEMPLATE: &str = "ROBO_BACKEND_DEPLOYMENT_TEMPLATE";
 const DEFAULT_NETWORK: &str = "finney";
 
 /// Fill in what the stage at `index` leaves out.
@@ -49,13 +50,18 @@ pub(super) fn resolve(
             }
         }
     }
+    if draft.setting_at("template") == draft.at
+        && let Some(template) = variable(TEMPLATE)
+    {
+        settings.insert("template".into(), template.trim().into());
+    }
     if let Some(Value::String(template)) = settings.get("template")
         && !template.contains("${{")
         && !(template.starts_with("http") && template.contains("://") && template.contains("{id}"))
     {
         let message = format!("`template` is `{template}`, and not an address with {{id}} in it");
         let problem = scope.document.error(draft.setting_at("template"), message);
-        found.push(problem.help("as `https://{id}.chutes.ai`"));
+        found.push(problem.help("as `https://{id}.deployments.basilica.ai`"));
     }
 }
 
@@ -66,6 +72,7 @@ pub fn subnet_variable(definition: &Definition, name: &str) -> Option<String> {
         NETUID => stage.with.get("netuid").map(Value::to_string),
         // None stands there where URLs were given, whichever they were.
         NETWORK => Some(stage.with.get("network").and_then(Value::as_str).unwrap_or("://").to_owned()),
+        TEMPLATE => stage.with.get("template").and_then(Value::as_str).map(str::to_owned),
         _ => None,
     }
 }

@@ -343,7 +343,7 @@ pub static KINDS: &[Kind] = &[
     },
     Kind {
         name: "scores/pareto",
-        doc: "finds the frontier and gives points for every subset of environments won",
+        doc: "finds the epsilon-Pareto frontier and the winner, and gives points for every subset of environments won",
         settings: &[
             SCORES,
             setting(
@@ -352,6 +352,13 @@ pub static KINDS: &[Kind] = &[
                 Rule::OneOf(&["epsilon", "first_commit"]),
                 Absent::Default(r#""epsilon""#),
                 "when one miner beats another",
+            ),
+            setting(
+                "ties",
+                Type::String,
+                Rule::OneOf(&["both_earlier", "lower_uid"]),
+                Absent::Default(r#""both_earlier""#),
+                "under `first_commit`, which of two miners with the same first block is the earlier one",
             ),
             setting(
                 "subset_weighting",

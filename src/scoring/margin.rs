@@ -15,10 +15,14 @@ pub(super) fn epsilon(rates: impl ExactSizeIterator<Item = f64> + Clone, episode
 /// What a later miner must exceed under the rule `first_commit`: the rate plus `clip(1.5 * sqrt(p (1 - p) / episodes), 0.02,
 /// 0.10)`, at most 1, where `p` is the rate clipped to [0.01, 0.99]. Without an episode the margin is the widest.
 pub(super) fn threshold(rate: f64, episodes: u32) -> f64 {
+    (rate + gap(rate, episodes)).min(1.0)
+}
+
+/// How far the threshold of a rate is above it, before it is cut to 1.
+pub(super) fn gap(rate: f64, episodes: u32) -> f64 {
     let p = rate.clamp(0.01, 0.99);
     // Dividing by no episodes gives infinity, which the clip turns into the widest margin.
-    let margin = (1.5 * (p * (1.0 - p) / f64::from(episodes)).sqrt()).clamp(0.02, 0.10);
-    (rate + margin).min(1.0)
+    (1.5 * (p * (1.0 - p) / f64::from(episodes)).sqrt()).clamp(0.02, 0.10)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::hitting::{Counts, Effort};
 use super::relation::Relation;
+use super::ties::{Wins, first_of};
 use super::weights::{AllZero, Weights, WeightsError, weights};
-use super::{Rule, Table, TooHard, margin};
+use super::{Rule, Table, Ties, TooHard, margin};
 
 /// What winning a subset of `s` environments is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -27,8 +28,13 @@ pub enum SubsetWeighting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pareto {
-    /// Miners that nobody dominates over all environments, ascending.
+    /// The epsilon-Pareto frontier, whatever the rule: miners that nobody dominates over all environments by the rule `epsilon`,
+    /// ascending.
     pub frontier: Vec<u16>,
+    /// Who wins all environments together under the rule; none where nobody does. Not known of what was written before there was
+    /// this field: the frontier was that of the rule then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<u16>,
     /// Margin per environment; the rule `epsilon` compares with it.
     pub epsilons: BTreeMap<String, f64>,
     /// Threshold per miner and environment; the rule `first_commit` compares with it.
@@ -59,29 +65,44 @@ impl Pareto {
 /// Compare all miners of a table under a rule and play the subset game.
 ///
 /// The winner of a subset of environments is the miner that dominates every other one on it, if there is one; it
-/// receives the subset's weight. A lone miner wins every subset. A table without miners gives an empty result.
+/// receives the subset's weight. A lone miner wins every subset. A table without miners gives an empty result. `ties` matters to
+/// the rule `first_commit` alone; where counting what miners of one age share would take minutes, the lower uid is the earlier one.
 ///
 /// # Errors
 /// [`TooHard`] when counting would take minutes: never with up to 256 miners and 32 environments, and beyond that only
 /// for tables made for the purpose (`docs/scoring.md`).
-pub fn pareto(table: &Table, rule: Rule, weighting: SubsetWeighting) -> Result<Pareto, TooHard> {
-    let (epsilons, thresholds) = margins(table);
-    let relation = Relation { table, rule, epsilons: &epsilons, thresholds: &thresholds };
-
-    let mut effort = Effort::new();
-    let mut points = BTreeMap::new();
-    for (row, miner) in table.miners().iter().enumerate() {
-        let won = subsets_won(&relation, row, &mut effort)?;
-        points.insert(miner.uid, weighting.points(&won));
+pub fn pareto(table: &Table, rule: Rule, ties: Ties, weighting: SubsetWeighting) -> Result<Pareto, TooHard> {
+    let mut relation = Relation::new(table, rule, ties);
+    let mut counted = points(&relation, weighting);
+    if counted.is_err() && rule == Rule::FirstCommit && ties == Ties::BothEarlier {
+        // Miners who commit in one block must not be able to stop a cycle.
+        relation = relation.with(rule, Ties::LowerUid);
+        counted = points(&relation, weighting);
     }
+    let points = counted?;
+    let (epsilons, thresholds) = margins(table);
     let by_environment = |values: &[f64]| table.environments().iter().cloned().zip(values.iter().copied()).collect();
     Ok(Pareto {
-        frontier: frontier(&relation),
+        frontier: uids(table, relation.with(Rule::Epsilon, ties).undominated()),
+        winner: relation.winner().map(|row| table.miners()[row].uid),
         epsilons: by_environment(&epsilons),
         thresholds: table.miners().iter().zip(&thresholds).map(|(row, t)| (row.uid, by_environment(t))).collect(),
         points,
         all_rates_zero: table.miners().iter().all(|row| row.rates.iter().all(|&rate| rate == 0.0)),
     })
+}
+
+/// Points per miner.
+fn points(relation: &Relation<'_>, weighting: SubsetWeighting) -> Result<BTreeMap<u16, f64>, TooHard> {
+    let miners = relation.table.miners();
+    let mut effort = Effort::new();
+    let mut points: BTreeMap<u16, f64> = miners.iter().map(|miner| (miner.uid, 0.0)).collect();
+    for (rows, wins) in tied(relation) {
+        for (row, won) in rows.into_iter().zip(first_of(relation.everywhere(), &wins, &mut effort)?) {
+            points.insert(miners[row].uid, weighting.points(&won));
+        }
+    }
+    Ok(points)
 }
 
 /// The margin of each environment, and the threshold of each row in each environment.
@@ -111,30 +132,49 @@ impl SubsetWeighting {
     }
 }
 
-fn frontier(relation: &Relation<'_>) -> Vec<u16> {
-    let everywhere = relation.everywhere();
-    let miners = relation.table.miners();
-    let is_dominated = |row| (0..miners.len()).any(|o| o != row && relation.condition(o, row).holds_on(everywhere));
-    (0..miners.len()).filter(|&row| !is_dominated(row)).map(|row| miners[row].uid).collect()
+/// The miners that nobody dominates over all environments by a rule, ascending.
+///
+/// What the frontier was under the rule `first_commit` before it was the epsilon-Pareto frontier under every rule.
+pub fn undominated(table: &Table, rule: Rule, ties: Ties) -> Vec<u16> {
+    uids(table, Relation::new(table, rule, ties).undominated())
 }
 
-/// How many subsets of each size `row` wins: those that avoid every mask it must avoid and meet every mask it must meet.
-fn subsets_won(relation: &Relation<'_>, row: usize, effort: &mut Effort) -> Result<Counts, TooHard> {
+fn uids(table: &Table, rows: impl Iterator<Item = usize>) -> Vec<u16> {
+    rows.map(|row| table.miners()[row].uid).collect()
+}
+
+/// The rows that win anything and what each wins, those of one age together and by uid. Only miners of one age may dominate
+/// everybody else on the same subset.
+fn tied(relation: &Relation<'_>) -> Vec<(Vec<usize>, Vec<Wins>)> {
+    let mut groups: Vec<(Vec<usize>, Vec<Wins>)> = Vec::new();
+    for row in 0..relation.table.miners().len() {
+        let Some(wins) = subsets_won(relation, row) else { continue };
+        match groups.iter_mut().find(|(rows, _)| relation.is_tied(rows[0], row)) {
+            Some((rows, all)) => {
+                rows.push(row);
+                all.push(wins);
+            }
+            None => groups.push((vec![row], vec![wins])),
+        }
+    }
+    groups
+}
+
+/// The subsets on which `row` dominates everybody else: those within its allowed environments that meet every mask. None when
+/// there is no such subset.
+fn subsets_won(relation: &Relation<'_>, row: usize) -> Option<Wins> {
     let mut allowed = relation.everywhere();
-    let mut families = Vec::with_capacity(relation.table.miners().len());
+    let mut masks = Vec::with_capacity(relation.table.miners().len());
     for other in (0..relation.table.miners().len()).filter(|&other| other != row) {
         let condition = relation.condition(row, other);
         allowed &= !condition.avoid;
-        families.push(condition.meet);
+        masks.push(condition.meet);
         if allowed == 0 {
             // Nothing is left to win on, as for most miners of most tables after a few rivals.
-            break;
+            return None;
         }
     }
     // Only non-empty subsets are played, which matters to a lone miner.
-    families.push(allowed);
-    for family in &mut families {
-        *family &= allowed;
-    }
-    effort.count(allowed, families)
+    masks.push(allowed);
+    Wins::new(allowed, masks)
 }

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Table;
+use super::exact::{Place, places};
+use super::{MinerRow, Table};
 
 /// How two miners are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -14,6 +15,19 @@ pub enum Rule {
     Epsilon,
     /// The earlier miner dominates unless the later one is clearly better on every environment.
     FirstCommit,
+}
+
+/// Which of two miners with the same first block is the earlier one, under the rule `first_commit`. Miners without a first
+/// block have the same one, which is later than any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// Both: each dominates the other unless the other is clearly better. Of several miners that dominate all others on a
+    /// subset, the lowest uid wins it.
+    #[default]
+    BothEarlier,
+    /// The one with the lower uid.
+    LowerUid,
 }
 
 /// What a subset S of environments must be for one miner to dominate another on it: S avoids one mask and meets the other.
@@ -36,17 +50,46 @@ impl Condition {
 pub(super) struct Relation<'a> {
     pub(super) table: &'a Table,
     pub(super) rule: Rule,
-    /// Margin per environment.
-    pub(super) epsilons: &'a [f64],
-    /// Threshold per row and environment.
-    pub(super) thresholds: &'a [Vec<f64>],
+    pub(super) ties: Ties,
+    /// Where each rate stands, by row and environment.
+    places: Vec<Vec<Place>>,
 }
 
-impl Relation<'_> {
+impl<'a> Relation<'a> {
+    pub(super) fn new(table: &'a Table, rule: Rule, ties: Ties) -> Self {
+        let mut by_row: Vec<Vec<Place>> = vec![Vec::new(); table.miners().len()];
+        for (column, episodes) in table.episodes().iter().enumerate() {
+            let rates: Vec<f64> = table.miners().iter().map(|miner| miner.rates[column]).collect();
+            for (row, place) in by_row.iter_mut().zip(places(&rates, *episodes)) {
+                row.push(place);
+            }
+        }
+        Self { table, rule, ties, places: by_row }
+    }
+
+    /// The same rates under another rule.
+    pub(super) fn with(&self, rule: Rule, ties: Ties) -> Self {
+        Self { table: self.table, rule, ties, places: self.places.clone() }
+    }
+
     /// All environments as a mask.
     pub(super) fn everywhere(&self) -> u64 {
         // A table has 1 to 64 environments, so the shift is 0 to 63.
         u64::MAX >> (64 - self.table.environments().len())
+    }
+
+    /// The rows that nobody dominates on all environments together.
+    pub(super) fn undominated(&self) -> impl Iterator<Item = usize> + '_ {
+        let (everywhere, rows) = (self.everywhere(), self.places.len());
+        let is_dominated = move |row| (0..rows).any(|o| o != row && self.condition(o, row).holds_on(everywhere));
+        (0..rows).filter(move |&row| !is_dominated(row))
+    }
+
+    /// The row that wins all environments together: the oldest, then the lowest uid, of those that dominate everybody else.
+    pub(super) fn winner(&self) -> Option<usize> {
+        let (everywhere, rows) = (self.everywhere(), self.places.len());
+        let wins = |row: &usize| (0..rows).all(|o| o == *row || self.condition(*row, o).holds_on(everywhere));
+        (0..rows).filter(wins).min_by_key(|row| age(&self.table.miners()[*row]))
     }
 
     /// The subsets on which `row` dominates `other`.
@@ -64,28 +107,37 @@ impl Relation<'_> {
     }
 
     fn epsilon(&self, row: usize, other: usize) -> Condition {
-        let (mine, theirs) = (&self.table.miners()[row].rates, &self.table.miners()[other].rates);
-        let mut condition = Condition { avoid: 0, meet: 0 };
-        for (environment, ((mine, theirs), epsilon)) in mine.iter().zip(theirs).zip(self.epsilons).enumerate() {
-            condition.avoid |= u64::from(*mine < theirs - epsilon) << environment;
-            condition.meet |= u64::from(*mine > theirs + epsilon) << environment;
-        }
-        condition
+        let pairs = self.places[row].iter().zip(&self.places[other]);
+        pairs.enumerate().fold(Condition { avoid: 0, meet: 0 }, |condition, (environment, (mine, theirs))| Condition {
+            avoid: condition.avoid | u64::from(theirs.is_clearly_better_than(*mine)) << environment,
+            meet: condition.meet | u64::from(mine.is_clearly_better_than(*theirs)) << environment,
+        })
     }
 
     /// Environments on which `later` is strictly above the thresholds of `earlier`.
     fn above_threshold(&self, later: usize, earlier: usize) -> u64 {
-        let rates = &self.table.miners()[later].rates;
-        let pairs = rates.iter().zip(&self.thresholds[earlier]).enumerate();
-        pairs.fold(0, |mask, (environment, (rate, threshold))| mask | u64::from(rate > threshold) << environment)
+        let pairs = self.places[later].iter().zip(&self.places[earlier]);
+        pairs.enumerate().fold(0, |mask, (environment, (rate, threshold))| {
+            mask | u64::from(rate.is_above_threshold_of(*threshold)) << environment
+        })
     }
 
+    /// Whether `row` counts as earlier than `other`.
     pub(super) fn is_earlier(&self, row: usize, other: usize) -> bool {
-        let age = |row: usize| {
-            let miner = &self.table.miners()[row];
-            // `None` sorts before `Some`, and a miner without a block is the latest.
-            (miner.first_block.is_none(), miner.first_block, miner.uid)
-        };
-        age(row) < age(other)
+        let (row, other) = (age(&self.table.miners()[row]), age(&self.table.miners()[other]));
+        match self.ties {
+            Ties::BothEarlier => (row.0, row.1) <= (other.0, other.1),
+            Ties::LowerUid => row < other,
+        }
     }
+
+    /// Whether two rows are of the same age, so that each counts as earlier than the other.
+    pub(super) fn is_tied(&self, row: usize, other: usize) -> bool {
+        self.rule == Rule::FirstCommit && self.is_earlier(row, other) && self.is_earlier(other, row)
+    }
+}
+
+/// The earlier, the smaller; a miner without a block is the latest.
+fn age(miner: &MinerRow) -> (bool, Option<u64>, u16) {
+    (miner.first_block.is_none(), miner.first_block, miner.uid)
 }

@@ -187,13 +187,13 @@ mod tests {
     fn who_takes_part_is_a_list_of_miners_and_everybody_else_is_told_why() {
         let metagraph = subnet(3, |uid| match uid {
             0 => Some(b"u/a:1:first".to_vec()),
-            1 => Some(b"nonsense".to_vec()),
+            1 => Some(b"no sense".to_vec()),
             _ => None,
         });
         let Output { value, discovery, publication } = judged(&metagraph).unwrap();
         let miners: Vec<Miner> = serde_json::from_value(value["miners"].clone()).unwrap();
         assert_eq!((miners.len(), miners[0].uid, miners[0].first_block), (1, 0, Some(50)));
-        assert_eq!(miners[0].endpoint, "https://first.chutes.ai");
+        assert_eq!(miners[0].endpoint, "https://first.deployments.basilica.ai");
         assert_eq!(
             (&value["block"], &value["block_hash"], &value["network"]),
             (&json!(100), &json!("0x02"), &json!("test"))
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_template_is_an_address_with_a_place_for_the_id() {
         assert!(check_template(roster::TEMPLATE).is_ok() && check_template("http://127.0.0.1:9000/{id}").is_ok());
-        for wrong in ["https://chutes.ai", "demo:{id}", "{id}", ""] {
+        for wrong in ["https://example.org", "demo:{id}", "{id}", ""] {
             assert!(check_template(wrong).unwrap_err().message.contains("`with.template`"), "{wrong}");
         }
     }

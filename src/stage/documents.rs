@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::{EnvironmentId, Hotkey, Miner, Pin, Salt};
-use crate::scoring::{Pareto, Rule, SubsetWeighting};
+use crate::scoring::{Pareto, Rule, SubsetWeighting, Ties};
 
 /// What a stage that finds miners puts out of them; its other outputs are passed over.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -82,6 +82,9 @@ pub struct ScoreEntry {
 pub struct Frontier {
     /// The rule of domination.
     pub rule: Rule,
+    /// Which of two miners with the same first block is the earlier one; the lower uid where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
     /// What a subset of environments is worth.
     pub subset_weighting: SubsetWeighting,
     /// Who took part, by uid.
@@ -136,14 +139,22 @@ pub struct ScoresDocument {
     pub entries: Vec<ScoreEntry>,
     /// The rule of domination.
     pub rule: Rule,
+    /// Under the rule `first_commit`, which of two miners with the same first block is the earlier one; the lower uid where nothing
+    /// is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ties: Option<Ties>,
     /// What a subset of environments is worth.
     pub subset_weighting: SubsetWeighting,
     /// Tolerance by environment.
     pub epsilons: BTreeMap<String, f64>,
     /// What a later miner must exceed under the rule `first_commit`, by uid and environment.
     pub thresholds: BTreeMap<u16, BTreeMap<String, f64>>,
-    /// Miners that nobody dominates.
+    /// The epsilon-Pareto frontier: miners that nobody dominates by the rule `epsilon`. In documents without `ties` it is that of
+    /// the document's own rule.
     pub pareto_frontier: Vec<u16>,
+    /// Who wins all environments together under the rule; absent where nobody does, and in documents without `ties`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<u16>,
     /// Points by uid.
     pub subset_scores: BTreeMap<u16, f64>,
 }

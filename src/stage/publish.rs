@@ -40,10 +40,12 @@ pub(super) fn run<J>(context: &Context<J>, invocation: Invocation<'_>) -> Result
         environments: scores.environments,
         entries: scores.entries,
         rule: frontier.rule,
+        ties: frontier.ties,
         subset_weighting: frontier.subset_weighting,
         epsilons: frontier.pareto.epsilons,
         thresholds: frontier.pareto.thresholds,
         pareto_frontier: frontier.pareto.frontier,
+        winner: frontier.pareto.winner,
         subset_scores: frontier.pareto.points,
     };
     let (scores, weights) = (json!(scores), json!(weights));

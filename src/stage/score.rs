@@ -8,13 +8,16 @@ use serde_json::json;
 use super::documents::{Frontier, ScoreEntry, Scores, WeightEntry, WeightsDocument};
 use super::{Invocation, Output, chain, config, scores};
 use crate::cycle::{FailureClass, Hotkey, TaskFailure};
-use crate::scoring::{self, AllZero, MinerRow, Rule, SubsetWeighting, Table};
+use crate::scoring::{self, AllZero, MinerRow, Pareto, Rule, SubsetWeighting, Table, Ties, TooHard};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ParetoSettings {
     scores: Scores,
     rule: Rule,
+    /// None in a definition that was made before there was a choice.
+    #[serde(default)]
+    ties: Option<Ties>,
     subset_weighting: SubsetWeighting,
 }
 
@@ -27,11 +30,21 @@ pub(super) async fn pareto(invocation: Invocation<'_>) -> Result<Output, TaskFai
         settings.scores.entries.iter().map(|entry| (entry.uid, entry.hotkey.clone())).collect();
     let table = table(&settings.scores)?;
     // Counting subsets may take seconds of pure work, which must not hold up heartbeats.
-    let counting =
-        tokio::task::spawn_blocking(move || scoring::pareto(&table, settings.rule, settings.subset_weighting));
+    let ParetoSettings { rule, ties, subset_weighting, .. } = settings;
+    let counting = tokio::task::spawn_blocking(move || found(&table, rule, ties, subset_weighting));
     let pareto = counting.await.map_err(crashed)?.map_err(|error| config(error.to_string()))?;
-    let frontier = Frontier { rule: settings.rule, subset_weighting: settings.subset_weighting, miners, pareto };
+    let frontier = Frontier { rule, ties, subset_weighting, miners, pareto };
     Ok(json!({ "pareto": frontier }).into())
+}
+
+/// A definition from before there was a choice of `ties` comes to what it came to then: the lower uid is the earlier one, and the
+/// frontier is that of the rule.
+fn found(table: &Table, rule: Rule, ties: Option<Ties>, weighting: SubsetWeighting) -> Result<Pareto, TooHard> {
+    if let Some(ties) = ties {
+        return scoring::pareto(table, rule, ties, weighting);
+    }
+    let found = scoring::pareto(table, rule, Ties::LowerUid, weighting)?;
+    Ok(Pareto { frontier: scoring::undominated(table, rule, Ties::LowerUid), winner: None, ..found })
 }
 
 /// Counting panics only by a mistake of ours.
@@ -108,4 +121,23 @@ pub(super) fn weights(invocation: Invocation<'_>) -> Result<Output, TaskFailure>
         .collect();
     let document = WeightsDocument { pin: None, entries, weights: weights.weights, weights_u16: weights.weights_u16 };
     Ok(json!({ "weights": document }).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_from_before_ties_comes_to_what_it_came_to_then() {
+        let row = |uid, rate| MinerRow { uid, first_block: Some(5), rates: vec![rate] };
+        let rows = vec![row(1, 0.5), row(2, 0.55), row(3, 0.6)];
+        let table = Table::new(vec!["e/a".into()], vec![100], rows).unwrap();
+        let of = |rule, ties| found(&table, rule, ties, SubsetWeighting::Size).unwrap();
+        let now = of(Rule::FirstCommit, Some(Ties::BothEarlier));
+        assert_eq!((now.frontier.as_slice(), now.winner), (&[3_u16][..], Some(2)));
+        let then = of(Rule::FirstCommit, None);
+        assert_eq!((then.frontier.len(), then.winner, then.points.values().sum::<f64>()), (0, None, 0.0));
+        let written = json!(of(Rule::Epsilon, None));
+        assert_eq!((written.get("winner"), &written["frontier"]), (None, &json!([3])));
+    }
 }

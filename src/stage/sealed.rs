@@ -122,10 +122,10 @@ mod tests {
         let secret = Secret::generate();
         let package = secret.public().seal(ID.parse().unwrap()).unwrap();
         let hotkey: Hotkey = "a".parse().unwrap();
-        for template in ["https://{id}.chutes.ai", "http://127.0.0.1:9000/{id}"] {
+        for template in ["https://{id}.example.org", "http://127.0.0.1:9000/{id}"] {
             let mut miners = [miner(written(&package, template))];
             let hidden = open(&mut miners, Some(&secret)).unwrap();
-            let told = format!("{} and {ID} at 127.0.0.1, or {ID}.chutes.ai", miners[0].endpoint);
+            let told = format!("{} and {ID} at 127.0.0.1, or {ID}.example.org", miners[0].endpoint);
             let mut seen = Seen {
                 detail: Some(told.clone()),
                 address: Some("127.0.0.1".into()),

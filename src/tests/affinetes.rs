@@ -444,6 +444,13 @@ async fn answer(State(it): State<Scripted>, Json(call): Json<Value>) -> Response
             Err(std::io::Error::other("the plug was pulled")),
         ]))),
         13 => raw(&"x".repeat(17 << 20)),
+        14 => Json(json!({ "status": "failed", "result": { "error": "Task execution exceeded timeout of 60s" }, "error": null }))
+            .into_response(),
+        15 => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Json(json!({ "detail": "Actor.evaluate() got an unexpected keyword argument 'env_id'\nTraceback" })),
+        )
+            .into_response(),
         seed => panic!("seed {seed}"),
     }
 }
@@ -474,6 +481,12 @@ async fn what_a_server_answers_wrongly_is_never_scored() {
     assert_eq!(of(8).outcome, Outcome::InfraFault(InfraFault::SimulatorError));
     assert_eq!(of(9).outcome, Outcome::InfraFault(InfraFault::SimulatorTimeout));
     assert!(reports.values().skip(1).all(|report| report.score.is_none()));
+    let (others, _) = run(&url, &environment, request("legacy/x", &miners, [14, 15])).await;
+    let of = |seed: u32| &others[&("m".to_owned(), seed)];
+    assert_eq!(of(14).outcome, Outcome::InfraFault(InfraFault::SimulatorTimeout));
+    assert_eq!(of(14).detail.as_deref(), Some("Task execution exceeded timeout of 60s"));
+    assert_eq!(of(15).outcome, Outcome::InfraFault(InfraFault::SimulatorError));
+    assert!(of(15).detail.as_deref().unwrap().contains("adapter.affinetes.call.send"), "{:?}", of(15).detail);
 
     // What it was asked: ours, whatever the manifest adds.
     let asked = scripted.asked.lock().unwrap().iter().find(|kwargs| kwargs["seed"] == 1).cloned().unwrap();
@@ -484,6 +497,36 @@ async fn what_a_server_answers_wrongly_is_never_scored() {
             "max_timesteps": 60, "action_timeout": 120.0, "use_images": false, "timeout": 60, "dataset": "small",
         })
     );
+}
+
+#[tokio::test]
+async fn a_server_receives_the_arguments_that_its_manifest_lists() {
+    let scripted = Scripted::default();
+    let url = scripted.clone().start().await;
+    let mut environment = environment("theirs/a", 1, 60_000);
+    let simulation = serde_json::to_value(&environment.simulation).unwrap();
+    let mut few = simulation.clone();
+    few["affinetes"]["send"] = json!(["seed", "base_url", "timeout"]);
+    environment.simulation = serde_json::from_value(few.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&environment.simulation).unwrap(), few);
+    let miners = [("m", "http://203.0.113.7:9000".to_owned())];
+    let (reports, problem) = run(&url, &environment, request("legacy/x", &miners, [1])).await;
+    assert!(problem.is_none() && reports.values().all(|report| report.outcome == Outcome::Success), "{reports:?}");
+    let asked = scripted.asked.lock().unwrap().clone();
+    assert_eq!(asked, [json!({ "seed": 1, "base_url": "http://203.0.113.7:9000", "timeout": 60, "dataset": "small" })]);
+}
+
+#[tokio::test]
+async fn an_image_without_methods_is_told_as_such() {
+    let environment = environment("theirs/a", 1, 60_000);
+    let open = Open { simulations: vec![environment.simulation.clone()], workers: 0, slots_per_worker: 1 };
+    let router = Router::new().route("/health", get(async || "ok")).route("/evaluate", post(async || "{}"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let error = driver(&environment, &url).open(&open).await.unwrap_err();
+    let told = error.to_string();
+    assert!(!error.is_retryable() && told.contains("no `GET /methods`") && told.contains("function-based"), "{told}");
 }
 
 #[tokio::test]

@@ -141,7 +141,8 @@ fn commitments_are_read_as_the_references_read_them() {
         read += 1;
         let parsed = &reference["parsed"];
         let text = |key: &str| parsed[key].as_str().unwrap_or_default().trim().to_owned();
-        assert_eq!((&found.model, &found.revision), (&text("huggingface_repo"), &text("revision_sha")), "{name}");
+        let model = found.model.unwrap();
+        assert_eq!((model.repository, model.revision), (text("huggingface_repo"), text("revision_sha")), "{name}");
         match found.place {
             Place::Sealed(package) => assert_eq!(package, text("encrypted_deployment"), "{name}"),
             Place::Deployment(id) => assert_eq!(id, text(if is_json { "chute_id" } else { "deployment_id" }), "{name}"),
@@ -223,6 +224,6 @@ fn keys_are_made_once_and_what_is_sealed_is_opened() {
     assert_eq!((opened.code, opened.stdout.trim()), (0, id), "{}", opened.stderr);
     let parsed = place.json(&["commitment", "parse", &format!("u/p:1:e:{}", sealed.stdout.trim()), "--format", "json"]);
     assert_eq!(parsed["place"]["sealed"], sealed.stdout.trim());
-    let wrong = place.run(&["commitment", "parse", "hello"]);
+    let wrong = place.run(&["commitment", "parse", "hello world"]);
     assert_eq!((wrong.code, wrong.stderr.contains("neither JSON nor")), (1, true), "{}", wrong.stderr);
 }

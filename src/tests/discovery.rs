@@ -147,7 +147,7 @@ fn crowd(subnet: &Subnet<'_>, swing_up: &str, hidden: &str) {
     }
     subnet.commit(1, 50, &format!("u/swing-up:1:{swing_up}"));
     subnet.commit(2, 51, &format!("u/still:1:e:{hidden}"));
-    subnet.commit(3, 52, "hello");
+    subnet.commit(3, 52, "hello world");
     subnet.commit(4, 53, "u/swing-up:1:http://127.0.0.1:9999");
     subnet.commit(5, 54, "u/far:1:http://169.254.169.254/latest");
     subnet.commit(6, 55, "u/gone:1:gone");
@@ -297,7 +297,7 @@ fn seniority_outlives_a_cycle_until_something_changes() {
     // Somebody else gets the slot of account 3, and serves what it served; account 4 is unreadable for a while.
     subnet.register(4, 5, 140);
     subnet.commit(5, 153, "u/m3:1:place-3");
-    subnet.commit(4, 154, "nonsense");
+    subnet.commit(4, 154, "no sense");
     assert_eq!(cycle(), of(&[(1, 0, 50), (2, 1, 151), (3, 2, 152), (4, 5, 153)]));
 
     bench.node.finalize(300);
@@ -378,7 +378,7 @@ fn what_cannot_work_is_said_with_its_remedy() {
     subnet.commit(0, 51, "u/p:1:demo:heuristic");
     let ran = bench.run(&["run-pipeline", &pipeline(&file)]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert_eq!(output(&bench.shown(), "discover")["miners"][0]["endpoint"], "https://demo.chutes.ai");
+    assert_eq!(output(&bench.shown(), "discover")["miners"][0]["endpoint"], "https://demo.deployments.basilica.ai");
 }
 
 /// That of the guide to weights: nobody wins, and the slot that a hotkey has at the block burns it.
@@ -473,6 +473,16 @@ fn the_subnets_pipeline_is_good_and_pinned_to_its_netuid() {
     assert_ne!(compiled(&[("ROBO_BACKEND_NETUID", "8")]).unwrap().hash(), seven.hash());
     assert_ne!(hash(&[("ROBO_BACKEND_NETWORK", "test")]), seven.hash());
     assert_eq!(hash(&[("ROBO_BACKEND_NETWORK", "finney")]), seven.hash());
+    assert_eq!(with["template"], json!("https://{id}.deployments.basilica.ai"));
+    let template = [("ROBO_BACKEND_NETUID", "7"), ("ROBO_BACKEND_DEPLOYMENT_TEMPLATE", "http://host/{id}")];
+    let elsewhere = compiled(&template).unwrap();
+    assert_eq!(elsewhere.stage(&"discover".parse().unwrap()).unwrap().with["template"], json!("http://host/{id}"));
+    assert_eq!(
+        robo::plan::subnet_variable(&elsewhere, "ROBO_BACKEND_DEPLOYMENT_TEMPLATE").as_deref(),
+        Some("http://host/{id}")
+    );
+    let wrong = [("ROBO_BACKEND_NETUID", "7"), ("ROBO_BACKEND_DEPLOYMENT_TEMPLATE", "host")];
+    assert!(compiled(&wrong).unwrap_err().to_string().contains("`template` is `host`, and not an address"));
     let node = |url| hash(&[("ROBO_BACKEND_NETWORK", url)]);
     assert_eq!(node("ws://one:9944"), node("wss://two/key"));
     assert!(compiled(&[]).unwrap_err().to_string().contains("does not know which subnet"));

@@ -25,8 +25,14 @@ use crate::children::Serving;
 const AN_HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_millis(100);
 
-const SPACE: Action =
-    Action { size: 4, low: -1.0, high: 1.0, out_of_range: OutOfRange::Refuse, kind: ActionKind::Direct };
+const SPACE: Action = Action {
+    size: 4,
+    low: -1.0,
+    high: 1.0,
+    out_of_range: OutOfRange::Refuse,
+    kind: ActionKind::Direct,
+    channels: Vec::new(),
+};
 
 fn client() -> Client {
     crate::install_tls();

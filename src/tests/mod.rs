@@ -24,6 +24,7 @@ mod custom_stages;
 mod cycle;
 mod database_faults;
 mod deploy;
+mod dialect;
 mod discovery;
 mod docker;
 mod doctor;

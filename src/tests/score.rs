@@ -112,6 +112,50 @@ fn every_setting_changes_the_answer() {
 }
 
 #[test]
+fn a_winner_is_told_apart_from_the_frontier() {
+    // 8 is better everywhere and came later, by less than its elder's thresholds.
+    let mut input = with("first_blocks", json!({"7": 5, "8": 6}));
+    input["scores"] = json!({"7": {"a": 0.5, "b": 0.5}, "8": {"a": 0.58, "b": 0.58}});
+    input["rule"] = json!("first_commit");
+    let answer = scored(&input);
+    assert_eq!((&answer["pareto_frontier"], &answer["winner"]), (&json!([8]), &json!(7)));
+    input["rule"] = json!("epsilon");
+    assert_eq!(scored(&input)["winner"], json!(8));
+    // Two miners that share the frontier: nobody wins all.
+    let shared = json!({"7": {"a": 0.5, "b": 0.9}, "8": {"a": 0.9, "b": 0.5}});
+    assert_eq!(scored(&with("scores", shared))["winner"], Value::Null);
+}
+
+#[test]
+fn ties_of_first_blocks_follow_the_reference_unless_told_otherwise() {
+    // A circle of three: 8 holds its place against 7, 9 is clearly better than 7, and 8 holds its place against 9.
+    let mut input = json!({
+        "environments": ["a"], "episodes_per_env": 100, "rule": "first_commit", "first_blocks": {"7": 5, "8": 5, "9": 5},
+        "scores": {"7": {"a": 0.5}, "8": {"a": 0.55}, "9": {"a": 0.6}},
+    });
+    assert_eq!(scored(&input)["subset_scores"], json!({"7": 0.0, "8": 1.0, "9": 0.0}));
+    input["ties"] = json!("lower_uid");
+    assert_eq!(scored(&input)["subset_scores"], json!({"7": 0.0, "8": 0.0, "9": 0.0}));
+    input["ties"] = json!("upper_uid");
+    assert!(refused(&input.to_string()).contains("ties: the text `upper_uid` is none of `both_earlier`, `lower_uid`"));
+}
+
+#[test]
+fn a_rate_that_is_missing_is_an_error_unless_it_is_to_be_nothing() {
+    let input = with("scores", json!({"7": {"a": 0.5}, "8": {"a": 0.9, "b": 0.5}})).to_string();
+    assert!(refused(&input).contains(r#"scores["7"]["b"]: missing"#));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("table.json");
+    std::fs::write(&path, input).unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_robo")).arg("score").arg(&path).arg("--missing-as-zero").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let zero = with("scores", json!({"7": {"a": 0.5, "b": 0}, "8": {"a": 0.9, "b": 0.5}}));
+    assert_eq!(told, scored(&zero));
+}
+
+#[test]
 fn all_problems_at_once_in_the_order_of_the_text() {
     let input = r#"{
   "environments": ["metaworld/reach-v3", "metaworld/push-v3", "metaworld/reach-v3", ""],

@@ -18,7 +18,11 @@ STANDARD = "standard"
 
 
 class Hook(Protocol):
-    """What differs between families."""
+    """What differs between families.
+
+    A hook may also have `pose(env, name)`, which measures the end effector for a manifest that shows its pose:
+    `position`, `orientation` (x, y, z, w), `linear_velocity` or `angular_velocity`, in the world frame.
+    """
 
     packages: tuple[str, ...]
     """Distributions, next to the environment's own, whose change would change results."""

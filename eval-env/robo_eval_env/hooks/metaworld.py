@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 import mujoco
+import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
@@ -58,6 +59,19 @@ class MetaWorldHook:
     def scene(self, env: SawyerXYZEnv) -> Scene:
         """Returns the scene, whose images have to be turned to be upright."""
         return Scene(model=env.model, data=env.data, turn=Turn.HALF)
+
+    def pose(self, env: SawyerXYZEnv, name: str) -> np.ndarray:
+        """Measures the hand, whose position is the one that an observation begins with."""
+        hand = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_BODY.value, "hand")
+        if name == "position":
+            return env.data.xpos[hand]
+        if name == "orientation":
+            w, x, y, z = env.data.xquat[hand]
+            return np.array([x, y, z, w])
+        velocity = np.zeros(6)
+        mujoco.mj_objectVelocity(env.model, env.data, mujoco.mjtObj.mjOBJ_XBODY.value, hand, velocity, 0)
+        # MuJoCo gives the rotation first.
+        return velocity[:3] if name == "angular_velocity" else velocity[3:]
 
     def _compiled_once(self, name: str, task: type[SawyerXYZEnv]) -> type[SawyerXYZEnv]:
         """Returns the task's class, changed to copy a compiled model, which takes most of the making.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 
-use crate::scoring::{AllZero, MAX_ENVIRONMENTS, MinerRow, Rule, SubsetWeighting, Table};
+use crate::scoring::{AllZero, MAX_ENVIRONMENTS, MinerRow, Rule, SubsetWeighting, Table, Ties};
 
 use super::json::{self, Entry, Node, Value, shortened};
 
@@ -12,6 +12,7 @@ use super::json::{self, Entry, Node, Value, shortened};
 pub(super) struct Request {
     pub(super) table: Table,
     pub(super) rule: Rule,
+    pub(super) ties: Ties,
     pub(super) subset_weighting: SubsetWeighting,
     pub(super) temperature: f64,
     pub(super) all_zero: AllZero,
@@ -28,7 +29,7 @@ pub(super) struct Problem {
     pub(super) message: String,
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "environments",
     "episodes_per_env",
     "temperature",
@@ -37,16 +38,26 @@ const KEYS: [&str; 8] = [
     "all_zero",
     "scores",
     "first_blocks",
+    "ties",
 ];
+
+/// What a rate is that a miner lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// A mistake.
+    Error,
+    /// A rate of 0.
+    Zero,
+}
 
 /// Read a document.
 ///
 /// # Errors
 /// All its problems, in the order of the text. A syntax error is the only one, since nothing after it can be judged.
-pub(super) fn read(text: &str) -> Result<Request, Vec<Problem>> {
+pub(super) fn read(text: &str, missing: Missing) -> Result<Request, Vec<Problem>> {
     let root = json::parse(text)
         .map_err(|error| vec![Problem { at: error.at, path: String::new(), message: error.message }])?;
-    let mut reader = Reader { problems: Vec::new() };
+    let mut reader = Reader { problems: Vec::new(), missing };
     reader.equal_keys(&root, "");
     let request = reader.request(&root);
     let mut problems = reader.problems;
@@ -59,9 +70,13 @@ pub(super) fn read(text: &str) -> Result<Request, Vec<Problem>> {
     }
 }
 
+/// Reads the value at a path.
+type ReadValue<T> = fn(&mut Reader, &Node<'_>, &str) -> Option<T>;
+
 /// Collects problems; a part that has one comes back as `None`, and reading goes on with the next.
 struct Reader {
     problems: Vec<Problem>,
+    missing: Missing,
 }
 
 impl Reader {
@@ -89,6 +104,9 @@ impl Reader {
         let rule = optional("rule").map_or(Some(Rule::default()), |node| {
             self.choice(node, "rule", &[("epsilon", Rule::Epsilon), ("first_commit", Rule::FirstCommit)])
         });
+        let ties = optional("ties").map_or(Some(Ties::default()), |node| {
+            self.choice(node, "ties", &[("both_earlier", Ties::BothEarlier), ("lower_uid", Ties::LowerUid)])
+        });
         let subset_weighting = optional("subset_weighting").map_or(Some(SubsetWeighting::default()), |node| {
             let weightings = [
                 ("size", SubsetWeighting::Size),
@@ -111,6 +129,7 @@ impl Reader {
         Some(Request {
             table,
             rule: rule?,
+            ties: ties?,
             subset_weighting: subset_weighting?,
             temperature: temperature?,
             all_zero: all_zero?,
@@ -147,7 +166,7 @@ impl Reader {
     fn episodes(&mut self, node: &Node<'_>, environments: Option<&[String]>) -> Option<Vec<u32>> {
         let path = "episodes_per_env";
         if let Value::Object(_) = node.value {
-            return self.per_environment(node, path, environments, Self::episode_count);
+            return self.per_environment(node, path, environments, (Self::episode_count, None));
         }
         let count = self.episode_count(node, path)?;
         Some(vec![count; environments?.len()])
@@ -209,7 +228,8 @@ impl Reader {
         for entry in entries {
             let path = key_path("scores", &entry.key);
             let uid = self.uid(entry, &path);
-            let rates = self.per_environment(&entry.value, &path, environments, Self::rate);
+            let absent = (self.missing == Missing::Zero).then_some(0.0);
+            let rates = self.per_environment(&entry.value, &path, environments, (Self::rate, absent));
             if let Some(uid) = uid {
                 // A row with a problem still counts as a miner, so that `first_blocks` may name it.
                 miners.push(MinerRow { uid, first_block: None, rates: rates.unwrap_or_default() });
@@ -245,13 +265,14 @@ impl Reader {
         }
     }
 
-    /// Read an object with one value for every environment and nothing else, in the order of the environments.
+    /// Read an object with one value for every environment and nothing else, in the order of the environments. A value that is not
+    /// there is `absent`, or a mistake.
     fn per_environment<T: Copy>(
         &mut self,
         node: &Node<'_>,
         path: &str,
         environments: Option<&[String]>,
-        read: fn(&mut Self, &Node<'_>, &str) -> Option<T>,
+        (read, absent): (ReadValue<T>, Option<T>),
     ) -> Option<Vec<T>> {
         let entries = self.object(node, path, "expected an object with a number for every environment")?;
         let mut values = Vec::with_capacity(entries.len());
@@ -268,6 +289,7 @@ impl Reader {
         for environment in environments? {
             match values.iter().find(|(name, _)| *name == environment) {
                 Some((_, value)) => row.extend(*value),
+                None if absent.is_some() => row.extend(absent),
                 None => self.report(node.at, key_path(path, environment), "missing"),
             }
         }
@@ -367,7 +389,7 @@ mod tests {
 
     #[test]
     fn paths_name_keys_that_need_quoting() {
-        let problems = read(&document("2").replace("\"a\"", r#""a \" b""#)).unwrap_err();
+        let problems = read(&document("2").replace("\"a\"", r#""a \" b""#), Missing::Error).unwrap_err();
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].path, r#"scores["7"]["a \" b"]"#);
         assert_eq!(problems[0].message, "`2` is not a success rate, a number from 0 to 1");
@@ -376,10 +398,10 @@ mod tests {
     #[test]
     fn episodes_may_differ() {
         let text = r#"{"environments": ["b", "a"], "episodes_per_env": {"a": 3, "b": 4}, "scores": {"7": {"a": 0.1, "b": 1}}}"#;
-        let request = read(text).unwrap();
+        let request = read(text, Missing::Error).unwrap();
         assert_eq!(request.table.episodes(), [4, 3]);
         assert_eq!(request.table.miners()[0].rates, [1.0, 0.1]);
-        let problems = read(&text.replace("\"b\": 4", "\"c\": 4")).unwrap_err();
+        let problems = read(&text.replace("\"b\": 4", "\"c\": 4"), Missing::Error).unwrap_err();
         let found: Vec<String> = problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect();
         assert_eq!(
             found,
@@ -390,11 +412,26 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_rate_that_is_missing_is_a_mistake_or_nothing() {
+        let text = r#"{"environments": ["b", "a"], "episodes_per_env": 4, "scores": {"7": {"a": 0.5}, "8": {}}}"#;
+        let problems = read(text, Missing::Error).unwrap_err();
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, [r#"scores["7"]["b"]"#, r#"scores["8"]["b"]"#, r#"scores["8"]["a"]"#]);
+        let request = read(text, Missing::Zero).unwrap();
+        let rates: Vec<&[f64]> = request.table.miners().iter().map(|miner| miner.rates.as_slice()).collect();
+        assert_eq!(rates, [[0.0, 0.5], [0.0, 0.0]]);
+        // A rate that is there and wrong is still a mistake, and so is a missing number of episodes.
+        for (old, new) in [("0.5", "null"), ("4,", r#"{"a": 4},"#), ("{\"a\": 0.5}", "{\"c\": 0.5}")] {
+            assert_eq!(read(&text.replace(old, new), Missing::Zero).unwrap_err().len(), 1, "{old}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn a_rate_is_read_to_the_last_digit(rate in 0.0..=1.0_f64) {
-            prop_assert_eq!(read(&document(&rate.to_string())).unwrap().table.miners()[0].rates[0].to_bits(), rate.to_bits());
+            prop_assert_eq!(read(&document(&rate.to_string()), Missing::Error).unwrap().table.miners()[0].rates[0].to_bits(), rate.to_bits());
         }
 
         #[test]
@@ -402,7 +439,7 @@ mod tests {
             let mut mangled = document("0.5");
             let end = (at + cut).min(mangled.len());
             mangled.replace_range(at.min(end)..end, &text);
-            let _ = read(&mangled);
+            let _ = read(&mangled, Missing::Zero);
         }
     }
 }

@@ -10,6 +10,8 @@ use axum::{
 use bytes::Bytes;
 use futures::StreamExt;
 
+use crate::manifest::simulation::Dialect;
+
 /// What goes wrong with an answer to `/act` (or `/reset`, where the name says so).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -89,12 +91,21 @@ impl FromStr for Misbehaviour {
 
 impl Kind {
     /// The broken answer. It never comes for the kinds that keep silent.
-    pub(super) async fn answer(self) -> Response<Body> {
+    pub(super) async fn answer(self, dialect: Dialect) -> Response<Body> {
         const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
         match self {
             Self::Timeout | Self::ResetTimeout | Self::Down => std::future::pending().await,
             Self::Http500 => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "\u{1b}[31m<b>the policy crashed</b>\u{1b}[0m").into_response()
+            }
+            Self::Nan | Self::WrongSize | Self::OutOfRange if dialect == Dialect::Canonical => {
+                let twist = match self {
+                    Self::Nan => "0.0, NaN, 0.0, 0.0, 0.0, 0.0",
+                    Self::WrongSize => "0.0, 0.0, 0.0",
+                    _ => "0.0, 0.0, 1e300, 0.0, 0.0, 0.0",
+                };
+                (JSON, format!(r#"{{"action": {{"continuous": {{"ee_twist": [{twist}], "gripper": [0.0]}}}}}}"#))
+                    .into_response()
             }
             Self::Malformed => (JSON, r#"{"action": [0.0, 0.0"#).into_response(),
             Self::Nan => (JSON, r#"{"action": [0.0, NaN, 0.0, 0.0]}"#).into_response(),

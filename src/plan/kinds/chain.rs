@@ -24,8 +24,8 @@ pub(super) const MINERS: Kind = Kind {
             "template",
             Type::String,
             Rule::Free,
-            Absent::Default(r#""https://{id}.chutes.ai""#),
-            "address of deployments that are committed by their id, with `{id}` in its place",
+            Absent::Default(r#""https://{id}.deployments.basilica.ai""#),
+            "address of deployments that are committed by their id, with `{id}` in its place; `--deployment-template` or ROBO_BACKEND_DEPLOYMENT_TEMPLATE when left out",
         ),
     ],
     outputs: &[

@@ -27,7 +27,7 @@ pub(super) fn outcome(text: &str) -> (Outcome, Option<Condition>) {
     if text.starts_with("Miner returned no action at step ") {
         return (Outcome::MinerFault(MinerFault::MalformedResponse), None);
     }
-    if text.starts_with("Evaluation timeout") {
+    if text.starts_with("Evaluation timeout") || text.starts_with("Task execution exceeded timeout") {
         // A miner that is in time at every step has the time it needs (`timeout` is checked against it).
         return (Outcome::InfraFault(InfraFault::SimulatorTimeout), None);
     }
@@ -188,7 +188,7 @@ mod tests {
         ] {
             assert_eq!(outcome(text), (INFRA, None), "{text}");
         }
-        for text in ["Evaluation timeout after 300s", "Evaluation timeout"] {
+        for text in ["Evaluation timeout after 300s", "Evaluation timeout", "Task execution exceeded timeout of 300s"] {
             assert_eq!(outcome(text), (Outcome::InfraFault(InfraFault::SimulatorTimeout), None), "{text}");
         }
     }

@@ -10,12 +10,15 @@ use tokio::time::{Instant, timeout};
 use super::{OPENING, verdict};
 use crate::{
     cycle::{Condition, EpisodeReport, InfraFault, MinerFault, Outcome},
-    manifest::simulation::{Affinetes, Simulation},
+    manifest::simulation::{Affinetes, Argument, Simulation},
     rollout::{Error, client, protocol::EpisodeOrder},
 };
 
 /// What a server is given beyond its own time-out, so that it is the one to end the episode.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// What an operator does about an `evaluate` that takes other arguments.
+const SEND: &str = " (`adapter.affinetes.call.send` lists the arguments that `evaluate` receives)";
 
 /// Largest answer that is read.
 const LARGEST: usize = 16 << 20;
@@ -43,8 +46,14 @@ impl Http {
         let response = request.timeout(OPENING).send().await.map_err(|source| self.unreachable(source))?;
         let status = response.status();
         let body = body(response).await.map_err(|reason| Error::Cut { reason })?;
-        if status != StatusCode::OK {
-            return Err(Error::Refused { status, text: beginning(&body) });
+        match status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+                return Err(Error::Unfit(format!(
+                    "it has no `GET /{verb}` ({status}): its image is not a function-based image of affinetes"
+                )));
+            }
+            status => return Err(Error::Refused { status, text: beginning(&body) }),
         }
         serde_json::from_slice(&body)
             .map_err(|error| Error::Unfit(format!("its answer to `GET /{verb}` is not JSON: {error}")))
@@ -67,7 +76,11 @@ impl Http {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Error::Refused { status, text: beginning(&body) })
             }
-            status => Ok(Err(format!("the server answered {status}: {}", beginning(&body)))),
+            status => {
+                let words = beginning(&body);
+                let remedy = if words.contains("unexpected keyword argument") { SEND } else { "" };
+                Ok(Err(format!("the server answered {status}: {words}{remedy}")))
+            }
         }
     }
 
@@ -94,6 +107,8 @@ fn read(body: &[u8]) -> Answered {
         .map_err(|error| format!("the server's answer is not of the protocol ({error}): {}", beginning(body)))?;
     match envelope.status.as_str() {
         "success" => Ok(envelope.result),
+        // A call that the server ended says why in the place of a result.
+        "failed" if envelope.error.is_none() && envelope.result["error"].is_string() => Ok(envelope.result),
         status => Err(format!("the server's status is `{status}`: {}", envelope.error.unwrap_or_default())),
     }
 }
@@ -189,7 +204,6 @@ impl Call {
     fn body(&self, order: &EpisodeOrder) -> Value {
         let mut kwargs: Map<String, Value> = self.call.kwargs.clone();
         let ours = json!({
-            // Some servers choose their scene by the one, some by the other.
             "task_id": order.seed,
             "seed": order.seed,
             "model": order.hotkey,
@@ -200,8 +214,8 @@ impl Call {
             "use_images": self.call.use_images,
             "timeout": self.call.timeout_ms / 1000,
         });
-        if let Value::Object(ours) = ours {
-            kwargs.extend(ours);
+        for argument in Argument::ALL.into_iter().filter(|argument| self.call.sends(*argument)) {
+            kwargs.insert(argument.name().to_owned(), ours[argument.name()].clone());
         }
         json!({ "method": "evaluate", "args": [], "kwargs": kwargs })
     }
@@ -222,6 +236,9 @@ mod tests {
             read(br#"{"status": "failed", "error": "no"}"#),
             Err("the server's status is `failed`: no".to_owned())
         );
+        let late = json!({ "error": "Task execution exceeded timeout of 300s" });
+        assert_eq!(read(json!({ "status": "failed", "result": late, "error": null }).to_string().as_bytes()), Ok(late));
+        assert!(read(br#"{"status": "failed", "result": {"error": 5}}"#).is_err());
         for broken in [&b"<html>"[..], b"[]", br#"{"result": {}}"#, br#"{"status": "success", "result": NaN}"#, b"\xff"]
         {
             assert!(read(broken).unwrap_err().contains("not of the protocol"), "{broken:?}");

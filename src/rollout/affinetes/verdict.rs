@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::blame;
 use crate::{
     cycle::{Condition, EpisodeReport, InfraFault, Outcome, plain_text},
-    manifest::simulation::{ScoreSource, Simulation},
+    manifest::simulation::{Argument, ScoreSource, Simulation},
 };
 
 /// An episode that did not come to its end.
@@ -116,12 +116,14 @@ struct Extra<'a>(&'a Value);
 impl Extra<'_> {
     /// Answers that were mixed up are nobody's.
     fn is_ours(&self, simulation: &Simulation, seed: u32) -> Result<(), String> {
-        let asked = simulation.affinetes().map(|call| call.env_id.as_str());
-        if self.0["seed"].as_i64().is_some_and(|told| told != i64::from(seed)) {
+        let Some(call) = simulation.affinetes() else { return Ok(()) };
+        // What the server was not told it may call as it likes.
+        let is_other = |seen: Option<i64>| seen.is_some_and(|told| told != i64::from(seed));
+        if call.sends(Argument::Seed) && is_other(self.0["seed"].as_i64()) {
             return Err(format!("it is about seed {}, not {seed}", self.0["seed"]));
         }
-        if self.0["env_id"].as_str().is_some_and(|told| Some(told) != asked) {
-            return Err(format!("it is about {}, not `{}`", self.0["env_id"], asked.unwrap_or_default()));
+        if call.sends(Argument::EnvId) && self.0["env_id"].as_str().is_some_and(|told| told != call.env_id) {
+            return Err(format!("it is about {}, not `{}`", self.0["env_id"], call.env_id));
         }
         Ok(())
     }
@@ -161,7 +163,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cycle::MinerFault;
+    use crate::{cycle::MinerFault, manifest::simulation::Simulator};
 
     fn simulation(score: Value) -> Simulation {
         serde_json::from_value(json!({
@@ -195,6 +197,16 @@ mod tests {
         let little = of(&json!({ "score": 1, "success": true, "time_taken": 1.5, "extra": {} }));
         assert_eq!((little.outcome, little.score, little.steps), (Outcome::Success, Some(1.0), 0));
         assert_eq!(little.detail.as_deref(), Some("the server tells no steps and no return"));
+    }
+
+    #[test]
+    fn a_server_may_name_what_it_was_not_told_as_it_likes() {
+        let mut simulation = by_score();
+        let Simulator::Affinetes(call) = &mut simulation.simulator else { panic!("{simulation:?}") };
+        call.send = Some(vec![Argument::TaskId, Argument::BaseUrl]);
+        let own = json!({ "score": 1.0, "success": true, "extra": { "seed": 99, "env_id": "its own" } });
+        assert_eq!(report(&simulation, 7, &own, 1.0).0.outcome, Outcome::Success);
+        assert_eq!(of(&own).outcome, Outcome::InfraFault(InfraFault::SimulatorError));
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(in crate::scoring) struct Counts([u128; SIZES]);
 
 impl Counts {
     /// No subset at all.
-    pub(super) fn none() -> Self {
+    pub(in crate::scoring) fn none() -> Self {
         Self([0; SIZES])
     }
 
@@ -31,9 +31,17 @@ impl Counts {
     }
 
     /// These subsets and those.
-    pub(super) fn plus(mut self, other: &Self) -> Self {
+    pub(in crate::scoring) fn plus(mut self, other: &Self) -> Self {
         for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
             *mine += theirs;
+        }
+        self
+    }
+
+    /// These subsets without those, which are all among them.
+    pub(in crate::scoring) fn minus(mut self, other: &Self) -> Self {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine -= theirs;
         }
         self
     }
@@ -50,7 +58,7 @@ impl Counts {
     }
 
     /// `subsets` more subsets of a size.
-    pub(super) fn add(&mut self, size: u32, subsets: u128) {
+    pub(in crate::scoring) fn add(&mut self, size: u32, subsets: u128) {
         self.0[size as usize] += subsets;
     }
 

@@ -9,6 +9,9 @@ use super::{Counts, environments};
 /// Environments that are still counted this way: a table of 2^16 bits, 8 KiB.
 pub(super) const MOST_ENVIRONMENTS: u32 = 16;
 
+/// Environments of tables that are kept subset by subset, which takes 2 MiB at most.
+pub(in crate::scoring) const MOST_KEPT: u32 = 24;
+
 /// Environments that live within a word.
 const IN_WORD: u32 = 6;
 
@@ -31,14 +34,59 @@ pub(super) fn count(part: u64, family: &[u64]) -> Counts {
     let width = part.count_ones();
     let mut table = [0_u64; 1 << (MOST_ENVIRONMENTS - IN_WORD)];
     let words = &mut table[..1 << width.saturating_sub(IN_WORD)];
+    miss(words, part, family);
+    tally(words, real(width))
+}
+
+/// Mark the subsets of `part` that miss a mask.
+fn miss(words: &mut [u64], part: u64, family: &[u64]) {
     for &mask in family {
         let subset = gather(part & !mask, part);
         words[subset >> IN_WORD] |= 1 << (subset & 63);
     }
-    spread_down(words, width);
-    // With fewer than 6 environments only the first positions of the one word are subsets.
-    let real = if width < IN_WORD { (1 << (1 << width)) - 1 } else { u64::MAX };
-    tally(words, real)
+    spread_down(words, part.count_ones());
+}
+
+/// The positions of a word that are subsets: with fewer than 6 environments only the first ones of the one word.
+fn real(width: u32) -> u64 {
+    if width < IN_WORD { (1 << (1 << width)) - 1 } else { u64::MAX }
+}
+
+/// Subsets of all environments of a table of at most [`MOST_KEPT`], one by one.
+#[derive(Debug)]
+pub(in crate::scoring) struct Subsets {
+    everywhere: u64,
+    words: Vec<u64>,
+}
+
+impl Subsets {
+    /// No subset.
+    pub(in crate::scoring) fn none(everywhere: u64) -> Self {
+        Self { everywhere, words: vec![0; 1 << everywhere.count_ones().saturating_sub(IN_WORD)] }
+    }
+
+    /// Add the subsets that lie within `allowed` and meet every mask of `family`, and count those that were not here before.
+    pub(in crate::scoring) fn take(&mut self, allowed: u64, family: &[u64]) -> Counts {
+        let width = self.everywhere.count_ones();
+        let mut missed = vec![0; self.words.len()];
+        miss(&mut missed, self.everywhere, family);
+        for environment in environments(self.everywhere & !allowed) {
+            // Environments of a table are the lowest bits, so each is its own position.
+            for (index, word) in missed.iter_mut().enumerate() {
+                match LACKS.get(environment as usize) {
+                    Some(lacks) => *word |= !lacks,
+                    None if index >> (environment - IN_WORD) & 1 == 1 => *word = u64::MAX,
+                    None => {}
+                }
+            }
+        }
+        for (missed, here) in missed.iter_mut().zip(&mut self.words) {
+            let others = *here;
+            *here |= !*missed;
+            *missed |= others;
+        }
+        tally(&missed, real(width))
+    }
 }
 
 /// The bits of `mask` at the positions of `part`, moved together.
@@ -70,7 +118,7 @@ fn spread_down(words: &mut [u64], width: u32) {
 /// position within the byte. Words are added up byte by byte, all words of one size at once; 64 words add at most 3 each
 /// to a byte, so none overflows.
 fn tally(words: &[u64], real: u64) -> Counts {
-    let mut counts = [0_u32; MOST_ENVIRONMENTS as usize + 1];
+    let mut counts = [0_u32; MOST_KEPT as usize + 1];
     for (index, chunk) in words.chunks(64).enumerate() {
         let mut sums = [[0_u64; 4]; 7];
         for (within, word) in (0_u32..).zip(chunk) {

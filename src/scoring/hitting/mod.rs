@@ -10,6 +10,7 @@ mod dense;
 mod signed;
 
 pub(super) use counts::Counts;
+pub(super) use dense::{MOST_KEPT, Subsets};
 
 /// Times that one table may branch. One miner on 32 environments branches less than 2^16 times (each time leaves one
 /// environment fewer, and the bit table takes over at 16), so 256 of them always stay below.
@@ -28,6 +29,15 @@ pub(super) struct Effort {
 impl Effort {
     pub(super) fn new() -> Self {
         Self { branches_left: MOST_BRANCHES }
+    }
+
+    /// Use up so many steps.
+    ///
+    /// # Errors
+    /// [`TooHard`] when there are not so many left.
+    pub(in crate::scoring) fn spend(&mut self, steps: u32) -> Result<(), TooHard> {
+        self.branches_left = self.branches_left.checked_sub(steps).ok_or(TooHard)?;
+        Ok(())
     }
 
     /// How many subsets of `universe` of each size meet every mask of `family`. Masks lie within `universe`.
@@ -62,7 +72,7 @@ impl Effort {
         if family.len() <= signed::MOST_MASKS {
             return Ok(signed::count(part, &family));
         }
-        self.branches_left = self.branches_left.checked_sub(1).ok_or(TooHard)?;
+        self.spend(1)?;
         let branch = most_frequent(&family);
         let rest = part & !branch;
         let without = family.iter().map(|mask| mask & !branch).collect();

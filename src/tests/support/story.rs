@@ -7,7 +7,7 @@ use robo::{
         Hotkey, Journal, LatencySummary, Lease, MinerFault, MinerStatus, Outcome, Pin, Publication, PublishGuard, Salt,
         Seen, Sighting, Standing, TaskEvent, TaskFailure, TaskKey,
     },
-    scoring::{MinerRow, Rule, SubsetWeighting, Table, pareto},
+    scoring::{MinerRow, Rule, SubsetWeighting, Table, Ties, pareto},
     stage::documents::{ScoreEntry, ScoresDocument},
     store::{NewCycle, Store},
 };
@@ -189,7 +189,7 @@ fn scores(salt: &Salt) -> ScoresDocument {
     let row = |uid: u16, rate| MinerRow { uid, first_block: Some(u64::from(uid) + 4), rates: vec![rate; 2] };
     let names = environments.iter().map(ToString::to_string).collect();
     let table = Table::new(names, vec![SEEDS; 2], vec![row(1, 1.0), row(2, 0.5)]).unwrap();
-    let found = pareto(&table, Rule::Epsilon, SubsetWeighting::Size).unwrap();
+    let found = pareto(&table, Rule::Epsilon, Ties::default(), SubsetWeighting::Size).unwrap();
     ScoresDocument {
         pin: Some(pin()),
         definition_hash: "00".repeat(32),
@@ -197,10 +197,12 @@ fn scores(salt: &Salt) -> ScoresDocument {
         environments,
         entries,
         rule: Rule::Epsilon,
+        ties: Some(Ties::default()),
         subset_weighting: SubsetWeighting::Size,
         epsilons: found.epsilons,
         thresholds: found.thresholds,
         pareto_frontier: found.frontier,
+        winner: found.winner,
         subset_scores: found.points,
     }
 }
