@@ -52,7 +52,8 @@ pub(super) fn check(paths: &[PathBuf]) -> Diagnostics {
 
 /// Whether two are about the same mistake.
 fn is_same(one: &Diagnostic, other: &Diagnostic) -> bool {
-    (&one.file, &one.pointer, &one.message) == (&other.file, &other.pointer, &other.message)
+    let file = |one: &Diagnostic| one.file.as_ref().and_then(|file| std::fs::canonicalize(file).ok());
+    (&one.pointer, &one.message) == (&other.pointer, &other.message) && file(one) == file(other)
 }
 
 /// Every file to check; what cannot be found is reported.
