@@ -21,6 +21,7 @@
 //! | `standing.rs` | the block a cycle is pinned to; since when hotkeys have served what they serve |
 //! | `history.rs` | what finished cycles took |
 //! | `gc.rs` | detail that is old enough to go |
+//! | `url.rs` | database URLs as people write them |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `api_key.rs` | keys of the API, and with `operation.rs` what was done with them |
@@ -69,6 +70,7 @@ mod status;
 mod takeover;
 mod tally;
 mod turn;
+mod url;
 
 use std::{sync::Arc, time::Duration};
 
@@ -179,7 +181,9 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None, absence: Absence::default() })
+        let (keeper, operation) = (None, None);
+        let location = Arc::new(location);
+        Ok(Self { pool, location, keeper, operation, absence: Absence::default() })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.
