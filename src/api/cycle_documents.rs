@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::view::View;
 use crate::{
-    cycle::{CycleId, CycleStatus, FailureClass, Salt, StageId},
+    cycle::{CycleId, CycleNumber, CycleStatus, FailureClass, Salt, StageId},
     store::{CycleSummary, StageRow, TaskLine},
 };
 
@@ -30,8 +30,10 @@ pub fn state(cycle: &CycleSummary) -> &'static str {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Cycle")]
 pub struct Summary<'a> {
-    /// Its id. Ids sort as cycles were created.
+    /// Its UUID. UUIDs sort as cycles were created.
     id: CycleId,
+    /// Its number, which stands for the UUID wherever a cycle is named.
+    number: CycleNumber,
     /// The pipeline it is a run of.
     pipeline: &'a str,
     /// `running`, `waiting`, `paused` or `interrupted` while it is open; then `completed`, `failed` or `cancelled`.
@@ -64,6 +66,7 @@ pub struct Summary<'a> {
 pub fn summary(cycle: &CycleSummary) -> Summary<'_> {
     Summary {
         id: cycle.id,
+        number: cycle.number,
         pipeline: &cycle.pipeline,
         status: state(cycle),
         definition_hash: &cycle.definition_hash,
@@ -206,6 +209,7 @@ mod tests {
     fn shown(tasks: u64, view: View) -> Value {
         let cycle = CycleSummary {
             id: "01900000-0000-7000-8000-000000000001".parse().unwrap(),
+            number: 42.try_into().unwrap(),
             pipeline: "test".into(),
             definition_hash: "h".into(),
             status: CycleStatus::Failed,

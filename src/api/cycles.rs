@@ -22,7 +22,7 @@ use super::{
     view::View,
     weights::unreadable,
 };
-use crate::cycle::{CycleId, CycleStatus};
+use crate::cycle::{CycleId, CycleName, CycleStatus};
 use crate::store::{CycleFilter, CycleSummary};
 
 /// Which cycles.
@@ -101,7 +101,7 @@ pub(super) async fn show(
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = View::from(&caller);
-    let id = id_of(&id)?;
+    let id = id_of(&api, &id).await?;
     let make = async {
         let cycle = find(&api, id).await?;
         let stages = ask(api.store.stage_rows(cycle.id)).await?;
@@ -116,7 +116,7 @@ pub(super) async fn show(
 
 /// The scores of a cycle as a table, one line per miner and environment.
 pub(super) async fn scores_csv(State(api): State<Api>, Part(id): Part) -> Result<Response, Problem> {
-    let cycle = find(&api, id_of(&id)?).await?;
+    let cycle = find(&api, id_of(&api, &id).await?).await?;
     let none = Problem::new(StatusCode::NOT_FOUND, "the cycle has published no scores");
     let row = ask(api.store.publication(cycle.id)).await?.ok_or(none)?;
     let table = documents::scores_csv(&row).map_err(unreadable)?;
@@ -129,9 +129,10 @@ fn no_such_cycle() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such cycle")
 }
 
-/// The cycle that an address names, whether or not there is one.
-pub(super) fn id_of(text: &str) -> Result<CycleId, Problem> {
-    text.parse().map_err(|_| no_such_cycle())
+/// The cycle that an address names by its number or its UUID.
+pub(super) async fn id_of(api: &Api, text: &str) -> Result<CycleId, Problem> {
+    let name: CycleName = text.parse().map_err(|_| no_such_cycle())?;
+    ask(api.store.cycle_named(name)).await?.ok_or_else(no_such_cycle)
 }
 
 /// A cycle that there is.

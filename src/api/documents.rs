@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::standing::{Status, Validity};
 use crate::{
-    cycle::CycleId,
+    cycle::{CycleId, CycleNumber, CycleStatus},
     stage::documents::{ScoreEntry, ScoresDocument, WeightsDocument},
     store::{CycleSummary, PublicationRow},
 };
@@ -56,14 +56,18 @@ pub fn weight_entries(row: &PublicationRow) -> Result<Vec<Weight>, Unreadable> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Weights")]
 struct WeightsBody<'a> {
-    /// The cycle it is the result of.
-    cycle_id: CycleId,
+    /// Number of the cycle it is the result of.
+    cycle_id: CycleNumber,
+    /// UUID of that cycle.
+    cycle_uuid: CycleId,
+    /// The pipeline of that cycle.
+    pipeline: &'a str,
     /// The block the cycle was pinned to, where a chain was read.
     block: Option<u64>,
     /// When it was published.
     created_at: DateTime<Utc>,
-    /// The same as `block`.
-    block_number: Option<u64>,
+    /// The same as `block`; 0 where no chain was read.
+    block_number: u64,
     /// The same as `created_at`.
     timestamp: DateTime<Utc>,
     /// The document that the digest covers, as it was published.
@@ -125,10 +129,12 @@ pub fn weights(
     // Where clients look for them; the document's own `pin` is what the digest covers.
     let pin = |name: &str| published.get("pin").map(|pin| pin[name].clone());
     let body = WeightsBody {
-        cycle_id: row.cycle,
+        cycle_id: cycle.number,
+        cycle_uuid: row.cycle,
+        pipeline: &cycle.pipeline,
         block: row.block,
         created_at: row.created_at,
-        block_number: row.block,
+        block_number: row.block.unwrap_or_default(),
         timestamp: row.created_at,
         netuid: pin("netuid").and_then(|netuid| netuid.as_u64()?.try_into().ok()),
         genesis: pin("genesis").and_then(|genesis| Some(genesis.as_str()?.to_owned())),
@@ -158,8 +164,10 @@ pub(super) fn weights_schema(generator: &mut SchemaGenerator) -> Schema {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Scores")]
 struct ScoresBody<'a> {
-    /// The cycle they are the result of.
-    cycle_id: CycleId,
+    /// Number of the cycle they are the result of.
+    cycle_id: CycleNumber,
+    /// UUID of that cycle.
+    cycle_uuid: CycleId,
     /// The block the cycle was pinned to, where a chain was read.
     block: Option<u64>,
     /// When they were published.
@@ -221,7 +229,8 @@ pub fn scores(row: &PublicationRow, cycle: &CycleSummary) -> Result<Value, Unrea
         by_miner.entry(score.uid).or_default().insert(score.environment.clone(), score.success_rate);
     }
     let body = ScoresBody {
-        cycle_id: row.cycle,
+        cycle_id: cycle.number,
+        cycle_uuid: row.cycle,
         block: row.block,
         created_at: row.created_at,
         scores: &by_miner,
@@ -240,15 +249,17 @@ pub(super) fn scores_schema(generator: &mut SchemaGenerator) -> Schema {
 /// A cycle as older clients know it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct OlderCycle {
-    /// Its id.
-    id: CycleId,
-    /// The block it is pinned to.
-    block_number: Option<u64>,
+    /// Its number.
+    id: CycleNumber,
+    /// Its UUID.
+    uuid: CycleId,
+    /// The block it is pinned to; 0 where no chain was read.
+    block_number: u64,
     /// When it was created.
     started_at: DateTime<Utc>,
     /// When it ended.
     completed_at: Option<DateTime<Utc>>,
-    /// `open`, `completed`, `failed` or `cancelled`.
+    /// `pending`, `running`, `completed`, or `failed`, which a cancelled cycle is too.
     status: &'static str,
     /// Miners with a score; 0 before it has published.
     n_miners: usize,
@@ -262,11 +273,17 @@ pub(super) struct OlderCycle {
 pub(super) fn cycle(cycle: &CycleSummary, evaluated: Option<&Evaluated>) -> OlderCycle {
     let size = evaluated.map(Size::of);
     OlderCycle {
-        id: cycle.id,
-        block_number: cycle.block,
+        id: cycle.number,
+        uuid: cycle.id,
+        block_number: cycle.block.unwrap_or_default(),
         started_at: cycle.created_at,
         completed_at: cycle.finished_at,
-        status: cycle.status.word(),
+        status: match cycle.status {
+            CycleStatus::Open if cycle.is_running => "running",
+            CycleStatus::Open => "pending",
+            CycleStatus::Completed => "completed",
+            CycleStatus::Failed | CycleStatus::Cancelled => "failed",
+        },
         n_miners: size.as_ref().map_or(0, |size| size.miners),
         n_environments: size.as_ref().map_or(0, |size| size.environments),
         duration_seconds: cycle.finished_at.map(|ended| duration(cycle, ended)),
@@ -403,7 +420,7 @@ impl Size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cycle::{CycleStatus, Publication, PublishGuard};
+    use crate::cycle::{Publication, PublishGuard};
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
@@ -445,6 +462,7 @@ mod tests {
         };
         let cycle = CycleSummary {
             id,
+            number: 42.try_into().unwrap(),
             pipeline: "quickstart".into(),
             definition_hash: "h".into(),
             status: CycleStatus::Completed,

@@ -17,7 +17,7 @@ use super::{
     query::{Asked, EpisodePlace, PageSize, Question},
     view::View,
 };
-use crate::cycle::{CycleId, EnvironmentId, Hotkey, Salt};
+use crate::cycle::{CycleId, CycleNumber, EnvironmentId, Hotkey, Salt};
 use crate::store::{EpisodeFilter, EpisodeOutcome, EpisodeRow};
 
 /// Which episodes.
@@ -70,8 +70,10 @@ impl From<OutcomeWord> for EpisodeOutcome {
 /// A page of episodes.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Episodes<'a> {
-    /// The cycle they are of.
-    cycle_id: CycleId,
+    /// Number of the cycle they are of.
+    cycle_id: CycleNumber,
+    /// UUID of that cycle.
+    cycle_uuid: CycleId,
     /// The episodes, by environment, seed index and hotkey.
     episodes: Vec<Episode<'a>>,
     /// What `after` has to be for the next page; null when this is the last one.
@@ -132,7 +134,7 @@ pub(super) async fn list(
     request: HeaderMap,
 ) -> Result<Response, Problem> {
     let view = View::from(&caller);
-    let cycle = cycles::find(&api, cycles::id_of(&cycle)?).await?;
+    let cycle = cycles::find(&api, cycles::id_of(&api, &cycle).await?).await?;
     let size = page.limit.unwrap_or_default();
     let filter = EpisodeFilter {
         after: page.after.map(|EpisodePlace(key)| key),
@@ -143,7 +145,7 @@ pub(super) async fn list(
     let rows = ask(api.store.episodes_of(cycle.id, &filter, size.number())).await?;
     let next = size.last(&rows).map(|row| EpisodePlace::text(&row.environment, row.seed_index, &row.hotkey));
     let episodes = rows.iter().map(|row| episode(row, cycle.salt.as_ref(), view)).collect();
-    let body = Episodes { cycle_id: cycle.id, episodes, next_after: next };
+    let body = Episodes { cycle_id: cycle.number, cycle_uuid: cycle.id, episodes, next_after: next };
     Ok(Answer::of(&body, Cache::for_view(view))?.to(&request))
 }
 

@@ -69,7 +69,7 @@ pub(super) async fn follow(
     Part(cycle): Part,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (cycle, view) = (cycles::id_of(&cycle)?, View::from(&caller));
+    let (cycle, view) = (cycles::id_of(&api, &cycle).await?, View::from(&caller));
     let last = last_known(&request)?;
     let none = Problem::new(StatusCode::NOT_FOUND, "there is no such cycle");
     let found = ask(api.store.events_after(cycle, last.unwrap_or_default(), 1)).await?.ok_or(none)?;

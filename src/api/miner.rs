@@ -26,7 +26,7 @@ use super::{
     view::View,
     weights::unreadable,
 };
-use crate::cycle::{Change, CycleId, Hotkey, Sighting, Standing, changes};
+use crate::cycle::{Change, CycleId, CycleNumber, Hotkey, Sighting, Standing, changes};
 use crate::store::LatencyRow;
 
 /// A miner.
@@ -64,7 +64,7 @@ pub(super) struct Miner<'a> {
 /// What a miner has committed to, as the last discovery saw it.
 #[derive(Serialize, JsonSchema)]
 struct Commitment<'a> {
-    /// `ok` where it takes part, else a word for why not; `gone` for whoever was evaluated and is not there any more.
+    /// `active` where it takes part, else a word for why not; `gone` for whoever was evaluated and is not there any more.
     status: &'a str,
     /// The same in words; operators are told.
     detail: Option<&'a str>,
@@ -116,8 +116,10 @@ struct ShownScore<'a> {
 /// The last episodes of a miner.
 #[derive(Serialize, JsonSchema)]
 struct LastEpisodes {
-    /// The cycle they are of; it may still run.
-    cycle_id: CycleId,
+    /// Number of the cycle they are of, which may still run.
+    cycle_id: Option<CycleNumber>,
+    /// UUID of that cycle.
+    cycle_uuid: CycleId,
     /// How they ended, the most frequent first.
     outcomes: Vec<OutcomeCount>,
     /// How fast it answered in them, in milliseconds from the last byte sent to the last byte received; null where it never did.
@@ -214,7 +216,13 @@ async fn last_episodes(api: &Api, cycle: CycleId, hotkey: &Hotkey) -> Result<Las
     let outcomes = ask(api.store.outcomes_of(cycle, hotkey)).await?;
     let outcomes = outcomes.into_iter().map(|(outcome, reason, count)| OutcomeCount { outcome, reason, count });
     let latency = ask(api.store.latency_of(cycle, hotkey)).await?;
-    Ok(LastEpisodes { cycle_id: cycle, outcomes: outcomes.collect(), latency: Latency::of(&latency) })
+    let number = ask(api.store.cycle_numbers(&[cycle])).await?.remove(&cycle);
+    Ok(LastEpisodes {
+        cycle_id: number,
+        cycle_uuid: cycle,
+        outcomes: outcomes.collect(),
+        latency: Latency::of(&latency),
+    })
 }
 
 impl Latency {

@@ -36,7 +36,7 @@ struct Miner<'a> {
     hotkey: &'a str,
     /// Where it answers; null unless the operator shows endpoints.
     endpoint: Option<&'a str>,
-    /// `ok` where it takes part, else a word for why not.
+    /// `active` where it takes part, else a word for why not.
     status: &'a str,
     /// When the vector that counts was published, where it rests on this miner, too.
     last_evaluated: Option<DateTime<Utc>>,

@@ -7,7 +7,7 @@ use super::{
     operation::{Operation, Schematic, Tag, schema},
     page, reference, schedules, scores, status, weights, writes,
 };
-use crate::cycle::{CycleId, Hotkey};
+use crate::cycle::{CycleName, Hotkey};
 
 const JSON: &str = "application/json";
 const NO_SCHEDULE: &str = "No backend has read a schedule of a pipeline of that name.";
@@ -48,7 +48,7 @@ fn results() -> Vec<Operation> {
         scores(
             Operation::get("/v1/scores/{cycle}", "scoresOfCycle", scores::of_cycle)
                 .about("Results", "What a cycle's vector was made from")
-                .part("cycle", "Id of the cycle", schema::<CycleId>),
+                .part("cycle", "Number or UUID of the cycle", schema::<CycleName>),
             "The scores, which never change.",
         )
         .or_none("No such cycle has published scores."),
@@ -76,7 +76,7 @@ fn evaluation() -> Vec<Operation> {
 
 fn of_cycles() -> Vec<Operation> {
     let cycle = |path, id, summary: &'static str, operation: fn(&'static str, &'static str) -> Operation| {
-        operation(path, id).about("Cycles", summary).part("cycle", "Id of the cycle", schema::<CycleId>)
+        operation(path, id).about("Cycles", summary).part("cycle", "Number or UUID of the cycle", schema::<CycleName>)
     };
     vec![
         Operation::get("/v1/cycles", "cycles", cycles::list)
@@ -129,7 +129,9 @@ fn running() -> Vec<Operation> {
 fn writes() -> Vec<Operation> {
     let conflict = |operation: Operation, description| operation.answers(409, description, None, Tag::None);
     let json = |of: Schematic| Some((JSON, of));
-    let cycle = |operation: Operation| operation.part("cycle", "Id of the cycle", schema::<CycleId>).or_none(NO_CYCLE);
+    let cycle = |operation: Operation| {
+        operation.part("cycle", "Number or UUID of the cycle", schema::<CycleName>).or_none(NO_CYCLE)
+    };
     let pipeline = |operation: Operation, none| operation.part("pipeline", "Its name", text).or_none(none);
     let unfit = |operation: Operation, description| operation.answers(422, description, None, Tag::None);
     let paused = json(schema::<writes::Paused>);

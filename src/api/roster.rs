@@ -10,13 +10,13 @@ use crate::stage::documents::{LeftOut, Listed};
 use crate::store::{Discovered, PublicationRow};
 
 /// What a discovery says of a miner that takes part.
-const OK: &str = "ok";
+const OK: &str = "active";
 
 /// What is known of a miner.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) uid: Option<u16>,
-    /// `ok` where it takes part, else why not; none where no discovery has seen it.
+    /// `active` where it takes part, else why not; none where no discovery has seen it.
     pub(super) status: Option<String>,
     /// The same in words.
     pub(super) detail: Option<String>,
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                ("ann", Some(1), "ok", Some(0.5)),
+                ("ann", Some(1), "active", Some(0.5)),
                 ("bob", Some(2), "malformed", None),
                 ("cid", None, "unregistered", None),
                 ("old", None, "gone", Some(0.5)),
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn without_a_discovery_whoever_was_evaluated_is_there() {
         let roster = Roster::of(None, Some(&published(&[(1, "ann")]))).unwrap();
-        assert_eq!((roster.miners["ann"].word(), roster.miners["ann"].uid), ("ok", Some(1)));
+        assert_eq!((roster.miners["ann"].word(), roster.miners["ann"].uid), ("active", Some(1)));
         assert!(Roster::of(None, None).unwrap().miners.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! `GET /v1/pipelines` and `GET /v1/schedules`: what this backend runs, when, and what became of the last due times.
 
+use std::collections::BTreeMap;
+
 use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -13,7 +15,7 @@ use super::{
     problem::Problem,
     view::View,
 };
-use crate::cycle::CycleId;
+use crate::cycle::{CycleId, CycleNumber};
 use crate::schedule::{Catchup, Due, Overlap, Schedule};
 use crate::store::{Fired, Outcome, PauseRow, ScheduleRow};
 
@@ -70,6 +72,9 @@ impl From<&Schedule> for Entry {
     }
 }
 
+/// Numbers of cycles.
+type Numbers = BTreeMap<CycleId, CycleNumber>;
+
 /// The schedules in force, of all backends on this database.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Schedules<'a> {
@@ -106,8 +111,10 @@ struct LastFire<'a> {
     due_at: Option<DateTime<Utc>>,
     /// Or the block.
     due_block: Option<u64>,
-    /// The cycle that was started.
-    cycle_id: Option<CycleId>,
+    /// Number of the cycle that was started.
+    cycle_id: Option<CycleNumber>,
+    /// UUID of that cycle.
+    cycle_uuid: Option<CycleId>,
     /// Or why none was, in a word.
     skipped: Option<&'a str>,
 }
@@ -136,12 +143,23 @@ pub(super) async fn schedules(State(api): State<Api>, caller: Caller, request: H
     let view = View::from(&caller);
     let rows = ask(api.store.schedules()).await?;
     let pauses = ask(api.store.pauses()).await?;
+    let started = |row: &ScheduleRow| match row.last.as_ref()?.outcome {
+        Outcome::Cycle(cycle) => Some(cycle),
+        Outcome::Skipped(_) => None,
+    };
+    let started: Vec<CycleId> = rows.iter().filter_map(started).collect();
+    let numbers = ask(api.store.cycle_numbers(&started)).await?;
     let now = Utc::now();
-    let schedules = rows.iter().map(|row| in_force(row, &pauses, (view, now))).collect();
+    let schedules = rows.iter().map(|row| in_force(row, &pauses, &numbers, (view, now))).collect();
     Ok(Answer::of(&Schedules { schedules }, Cache::for_view(view))?.to(&request))
 }
 
-fn in_force<'a>(row: &'a ScheduleRow, pauses: &'a [PauseRow], (view, now): (View, DateTime<Utc>)) -> InForce<'a> {
+fn in_force<'a>(
+    row: &'a ScheduleRow,
+    pauses: &'a [PauseRow],
+    numbers: &Numbers,
+    (view, now): (View, DateTime<Utc>),
+) -> InForce<'a> {
     let pause = pauses.iter().find(|pause| pause.pipeline == row.pipeline);
     let timing = &row.schedule.timing;
     let next = match (pause, row.decided_until) {
@@ -157,16 +175,17 @@ fn in_force<'a>(row: &'a ScheduleRow, pauses: &'a [PauseRow], (view, now): (View
         next_due_block: next.and_then(block),
         paused_at: pause.map(|pause| pause.paused_at),
         paused_because: pause.and_then(|pause| view.operators(pause.reason.as_str())),
-        last: row.last.as_ref().map(last_fire),
+        last: row.last.as_ref().map(|fired| last_fire(fired, numbers)),
     }
 }
 
-fn last_fire(fired: &Fired) -> LastFire<'_> {
-    let (cycle_id, skipped) = match &fired.outcome {
+fn last_fire<'a>(fired: &'a Fired, numbers: &Numbers) -> LastFire<'a> {
+    let (cycle_uuid, skipped) = match &fired.outcome {
         Outcome::Cycle(cycle) => (Some(*cycle), None),
         Outcome::Skipped(word) => (None, Some(word.as_str())),
     };
-    LastFire { due_at: time(fired.due), due_block: block(fired.due), cycle_id, skipped }
+    let cycle_id = cycle_uuid.and_then(|cycle| numbers.get(&cycle).copied());
+    LastFire { due_at: time(fired.due), due_block: block(fired.due), cycle_id, cycle_uuid, skipped }
 }
 
 fn time(due: Due) -> Option<DateTime<Utc>> {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, http::Uri};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::{
@@ -150,6 +150,7 @@ impl Connection {
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
+            forget_last_slash(request.uri_mut());
             // The router is always ready.
             router.clone().call(request)
         });
@@ -168,6 +169,15 @@ impl Connection {
                 let _ = connection.await;
             }
         }
+    }
+}
+
+/// `/v1/status/` is the same resource as `/v1/status`.
+fn forget_last_slash(uri: &mut Uri) {
+    let Some(path) = uri.path().strip_suffix('/').filter(|path| !path.is_empty()) else { return };
+    let address = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    if let Ok(address) = address.parse() {
+        *uri = address;
     }
 }
 
@@ -219,6 +229,17 @@ fn allow_files(connections: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_changes_nothing() {
+        let of = |text: &str| {
+            let mut uri: Uri = text.parse().unwrap();
+            forget_last_slash(&mut uri);
+            uri.to_string()
+        };
+        assert_eq!((of("/v1/status/"), of("/v1/cycles/?limit=1")), ("/v1/status".into(), "/v1/cycles?limit=1".into()));
+        assert_eq!((of("/"), of("/v1/status")), ("/".into(), "/v1/status".into()));
+    }
 
     #[test]
     fn a_client_holds_so_many_connections_and_nothing_stays_of_it() {

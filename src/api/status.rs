@@ -22,7 +22,7 @@ use crate::store::{Contents, Store};
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Status")]
 pub(super) struct StatusBody<'a> {
-    /// `evaluating` while a cycle runs, else `idle`.
+    /// `running`, as long as this process answers; `is_evaluating` tells whether a cycle runs.
     status: &'static str,
     /// Whether a cycle runs.
     is_evaluating: bool,
@@ -74,7 +74,7 @@ fn status<'a>(
 ) -> StatusBody<'a> {
     let environments = evaluated.map_or(&[][..], |evaluated| &evaluated.environments);
     StatusBody {
-        status: if contents.running.is_empty() { "idle" } else { "evaluating" },
+        status: "running",
         is_evaluating: !contents.running.is_empty(),
         current_cycle: contents.running.first().map(|cycle| documents::cycle(cycle, None)),
         last_completed_cycle,

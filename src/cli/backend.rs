@@ -123,7 +123,9 @@ pub(super) async fn run(args: Args) -> Result {
         metrics: metrics.clone(),
         addresses: args.role.addresses(),
     };
-    let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(chain::network(&args.discovery.chain)?));
+    let network = chain::network(&args.discovery.chain)?;
+    let scope = chain::scope(args.discovery.netuid, &network);
+    let blocks: Arc<dyn BlockSource> = Arc::new(FinalizedHead::of(network));
     // Before the database: a port in use is found at once, and nothing has to be taken back.
     let listener = TcpListener::bind((args.serving.host, args.serving.port)).await;
     let listener = listener.map_err(|error| cannot_listen(&args.serving, error))?;
@@ -132,7 +134,7 @@ pub(super) async fn run(args: Args) -> Result {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(drive::watch_signals(stop.clone())?);
     let store = Store::open(&args.database, &db::progress()).await.map_err(db::failure)?;
-    let store = Arc::new(store.with_keeper(Arc::new(Containers)));
+    let store = Arc::new(store.with_keeper(Arc::new(Containers)).serving(scope));
     render::note(format!("listening on {scheme}://{address} (database: {}); Ctrl-C stops", store.location()));
     let limits = Limits { cycles: args.cycles.into(), tasks: args.parallel.into(), grace: args.grace };
     let watched = machine.clone();

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     chain::{Head, Network, Patience, Unreachable, Wallet},
     config,
+    store::Scope,
 };
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +59,12 @@ pub(super) async fn run(args: Args) -> Result {
 /// The network that an operator names.
 pub(super) fn network(chain: &config::Chain) -> Result<Network> {
     chain.network.parse().map_err(|error: crate::chain::Unknown| Failure::new(Exit::Usage, error))
+}
+
+/// Whose vectors are served. The genesis is compared where the network's name stands for one chain only.
+pub(super) fn scope(netuid: Option<u16>, network: &Network) -> Scope {
+    let genesis = network.genesis().map(str::to_owned);
+    netuid.map_or(Scope::First, |netuid| Scope::Subnet { netuid, genesis })
 }
 
 /// No node could be read.

@@ -36,9 +36,10 @@ pub(super) async fn list(store: &Store, page: Page<'_>, format: Format) -> Resul
         return Ok(Exit::Ok);
     }
     let mut table =
-        report::plain(["cycle", "pipeline", "status", "tasks", "episodes", "created", "took"].map(str::to_owned));
+        report::plain(["no", "cycle", "pipeline", "status", "tasks", "episodes", "created", "took"].map(str::to_owned));
     for cycle in &cycles {
         table.add_row([
+            cycle.number.to_string(),
             cycle.id.to_string(),
             cycle.pipeline.clone(),
             state(cycle).to_owned(),
@@ -109,7 +110,7 @@ pub(super) async fn show(store: &Store, name: &str, parts: Parts, format: Format
         render::json(&document);
         return Ok(Exit::Ok);
     }
-    render::line(format!("Cycle {} of `{}`: {}", cycle.id, cycle.pipeline, state(&cycle)));
+    render::line(format!("Cycle {} ({}) of `{}`: {}", cycle.number, cycle.id, cycle.pipeline, state(&cycle)));
     if let Some(reason) = &cycle.reason {
         render::line(format!("  {reason}"));
     }

@@ -208,7 +208,8 @@ fn to_json(status: &DatabaseStatus) -> Value {
 
 fn cycle_json(cycle: &CycleSummary) -> Value {
     json!({
-        "cycle_id": cycle.id,
+        "cycle_id": cycle.number,
+        "cycle_uuid": cycle.id,
         "pipeline": cycle.pipeline,
         "status": cycle.status,
         "created_at": cycle.created_at,

@@ -99,6 +99,7 @@ struct Cli {
 enum LogLevel {
     Debug,
     Info,
+    #[value(alias = "WARN")]
     Warning,
     Error,
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::backend;
 use crate::config::Database;
 use crate::cycle::{CycleId, Salt};
-use crate::store::Admission;
+use crate::store::{Admission, Publishing};
 
 /// Run one cycle of a pipeline, from discovery to weights.
 ///
@@ -34,6 +34,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "HEX")]
     salt: Option<Salt>,
 
+    /// Keep the weights as a draft: validators never see them
+    #[arg(long)]
+    no_publish: bool,
+
     #[command(flatten)]
     options: drive::Options,
 
@@ -53,8 +57,9 @@ pub(super) async fn run(args: Args) -> Result {
     let definition = &compiled.definition;
     let mut new = backend::new_cycle(&compiled);
     new.salt = args.salt.unwrap_or(new.salt);
+    let publishing = if args.no_publish { Publishing::Draft } else { Publishing::Public };
     let commitment = new.salt.commitment();
-    let created = desk.store.admit_cycle(&new).await;
+    let created = desk.store.admit_cycle_as(&new, publishing).await;
     let result = match created {
         Ok(Admission::Created(cycle)) => {
             render::note(format!("cycle {cycle} of `{}`", definition.pipeline));

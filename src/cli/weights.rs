@@ -16,7 +16,7 @@ use crate::{
         standing::{self, Validity},
     },
     config,
-    store::{PublicationRow, ReleaseAnswer, Standing, Store},
+    store::{PublicationRow, ReleaseAnswer, Scope, Standing, Store},
 };
 
 /// The cycle that is meant when none is named.
@@ -32,6 +32,10 @@ Examples:
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
+
+    /// Subnet whose weights are the latest [default: the first subnet that published; local weights before any has]
+    #[arg(long, env = "ROBO_BACKEND_NETUID", global = true)]
+    netuid: Option<u16>,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -46,7 +50,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// Id of a cycle, or the start of one; @latest means what validators are given
+    /// Number or UUID of a cycle, or the start of a UUID; @latest means what validators are given
     #[arg(default_value = LATEST)]
     cycle: String,
 
@@ -74,7 +78,7 @@ struct Ls {
 
 #[derive(Debug, clap::Args)]
 struct Release {
-    /// Id of the cycle whose weights are held, or the start of one
+    /// Number or UUID of the cycle whose weights are held, or the start of a UUID
     cycle: String,
 
     /// Why it is right to give it out; kept beside the vector for everybody to read
@@ -96,6 +100,8 @@ pub(super) async fn run(args: Args) -> Result {
         Verb::Release(release) => &release.database,
     };
     let store = Store::open_as_is(database, &db::progress()).await.map_err(db::failure)?;
+    let scope = args.netuid.map_or(Scope::First, |netuid| Scope::Subnet { netuid, genesis: None });
+    let store = store.serving(scope);
     let done = obey(&store, &args.verb).await;
     store.close().await;
     done

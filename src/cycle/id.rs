@@ -58,6 +58,92 @@ impl FromStr for CycleId {
     }
 }
 
+/// The number of a cycle in its database: 1, 2, ..., for people and clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "i64", into = "i64")]
+#[schemars(extend("type" = "integer", "minimum" = 1))]
+pub struct CycleNumber(i64);
+
+impl CycleNumber {
+    /// The number as the database stores it.
+    pub fn as_i64(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for CycleNumber {
+    type Error = InvalidId;
+
+    fn try_from(number: i64) -> Result<Self, InvalidId> {
+        if number > 0 { Ok(Self(number)) } else { Err(InvalidId::new(&number.to_string(), NUMBER)) }
+    }
+}
+
+impl From<CycleNumber> for i64 {
+    fn from(number: CycleNumber) -> Self {
+        number.0
+    }
+}
+
+impl fmt::Display for CycleNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for CycleNumber {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        // UUIDs of this century begin with 0, so their starts are never numbers.
+        let is_number = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_number);
+        number.map(Self).ok_or_else(|| InvalidId::new(text, NUMBER))
+    }
+}
+
+const NUMBER: &str = "the number of a cycle (1, 2, ...)";
+
+/// A cycle as a person or a client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub enum CycleName {
+    /// By its number.
+    Number(CycleNumber),
+    /// By its UUID.
+    Id(CycleId),
+}
+
+impl FromStr for CycleName {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let number = text.parse().map(Self::Number);
+        number
+            .or_else(|_| text.parse().map(Self::Id))
+            .map_err(|_: InvalidId| InvalidId::new(text, "the number or the UUID of a cycle"))
+    }
+}
+
+impl TryFrom<String> for CycleName {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl JsonSchema for CycleName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CycleName".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let uuid = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
+        schemars::json_schema!({ "type": "string", "pattern": format!("^([1-9][0-9]{{0,17}}|{uuid})$") })
+    }
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $expected:literal, $pattern:literal, $valid:expr) => {
         $(#[$doc])*
@@ -160,6 +246,17 @@ impl fmt::Display for TaskKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cycle_has_a_number_and_a_uuid() {
+        let id = CycleId::generate();
+        assert_eq!(id.to_string().parse(), Ok(CycleName::Id(id)));
+        assert_eq!("42".parse(), Ok(CycleName::Number(CycleNumber(42))));
+        assert_eq!(serde_json::to_string(&CycleNumber(42)).unwrap(), "42");
+        for bad in ["", "0", "042", "-1", "+1", "1.0", "99999999999999999999", "01900000"] {
+            assert!(bad.parse::<CycleName>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn environment_ids_have_two_parts() {

@@ -22,7 +22,7 @@ pub use actions::{Actions, Keep};
 pub use blame::{Condition, Party};
 pub use episode::{Episode, EpisodeKey, EpisodeReport, InfraFault, LatencySummary, Miner, MinerFault, Outcome};
 pub use guarded::{Guard, Guarded};
-pub use id::{CycleId, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
+pub use id::{CycleId, CycleName, CycleNumber, EnvironmentId, Hotkey, InvalidId, StageId, TaskKey};
 pub use journal::{
     Appended, CycleRecord, CycleStatus, Entry, EpisodeTally, Heartbeat, Journal, JournalError, Lease, PendingEpisode,
     PoolClaim, Publication, Role, TaskState,

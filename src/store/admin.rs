@@ -21,7 +21,7 @@ const RESET: &str = "
     drop table if exists operation, api_key, tally, episode_count, draft, aged_out, resource, cycle_image, schedule_fire, schedule_pause, schedule, publication_release, publication,
         episode_actions, episode_attempt, episode, miner_sighting, standing, task_event, task, cycle, _sqlx_migrations;
     drop function if exists refuse_change(), refuse_change_of_cycle(), refuse_change_of_task();
-    drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text);
+    drop function if exists cycle_waits_for(uuid), is_cleanup(uuid, text), number_cycle(), assign_publication();
 ";
 
 /// Whether `create` had anything to do.

@@ -1,11 +1,15 @@
 //! Cycles and their tasks: create, find by name, list, ask to stop.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::cycle::{CycleId, CycleRecord, CycleStatus, JournalError, Pin, Salt, StageId, TaskKey, TaskState};
+use crate::cycle::{
+    CycleId, CycleName, CycleNumber, CycleRecord, CycleStatus, JournalError, Pin, Salt, StageId, TaskKey, TaskState,
+};
 
 use super::{
     Error, Store,
@@ -45,6 +49,8 @@ pub struct NewCycle {
 pub struct CycleSummary {
     /// Its id.
     pub id: CycleId,
+    /// Its number.
+    pub number: CycleNumber,
     /// The pipeline's name.
     pub pipeline: String,
     /// The content hash of its definition.
@@ -110,7 +116,7 @@ impl Store {
         Ok(id)
     }
 
-    /// The cycle that `given` means: `@latest`, an id, or the start of one.
+    /// The cycle that `given` means: `@latest`, a number, a UUID, or the start of one.
     ///
     /// # Errors
     /// [`Error::UnknownCycle`], [`Error::AmbiguousCycle`] and [`Error::NoCycle`] say what there is instead.
@@ -120,9 +126,17 @@ impl Store {
         }
         let given = given.trim().to_ascii_lowercase();
         let unknown = async || -> Result<CycleId, Error> {
-            let recent = self.recent(CANDIDATES).await?.iter().map(CycleId::to_string).collect();
-            Err(Error::UnknownCycle { given: given.clone(), recent })
+            let recent = self.recent(CANDIDATES).await?;
+            let numbers = self.cycle_numbers(&recent).await?;
+            let word = |id: &CycleId| numbers.get(id).map_or(id.to_string(), |number| format!("{number} ({id})"));
+            Err(Error::UnknownCycle { given: given.clone(), recent: recent.iter().map(word).collect() })
         };
+        if let Ok(number) = given.parse() {
+            return match self.cycle_named(CycleName::Number(number)).await? {
+                Some(cycle) => Ok(cycle),
+                None => unknown().await,
+            };
+        }
         // Only what an id is made of reaches the pattern, so nothing in it is a wildcard.
         if given.is_empty() || !given.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
             return unknown().await;
@@ -136,6 +150,38 @@ impl Store {
                 Err(Error::AmbiguousCycle { given, candidates })
             }
         }
+    }
+
+    /// The cycle of a name, if there is one.
+    pub async fn cycle_named(&self, name: CycleName) -> Result<Option<CycleId>, Error> {
+        self.ask(|| async {
+            let (sql, number, id) = match name {
+                CycleName::Number(number) => {
+                    ("select cycle_id from cycle where number = $1 and $2::uuid is null", Some(number.as_i64()), None)
+                }
+                CycleName::Id(id) => {
+                    ("select cycle_id from cycle where cycle_id = $2 and $1::bigint is null", None, Some(id.as_uuid()))
+                }
+            };
+            let found: Option<Uuid> = sqlx::query_scalar(sql).bind(number).bind(id).fetch_optional(&self.pool).await?;
+            Ok(found.map(CycleId::from))
+        })
+        .await
+    }
+
+    /// The numbers of some cycles.
+    pub async fn cycle_numbers(&self, cycles: &[CycleId]) -> Result<BTreeMap<CycleId, CycleNumber>, Error> {
+        if cycles.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ids: Vec<Uuid> = cycles.iter().map(|cycle| cycle.as_uuid()).collect();
+        let rows: Vec<(Uuid, i64)> = self
+            .ask(|| async {
+                let sql = "select cycle_id, number from cycle where cycle_id = any($1)";
+                Ok(sqlx::query_as(sql).bind(&ids).fetch_all(&self.pool).await?)
+            })
+            .await?;
+        rows.into_iter().map(|(id, number)| Ok((id.into(), self::number(number)?))).collect()
     }
 
     async fn starting_with(&self, start: &str) -> Result<Vec<CycleId>, Error> {
@@ -367,6 +413,7 @@ pub(super) async fn task_rows(
 #[derive(sqlx::FromRow)]
 struct SummaryRow {
     cycle_id: Uuid,
+    number: i64,
     pipeline: String,
     definition_hash: String,
     status: String,
@@ -438,7 +485,7 @@ pub(super) async fn summaries(pool: &PgPool, which: Which<'_>, limit: i64) -> Re
         Which::Only(cycle) => (Some(cycle.as_uuid()), CycleFilter::default()),
     };
     let rows: Vec<SummaryRow> = sqlx::query_as(
-        "select cycle_id, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
+        "select cycle_id, number, pipeline, definition_hash, status, reason, holder, cancel_requested, block, salt_sha256,
                 coalesce(lease_until > clock_timestamp(), false) as is_leased, paused_at is not null as paused,
                 -- The secret leaves the database only when it is one no longer.
                 case when status = 'completed' then salt end as salt, epoch > 0 as has_begun,
@@ -481,6 +528,7 @@ impl SummaryRow {
     fn summary(self) -> Result<CycleSummary, Error> {
         Ok(CycleSummary {
             id: self.cycle_id.into(),
+            number: number(self.number)?,
             pipeline: self.pipeline,
             definition_hash: self.definition_hash,
             status: status(&self.status)?,
@@ -499,6 +547,10 @@ impl SummaryRow {
             weights_digest: self.weights_digest,
         })
     }
+}
+
+pub(super) fn number(number: i64) -> Result<CycleNumber, Error> {
+    number.try_into().map_err(|error| Error::Corrupt(format!("a cycle whose number is none: {error}")))
 }
 
 pub(super) fn salt(bytes: &[u8]) -> Result<Salt, Error> {

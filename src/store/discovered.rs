@@ -54,10 +54,20 @@ impl Store {
     pub async fn discovered(&self, kinds: &[&str]) -> Result<Option<Discovered>, Error> {
         let recent: Vec<Uuid> = self
             .ask(|| async {
+                let mut connection = self.pool.acquire().await?;
+                let target = self.target(&mut connection).await?;
                 // What was forked was found for another cycle.
-                let sql =
-                    "select cycle_id from cycle where origin = 'run' and epoch > 0 order by cycle_id desc limit $1";
-                Ok(sqlx::query_scalar(sql).bind(CYCLES).fetch_all(&self.pool).await?)
+                let sql = "select cycle_id from cycle
+                           where ($1 or (netuid is not distinct from $2 and ($3::text is null or genesis = $3)))
+                                 and origin = 'run' and epoch > 0
+                           order by cycle_id desc limit $4";
+                Ok(sqlx::query_scalar(sql)
+                    .bind(target.is_all)
+                    .bind(target.netuid)
+                    .bind(&target.genesis)
+                    .bind(CYCLES)
+                    .fetch_all(&mut *connection)
+                    .await?)
             })
             .await?;
         for cycle in recent {

@@ -9,7 +9,7 @@ use sqlx::{
 
 use crate::{config, host::Progress};
 
-use super::{Error, embedded::Server};
+use super::{Error, embedded::Server, url};
 
 /// Name of the user and the database of the embedded server.
 const EMBEDDED_NAME: &str = "robo";
@@ -99,13 +99,17 @@ fn embedded_options(server: &Server) -> PgConnectOptions {
 
 /// What a URL says. The error never repeats the URL, which may hold a password.
 fn parse(url: &str) -> Result<PgConnectOptions, Error> {
-    if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
-        return Err(Error::Url("it does not start with `postgresql://`".into()));
-    }
-    let options = PgConnectOptions::from_str(url).map_err(|error| match error {
+    let url = url::plain(url).map_err(|reason| Error::Url(reason.into()))?;
+    let options = PgConnectOptions::from_str(&url).map_err(|error| match error {
         sqlx::Error::Configuration(cause) => Error::Url(cause.to_string()),
         _ => Error::Url("it cannot be read".into()),
     })?;
+    // The library would look for a host whose name has brackets.
+    let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
+    let options = match bare {
+        Some(host) => options.host(&host),
+        None => options,
+    };
     Ok(if options.get_application_name().is_some() { options } else { options.application_name("robo") })
 }
 
@@ -122,6 +126,9 @@ impl fmt::Display for Location {
                 write!(f, "postgresql://{}@", options.get_username())?;
                 match options.get_socket() {
                     Some(socket) => write!(f, "{}", socket.display())?,
+                    None if options.get_host().contains(':') => {
+                        write!(f, "[{}]:{}", options.get_host(), options.get_port())?;
+                    }
                     None => write!(f, "{}:{}", options.get_host(), options.get_port())?,
                 }
                 write!(f, "/{}", self.database())
@@ -143,6 +150,9 @@ mod tests {
                 assert!(!error.to_string().contains("s3cret"), "{error}");
             }
         }
+        let location = Location::Server { options: parse("postgresql+asyncpg://me:s3cret@[::1]:6432/robo").unwrap() };
+        assert_eq!(location.to_string(), "postgresql://me@[::1]:6432/robo");
+        assert_eq!(location.options().get_host(), "::1");
         assert!(parse("mysql://db/x").is_err() && parse("postgresql://db:99999999/x").is_err());
     }
 }

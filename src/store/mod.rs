@@ -21,6 +21,8 @@
 //! | `standing.rs` | the block a cycle is pinned to; since when hotkeys have served what they serve |
 //! | `history.rs` | what finished cycles took |
 //! | `gc.rs` | detail that is old enough to go |
+//! | `url.rs` | database URLs as people write them |
+//! | `scope.rs` | the subnet whose vectors a handle serves |
 //! | `publication.rs` | published weights |
 //! | `bias.rs` | episodes that ran again beside the others |
 //! | `api_key.rs` | keys of the API, and with `operation.rs` what was done with them |
@@ -61,6 +63,7 @@ mod query;
 mod reopen;
 mod retry;
 mod schedule;
+mod scope;
 mod secrecy;
 mod sighting;
 mod stage;
@@ -69,6 +72,7 @@ mod status;
 mod takeover;
 mod tally;
 mod turn;
+mod url;
 
 use std::{sync::Arc, time::Duration};
 
@@ -97,6 +101,7 @@ pub use operation::{Earlier, Once, Operation, OperationRow};
 pub use pool::PoolPlace;
 pub use publication::{PublicationRow, Release, ReleaseAnswer, Standing};
 pub use schedule::{PauseRow, ScheduleRow};
+pub use scope::Scope;
 pub use sighting::FaultCount;
 pub use stage::{StageRow, TaskLine};
 pub use status::{Contents, DatabaseStatus};
@@ -126,6 +131,8 @@ pub struct Store {
     keeper: Option<Arc<dyn Keeper>>,
     /// What is written down with the next thing that a person does through this handle.
     operation: Option<Arc<Operation>>,
+    /// Whose vectors are served.
+    scope: Scope,
     /// What is told of a database that is away.
     absence: Absence,
 }
@@ -179,7 +186,9 @@ impl Store {
                 })
             })
             .connect_lazy_with(location.options().clone());
-        Ok(Self { pool, location: Arc::new(location), keeper: None, operation: None, absence: Absence::default() })
+        let (keeper, operation) = (None, None);
+        let location = Arc::new(location);
+        Ok(Self { pool, location, keeper, operation, scope: Scope::default(), absence: Absence::default() })
     }
 
     /// The same, with somebody who ends what its ledger names and what is no process.

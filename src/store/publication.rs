@@ -1,4 +1,4 @@
-//! Published weights: an append-only chain, one link per cycle. A link that the publish guard holds is in the chain, and
+//! Published weights: an append-only chain for each subnet and one for what is local, one link per cycle. A link that the publish guard holds is in the chain, and
 //! validators are not given it before a person has released it.
 
 use chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use crate::cycle::{
     Course, CycleId, Facts, MinerFault, Outcome, Publication, PublishGuard, Shares, Turnout, burnt, distance, shares,
 };
 
-use super::{Error, Store, error::Trouble};
+use super::{Error, Store, error::Trouble, scope::Target};
 
 /// A publication with its place in the chain.
 #[derive(Debug, Clone, PartialEq)]
@@ -195,7 +195,8 @@ async fn objection(connection: &mut PgConnection, cycle: CycleId) -> Result<Opti
     let course = Course { planned: planned.unsigned_abs(), scored: scored.unsigned_abs(), lost: lost.unsigned_abs() };
     let turnout = turnout(&mut *connection, cycle).await?;
     let now = read(&weights)?;
-    let jump = match latest(&mut *connection).await? {
+    let target = Target::of(&mut *connection, cycle).await?;
+    let jump = match latest(&mut *connection, &target).await? {
         Some(last) => Some(distance(&read(&last.publication.weights)?, &now)),
         None => None,
     };
@@ -225,9 +226,18 @@ fn read(weights: &str) -> Result<Shares, Error> {
 }
 
 /// The vector that counts.
-async fn latest(connection: &mut PgConnection) -> Result<Option<PublicationRow>, sqlx::Error> {
-    let sql = rows!("where held is null or released_at is not null order by sequence desc limit 1");
-    let row: Option<Row> = sqlx::query_as(sql).fetch_optional(connection).await?;
+async fn latest(connection: &mut PgConnection, target: &Target) -> Result<Option<PublicationRow>, sqlx::Error> {
+    let sql = rows!(
+        "where ($1 or (netuid is not distinct from $2 and ($3::text is null or genesis = $3)))
+               and (held is null or released_at is not null)
+         order by sequence desc limit 1"
+    );
+    let row: Option<Row> = sqlx::query_as(sql)
+        .bind(target.is_all)
+        .bind(target.netuid)
+        .bind(&target.genesis)
+        .fetch_optional(connection)
+        .await?;
     Ok(row.map(PublicationRow::from))
 }
 
@@ -240,17 +250,32 @@ async fn of_cycle(connection: &mut PgConnection, cycle: CycleId) -> Result<Optio
 impl Store {
     /// What validators are given: the last publication that is not held.
     pub async fn latest_publication(&self) -> Result<Option<PublicationRow>, Error> {
-        self.ask(|| async { Ok(latest(&mut *self.pool.acquire().await?).await?) }).await
+        self.ask(|| async {
+            let mut connection = self.pool.acquire().await?;
+            let target = self.target(&mut connection).await?;
+            Ok(latest(&mut connection, &target).await?)
+        })
+        .await
     }
 
     /// What validators are given, and the newest vector after it that they are not.
     pub async fn standing(&self) -> Result<Standing, Error> {
         self.ask(|| async {
             let mut connection = self.pool.acquire().await?;
-            let latest = latest(&mut connection).await?;
-            let sql = rows!("where sequence > $1 order by sequence desc limit 1");
+            let target = self.target(&mut connection).await?;
+            let latest = latest(&mut connection, &target).await?;
+            let sql = rows!(
+                "where ($1 or (netuid is not distinct from $2 and ($3::text is null or genesis = $3))) and sequence > $4
+                 order by sequence desc limit 1"
+            );
             let after = latest.as_ref().map_or(0, |row| row.sequence);
-            let newer: Option<Row> = sqlx::query_as(sql).bind(after).fetch_optional(&mut *connection).await?;
+            let newer: Option<Row> = sqlx::query_as(sql)
+                .bind(target.is_all)
+                .bind(target.netuid)
+                .bind(&target.genesis)
+                .bind(after)
+                .fetch_optional(&mut *connection)
+                .await?;
             // One that was published between the two questions is for the next who asks.
             let held = newer.map(PublicationRow::from).filter(|row| !row.is_given_out());
             Ok(Standing { latest, held })
@@ -268,9 +293,20 @@ impl Store {
         self.ask(|| async {
             // A number that the column cannot hold is that of no block.
             let Ok(block) = i64::try_from(block) else { return Ok(None) };
-            let sql =
-                rows!("where block = $1 and (held is null or released_at is not null) order by sequence desc limit 1");
-            let row: Option<Row> = sqlx::query_as(sql).bind(block).fetch_optional(&self.pool).await?;
+            let mut connection = self.pool.acquire().await?;
+            let target = self.target(&mut connection).await?;
+            let sql = rows!(
+                "where ($1 or (netuid is not distinct from $2 and ($3::text is null or genesis = $3))) and block = $4
+                       and (held is null or released_at is not null)
+                 order by sequence desc limit 1"
+            );
+            let row: Option<Row> = sqlx::query_as(sql)
+                .bind(target.is_all)
+                .bind(target.netuid)
+                .bind(&target.genesis)
+                .bind(block)
+                .fetch_optional(&mut *connection)
+                .await?;
             Ok(row.map(PublicationRow::from))
         })
         .await
@@ -291,11 +327,12 @@ impl Store {
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
             sqlx::query("lock table publication in share row exclusive mode").execute(&mut *transaction).await?;
+            let target = Target::of(&mut transaction, cycle).await?;
             let answer = match of_cycle(&mut transaction, cycle).await? {
                 None => ReleaseAnswer::Unpublished,
                 Some(row) if row.held.is_none() => ReleaseAnswer::NotHeld,
                 Some(row) if row.release.is_some() => ReleaseAnswer::AlreadyReleased,
-                Some(row) => match latest(&mut transaction).await? {
+                Some(row) => match latest(&mut transaction, &target).await? {
                     Some(latest) if latest.sequence > row.sequence => ReleaseAnswer::Outdated(latest.cycle),
                     _ => {
                         sqlx::query("insert into publication_release (cycle_id, reason) values ($1, $2)")

@@ -10,7 +10,7 @@ use crate::cycle::{CycleId, JournalError};
 use crate::plan::{Concurrency, OnLimit};
 
 use super::{
-    Error, Store,
+    Error, Publishing, Store,
     cycle::{NewCycle, insert_into},
     error::Trouble,
     holder::Holder,
@@ -38,12 +38,23 @@ pub enum Admission {
 impl Store {
     /// Write down a new cycle with all its tasks, if its `concurrency` lets it.
     pub async fn admit_cycle(&self, new: &NewCycle) -> Result<Admission, Error> {
+        self.admit_cycle_as(new, Publishing::Public).await
+    }
+
+    /// The same; the weights of a [`Publishing::Draft`] are kept beside the chain, where validators never see them.
+    pub async fn admit_cycle_as(&self, new: &NewCycle, publishing: Publishing) -> Result<Admission, Error> {
         let id = CycleId::generate();
         self.ask(|| async {
             let mut transaction = self.pool.begin().await?;
             lock(&mut transaction).await?;
             super::secrecy::require_unused(&mut transaction, &new.salt, id).await?;
             let admission = admit(&mut transaction, id, new).await?;
+            if publishing == Publishing::Draft {
+                sqlx::query("update cycle set publishes = false where cycle_id = $1")
+                    .bind(id.as_uuid())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
             transaction.commit().await?;
             Ok(admission)
         })

@@ -46,13 +46,18 @@ async fn everybody_whom_the_last_discovery_saw_is_listed_without_where_they_answ
         .collect();
     assert_eq!(
         words,
-        [("ann", Some(1), "ok"), ("bob", Some(2), "ok"), ("cid", Some(3), "malformed"), ("dan", None, "unregistered")]
+        [
+            ("ann", Some(1), "active"),
+            ("bob", Some(2), "active"),
+            ("cid", Some(3), "malformed"),
+            ("dan", None, "unregistered")
+        ]
     );
-    assert_eq!(published["cycle_id"], json!(cycle));
+    assert_eq!(published["cycle_uuid"], json!(cycle));
     assert_eq!(
         miners[1],
         json!({
-            "uid": 2, "hotkey": "bob", "endpoint": null, "status": "ok", "last_evaluated": published["created_at"],
+            "uid": 2, "hotkey": "bob", "endpoint": null, "status": "active", "last_evaluated": published["created_at"],
             "last_evaluated_block": 70, "avg_success_rate": 0.5, "environments_evaluated": ["m/a", "m/b"],
         })
     );
@@ -77,7 +82,7 @@ async fn a_miner_reads_why_it_got_what_it_got() {
     assert_public(&bob);
     assert_eq!(
         bob["commitment"],
-        json!({ "status": "ok", "detail": null, "first_block": 6, "registered_at_block": 4, "model": "u/bob@2" })
+        json!({ "status": "active", "detail": null, "first_block": 6, "registered_at_block": 4, "model": "u/bob@2" })
     );
     let found: Vec<_> = bob["reachability"]
         .as_array()
@@ -265,7 +270,7 @@ async fn schedules_show_when_they_are_due_and_what_became_of_the_last_time() {
         (&shown["pipeline"], &shown["timing"], &shown["overlap"], &shown["paused_at"]),
         (&json!("hourly"), &json!("* * * * * UTC"), &json!("skip"), &Value::Null)
     );
-    assert!(shown["next_due_at"].is_string() && shown["last"]["cycle_id"].is_string(), "{shown}");
+    assert!(shown["next_due_at"].is_string() && shown["last"]["cycle_id"].is_u64(), "{shown}");
     store.pause_schedules("hourly", "by hand", chrono::Utc::now()).await.unwrap();
     let shown = read(&served, "/v1/schedules").await["schedules"][0].clone();
     assert!(

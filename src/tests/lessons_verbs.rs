@@ -273,7 +273,7 @@ fn a_rescore_gives_the_same_bytes_publishes_nothing_and_finds_meddling() {
     // Asked for, it is published.
     let published = base.bench.made(&[&with[..], &["--publish"]].concat());
     assert_eq!(base.show(&published)["published"], true);
-    assert_eq!(base.bench.json(&["weights", "show", &published])["cycle_id"], json!(published));
+    assert_eq!(base.bench.json(&["weights", "show", &published])["cycle_uuid"], json!(published));
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn lesson_11_detail_ages_out_and_results_stay() {
     assert_eq!((&shown["outcomes"], &shown["weights_document"]), (&json!([]), &model["weights_document"]));
     assert!(shown["salt"].is_string() && shown["lineage"]["aged_out_at"].is_string(), "{shown}");
     assert!(bench.ok(&["cycle", "show", &old]).stdout.contains("have aged out on"));
-    assert_eq!(bench.json(&["weights", "show"])["cycle_id"], json!(old));
+    assert_eq!(bench.json(&["weights", "show"])["cycle_uuid"], json!(old));
     for verb in [&["cycle", "rescore", &old][..], &["cycle", "fork", &old, "--from", "weights"]] {
         let refused = bench.run(verb);
         assert_eq!(refused.code, 1, "{}", refused.stderr);

@@ -65,3 +65,59 @@ async fn a_schema_that_is_newer_or_other_is_refused_and_left_as_it_is() {
     }
     assert_eq!(place.run(&["cycle", "ls"]).code, 0);
 }
+
+/// A cycle and its publication as a program of version 18 of the schema writes them.
+async fn publish_as_before(connection: &mut PgConnection, sequence: i64, netuid: Option<i32>) -> uuid::Uuid {
+    let cycle = uuid::Uuid::now_v7();
+    sqlx::query(
+        "insert into cycle (cycle_id, pipeline, definition, definition_hash, root, salt, salt_sha256, genesis, netuid, status,
+                            finished_at)
+         values ($1, 'test', '{}', 'h', '/', decode(repeat('00', 32), 'hex'), 's', $2, $3, 'completed', now())",
+    )
+    .bind(cycle)
+    .bind(netuid.map(|_| "0x00"))
+    .bind(netuid)
+    .execute(&mut *connection)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into publication (cycle_id, sequence, scores, weights, digest, previous_digest)
+         values ($1, $2, '{}', '{}', $3, 'whatever was last')",
+    )
+    .bind(cycle)
+    .bind(sequence)
+    .bind(format!("digest {sequence}"))
+    .execute(connection)
+    .await
+    .unwrap();
+    cycle
+}
+
+#[tokio::test]
+async fn an_older_database_is_numbered_and_assigned_and_so_is_what_an_older_program_writes_after_that() {
+    let database = TestDatabase::new(Version::Default).await;
+    let mut connection = database.connection().await;
+    let steps = sqlx::migrate::Migrator::new(crate::support::program::repository().join("migrations")).await.unwrap();
+    steps.run_to(18, &mut connection).await.unwrap();
+    let first = publish_as_before(&mut connection, 1, Some(7)).await;
+    let local = publish_as_before(&mut connection, 2, None).await;
+    let store = database.store().await;
+    assert_eq!(
+        store.latest_publication().await.unwrap().unwrap().cycle,
+        first.into(),
+        "the local one replaces nothing"
+    );
+    let third = publish_as_before(&mut connection, 3, Some(7)).await;
+    let latest = store.latest_publication().await.unwrap().unwrap();
+    assert_eq!((latest.cycle, latest.previous_digest.as_deref()), (third.into(), Some("digest 1")));
+    for (number, cycle) in [("1", first), ("2", local), ("3", third)] {
+        assert_eq!(store.resolve(number).await.unwrap(), cycle.into());
+    }
+    store.reset().await.unwrap();
+    let functions: i64 =
+        sqlx::query_scalar("select count(*) from pg_proc where pronamespace = current_schema()::regnamespace")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(functions, 7, "a reset makes each function once");
+}

@@ -7,7 +7,7 @@ use robo::{
         PublishGuard, Salt, TaskEvent, TaskKey,
     },
     host::Progress,
-    store::{NewCycle, ReleaseAnswer, Store},
+    store::{NewCycle, ReleaseAnswer, Scope, Store},
 };
 use serde_json::{Value, json};
 
@@ -93,6 +93,30 @@ pub(crate) async fn publish_at(
     let _ = store.append(&lease, &Entry { publication: Some(publication), ..done }).await.unwrap();
     store.finish(&lease, CycleStatus::Completed, None).await.unwrap();
     cycle
+}
+
+#[tokio::test]
+async fn a_publication_belongs_to_its_subnet_and_no_other_replaces_it() {
+    let database = TestDatabase::new(Version::Default).await;
+    let store = database.store().await;
+    let whole = (Course { planned: 1, scored: 1, lost: 0 }, PublishGuard::default());
+    let pin = |genesis: &str, netuid| Pin { genesis: genesis.into(), netuid, block: 7, hash: "0x07".into() };
+    let one = publish_at(&store, pin("0x00", 1), Some("ann"), whole).await;
+    let two = publish_at(&store, pin("0x00", 2), Some("bob"), whole).await;
+    let other_chain = publish_at(&store, pin("0x01", 1), Some("eve"), whole).await;
+    let serving = |netuid, genesis: &str| {
+        let genesis = Some(genesis.to_owned());
+        store.clone().serving(Scope::Subnet { netuid, genesis })
+    };
+    assert_eq!(latest(&store).await, one, "the first subnet stays the latest");
+    assert_eq!((latest(&serving(1, "0x00")).await, latest(&serving(2, "0x00")).await), (one, two));
+    assert_eq!(latest(&serving(1, "0x01")).await, other_chain);
+    assert_eq!(serving(3, "0x00").latest_publication().await.unwrap(), None);
+    assert_eq!(serving(2, "0x00").publication_at(7).await.unwrap().unwrap().cycle, two);
+    let next = publish_at(&store, pin("0x00", 1), Some("ann"), whole).await;
+    let row = serving(1, "0x00").publication(next).await.unwrap().unwrap();
+    let before = store.publication(one).await.unwrap().unwrap();
+    assert_eq!(row.previous_digest, Some(before.publication.digest), "each subnet has a chain of its own");
 }
 
 async fn latest(store: &Store) -> CycleId {
@@ -189,11 +213,11 @@ fn a_guard_that_the_pipeline_names_holds_what_jumps() {
     let shown = place.json(&["cycle", "show", "--format", "json"]);
     assert!(shown["held"].as_str().unwrap().ends_with("(L1 distance, at most 0.5)"), "{}", shown["held"]);
     let held = latest();
-    assert_eq!((&held["cycle_id"], &held["status"]), (&first["cycle_id"], &json!("held")));
+    assert_eq!((&held["cycle_uuid"], &held["status"]), (&first["cycle_uuid"], &json!("held")));
     let second = shown["id"].as_str().unwrap();
     let released = place.run(&["weights", "release", second, "--reason", "they were exchanged"]);
     assert_eq!(released.code, 0, "{}", released.stderr);
-    assert_eq!(latest()["cycle_id"], second);
+    assert_eq!(latest()["cycle_uuid"], second);
 }
 
 /// Ask until the vector that counts has this word: its tag, and what is said of it.
@@ -246,7 +270,10 @@ async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands(
     let guard = PublishGuard { coverage: Some(1.0), ..PublishGuard::default() };
     let good = publish(&store, Some("ann"), WHOLE, guard).await;
     let (fresh, body) = until(&served, "fresh").await;
-    assert_eq!((body["cycle_id"].as_str(), body["valid_until_block"].as_u64()), (Some(&*good.to_string()), Some(727)));
+    assert_eq!(
+        (body["cycle_uuid"].as_str(), body["valid_until_block"].as_u64()),
+        (Some(&*good.to_string()), Some(727))
+    );
     assert!(fresh.starts_with('"'), "a strong tag: {fresh}");
     for known in [fresh.clone(), format!("\"else\", {fresh}"), format!("W/{fresh}"), "*".into()] {
         let (status, tag, body) = served.ask("/v1/weights/latest", Some(&known)).await;
@@ -257,12 +284,12 @@ async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands(
     let thin = publish(&store, Some("bob"), Course { scored: 5, ..WHOLE }, guard).await;
     let (held, body) = until(&served, "held").await;
     assert_ne!(held, fresh, "another answer has another tag");
-    assert_eq!(body["cycle_id"], json!(good), "the last good one stays");
+    assert_eq!(body["cycle_uuid"], json!(good), "the last good one stays");
     assert!(body["reason"].as_str().unwrap().contains("only 5 of 10 episodes"), "{body}");
 
     server.freeze();
     let (stale, body) = until(&served, "stale").await;
-    assert_eq!((body["cycle_id"].clone(), body["weights"].clone()), (json!(good), json!({ "1": 1.0 })));
+    assert_eq!((body["cycle_uuid"].clone(), body["weights"].clone()), (json!(good), json!({ "1": 1.0 })));
     assert_eq!(served.ask("/v1/weights/latest", Some(&stale)).await.0, StatusCode::NOT_MODIFIED);
     assert_eq!(served.ask("/health/live", None).await.0, StatusCode::OK, "it is the database that is away");
     server.thaw();
@@ -276,13 +303,13 @@ async fn the_vector_that_counts_comes_from_memory_with_a_word_for_how_it_stands(
     let said = place.run(&["weights", "release", &thin, "--reason", "looked at", "--database-url", &url]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let (_, body) = until(&served, "fresh").await;
-    assert_eq!((body["cycle_id"].as_str(), body["released"]["reason"].as_str()), (Some(&*thin), Some("looked at")));
+    assert_eq!((body["cycle_uuid"].as_str(), body["released"]["reason"].as_str()), (Some(&*thin), Some("looked at")));
     let again = place.run(&["weights", "release", &good.to_string(), "--reason", "no", "--database-url", &url]);
     assert!(again.code == 1 && again.stderr.contains("are not held"), "{}", again.stderr);
 
     let nobody = publish(&store, None, WHOLE, guard).await;
     let (_, body) = until(&served, "burn").await;
-    assert_eq!((body["cycle_id"].clone(), body["entries"][0]["hotkey"].clone()), (json!(nobody), Value::Null));
+    assert_eq!((body["cycle_uuid"].clone(), body["entries"][0]["hotkey"].clone()), (json!(nobody), Value::Null));
 }
 
 #[tokio::test]
@@ -295,18 +322,19 @@ async fn vectors_and_scores_are_found_by_block_and_by_cycle() {
     let served = Served::of(&store).await;
     let (status, tag, body) = served.ask("/v1/weights/7", None).await;
     assert_eq!(
-        (status, body["cycle_id"].clone(), body["status"].as_str()),
+        (status, body["cycle_uuid"].clone(), body["status"].as_str()),
         (StatusCode::OK, json!(good), Some("published"))
     );
     assert_eq!(served.ask("/v1/weights/7", tag.as_deref()).await.0, StatusCode::NOT_MODIFIED);
     let (status, _, body) = served.ask(&format!("/v1/scores/{thin}"), None).await;
-    assert_eq!((status, body["cycle_id"].clone()), (StatusCode::OK, json!(thin)), "how it was measured is no secret");
+    assert_eq!((status, body["cycle_uuid"].clone()), (StatusCode::OK, json!(thin)), "how it was measured is no secret");
     for (path, status) in [
         ("/v1/weights/8".into(), StatusCode::NOT_FOUND),
         (format!("/v1/weights/{}", u64::MAX), StatusCode::NOT_FOUND),
         ("/v1/weights/-1".into(), StatusCode::BAD_REQUEST),
         (format!("/v1/scores/{}", CycleId::generate()), StatusCode::NOT_FOUND),
-        ("/v1/scores/7".into(), StatusCode::BAD_REQUEST),
+        ("/v1/scores/7".into(), StatusCode::NOT_FOUND),
+        ("/v1/scores/01".into(), StatusCode::BAD_REQUEST),
     ] {
         let (found, _, body) = served.ask(&path, None).await;
         assert_eq!((found, body["status"].as_u64()), (status, Some(status.as_u16().into())), "{path}");
@@ -327,12 +355,14 @@ async fn where_the_evaluation_stands_is_told_with_every_field_that_clients_know(
         cycles.push(publish(&store, Some("ann"), WHOLE, PublishGuard::default()).await.to_string());
     }
     let (_, status) = served.until_it_says("/v1/status", |status| status["total_cycles"] == 5).await;
-    assert_eq!((status["status"].as_str(), status["is_evaluating"].as_bool()), (Some("idle"), Some(false)));
+    assert_eq!((status["status"].as_str(), status["is_evaluating"].as_bool()), (Some("running"), Some(false)));
     let last = &status["last_completed_cycle"];
     assert_eq!(
-        (last["id"].as_str(), last["n_miners"].as_u64(), last["status"].as_str()),
+        (last["uuid"].as_str(), last["n_miners"].as_u64(), last["status"].as_str()),
         (Some(&*cycles[4]), Some(1), Some("completed"))
     );
+    let (status_code, _, by_number) = served.ask(&format!("/v1/scores/{}/", last["id"]), None).await;
+    assert_eq!((status_code, &by_number["cycle_uuid"]), (StatusCode::OK, &last["uuid"]), "by its number, with a slash");
     for (field, value) in [
         ("current_block", json!(7)),
         ("last_eval_block", json!(7)),

@@ -152,9 +152,11 @@ async fn body(answer: reqwest::Response) -> Result<Vec<u8>, Unanswered> {
     Ok(body)
 }
 
-/// A backend says with JSON that there are no weights yet; a web server that knows no such path says it with a page.
+/// A backend says with JSON that there are no weights yet. Another program, or another address of a backend, has no word of
+/// weights in its answer: `{"detail": "Not Found"}` means a wrong URL.
 fn says_nothing_published(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|value| value.get("detail").is_some())
+    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    value["detail"].as_str().is_some_and(|detail| detail.to_ascii_lowercase().contains("weights"))
 }
 
 fn detail(body: &[u8]) -> String {
@@ -170,6 +172,15 @@ fn unreachable(error: reqwest::Error) -> Unanswered {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_address_is_told_from_a_backend_without_weights() {
+        assert!(says_nothing_published(br#"{"detail": "no weights have been published yet"}"#));
+        assert!(says_nothing_published(br#"{"detail": "No weights available"}"#));
+        for other in [&br#"{"detail": "Not Found"}"#[..], br#"{"error": "no such page"}"#, b"<html>"] {
+            assert!(!says_nothing_published(other));
+        }
+    }
 
     #[test]
     fn an_address_has_no_secrets_and_keeps_its_path() {

@@ -236,7 +236,7 @@ fn the_deployment_comes_up_runs_a_cycle_and_leaves_nothing() {
     let there = deployment.compose(&[&["exec", "-T", "backend", "robo"][..], &plan].concat());
     assert_eq!(serde_json::from_str::<Value>(&there).unwrap(), Place::new().json(&plan));
     assert_eq!(get("/health")["database"], "connected");
-    assert_eq!(get("/v1/status")["status"], "idle");
+    assert_eq!(get("/v1/status")["status"], "running");
     deployment.compose(&["exec", "-T", "backend", "robo", "run-pipeline", "pipelines/toy.yaml"]);
     assert_eq!(get("/v1/cycles")["cycles"][0]["status"], "completed");
     let page = loop {

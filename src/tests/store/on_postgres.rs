@@ -239,6 +239,21 @@ async fn a_dead_holder_of_this_machine_is_replaced_at_once_and_no_other() {
 }
 
 #[tokio::test]
+async fn cycles_have_numbers_without_gaps() {
+    let subject = OnPostgres::new(Version::Default).await;
+    let made = futures::future::join_all((0..5).map(|_| subject.create())).await;
+    let numbers = subject.store.cycle_numbers(&made).await.unwrap();
+    let mut sorted: Vec<i64> = numbers.values().map(|number| number.as_i64()).collect();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [1, 2, 3, 4, 5]);
+    for (cycle, number) in numbers {
+        assert_eq!(subject.store.resolve(&number.to_string()).await.unwrap(), cycle);
+        assert_eq!(subject.store.cycle_summary(cycle).await.unwrap().number, number);
+    }
+    assert!(subject.store.resolve("6").await.is_err());
+}
+
+#[tokio::test]
 async fn publications_form_a_chain() {
     let subject = OnPostgres::new(Version::Default).await;
     assert_eq!(subject.store.latest_publication().await.unwrap(), None);
