@@ -252,7 +252,7 @@ pub(super) async fn show_result(desk: &Desk, cycle: CycleId, format: Format) -> 
     for (what, command) in [
         ("the vector, --format json for programs", format!("weights show {cycle}")),
         ("stages, outcomes and faults", format!("cycle show {cycle}")),
-        ("over HTTP: /v1/weights/latest, /v1/scores/latest", "backend".into()),
+        ("over HTTP: /v1/weights/latest, /v1/scores/latest", "backend --role api".into()),
     ] {
         render::line(format!("  {:56}  {what}", desk.command(&command)));
     }
