@@ -21,7 +21,7 @@ const number = (value) => el("td", { class: "number" }, value ?? "-");
 const cell = (...children) => el("td", null, ...children);
 const link = (to, text) => el("a", { href: `#/${to}` }, text);
 const minerLink = (hotkey) => link(`miners/${encodeURIComponent(hotkey)}`, hotkey);
-const cycleLink = (id) => (id == null ? "-" : link(`cycles/${id}`, id));
+const cycleLink = (id, text = id) => (id == null ? "-" : link(`cycles/${id}`, text));
 
 /** A table; `columns` are names, or `[name, class]`. */
 function table(columns, rows, empty) {
@@ -80,7 +80,7 @@ const overview = {
     return { status, weights, scores };
   },
   draw: ({ status, weights, scores }) => {
-    const evaluation = status?.is_evaluating ? [word("running"), " ", cycleLink(status.current_cycle?.id)] : "idle";
+    const evaluation = status?.is_evaluating ? [word("running"), " ", cycleLink(status.current_cycle?.uuid, status.current_cycle?.id)] : "idle";
     const next = status?.next_eval_in_seconds == null ? null : ticking(`in ${span(status.next_eval_in_seconds)}`);
     const stand = facts(["evaluation", status == null ? "not known now" : evaluation], ["next cycle", next]);
     if (weights == null) return [el("h1", null, "Weights"), stand, el("p", null, "No weights have been published yet.")];
@@ -106,7 +106,7 @@ const overview = {
       facts(
         ["reason", weights.reason],
         ["published", moment(weights.created_at)],
-        ["cycle", cycleLink(weights.cycle_id)],
+        ["cycle", cycleLink(weights.cycle_uuid, weights.cycle_id)],
         ["block", weights.block],
         ["valid until block", weights.valid_until_block],
         ["digest", el("code", null, weights.digest)],
@@ -167,7 +167,7 @@ const miner = {
       episodes == null
         ? el("p", null, "None are kept.")
         : facts(
-            ["cycle", cycleLink(episodes.cycle_id)],
+            ["cycle", cycleLink(episodes.cycle_uuid, episodes.cycle_id)],
             ["outcomes", episodes.outcomes.map(({ outcome, reason, count }) => `${count} ${outcome ?? "still to be played"}${reason == null ? "" : ` (${reason})`}`).join(", ")],
             ["answers within", latency == null ? null : `${latency.p50_ms.toFixed(1)} ms (median), ${latency.p95_ms.toFixed(1)} ms (95 %), ${latency.max_ms.toFixed(1)} ms (slowest)`],
           ),
