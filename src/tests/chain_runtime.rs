@@ -131,7 +131,7 @@ fn everybody_is_listed(machine: &Machine) {
 }
 
 fn nothing_wrong_is_submitted(machine: &Machine) {
-    machine.refused(&machine.set("hello", "bob"), 1, "neither JSON nor");
+    machine.refused(&machine.set("hello, world", "bob"), 1, "neither JSON nor");
     machine.refused(&machine.set("bob/policy:deadbeef:e:short", "bob"), 1, "encrypted deployment");
     machine.refused(&machine.set("bob/policy:deadbeef:not a host", "bob"), 1, "cannot be part of a host name");
     machine.refused(&machine.set(TEXT, "nobody"), 2, "there is no hotkey at");
