@@ -128,14 +128,14 @@ async fn what_our_own_backend_serves_is_set() {
     let Turn::Set(done) = validator.turn().await.unwrap() else { panic!("the first are due at once") };
     assert_eq!((done.paid, chain.node.pool().taken()), (1, vec![weights(&[(1, 65535)])]));
 
+    // A backend that serves the same netuid on another chain.
+    let elsewhere = TestDatabase::new(Version::Default).await;
+    let store = elsewhere.store().await;
     let other = Pin { genesis: "0x00".into(), netuid: NETUID, block: 91, hash: "0x5b".into() };
     publish_at(&store, other, Some(&ann()), (WHOLE, PublishGuard::default())).await;
-    // The API looks at the database every second.
-    while served.ask("/v1/weights/latest", None).await.2["block"] != 91 {
-        tokio::task::yield_now().await;
-    }
-    chain.node.finalize(done.block + 360);
-    let trouble = validator.turn().await.unwrap_err();
+    let served = Served::of(&store).await;
+    let mut stranger = Validator::new(settings(&chain), alice(), Backend::new(&served.url.parse().unwrap()).unwrap());
+    let trouble = stranger.turn().await.unwrap_err();
     assert!(format!("{trouble:?}").contains("Genesis"), "{trouble:?}");
 }
 
