@@ -113,8 +113,16 @@ fn networks() -> usize {
 
 /// The containers that the second node has of ours, running or not.
 fn on_second() -> Vec<String> {
-    let filter = "label=robo.resource";
-    let listed = docker(&["--host", SECOND, "ps", "--all", "--quiet", "--filter", filter]);
+    listed_on_second(&["--all"])
+}
+
+/// The containers of ours that run on the second node.
+fn running_on_second() -> Vec<String> {
+    listed_on_second(&[])
+}
+
+fn listed_on_second(which: &[&str]) -> Vec<String> {
+    let listed = docker(&[&["--host", SECOND, "ps", "--quiet", "--filter", "label=robo.resource"][..], which].concat());
     listed.lines().map(str::to_owned).collect()
 }
 

@@ -135,6 +135,7 @@ async fn what_our_own_backend_serves_is_set() {
     publish_at(&store, other, Some(&ann()), (WHOLE, PublishGuard::default())).await;
     let served = Served::of(&store).await;
     let mut stranger = Validator::new(settings(&chain), alice(), Backend::new(&served.url.parse().unwrap()).unwrap());
+    chain.node.finalize(done.block + 360);
     let trouble = stranger.turn().await.unwrap_err();
     assert!(format!("{trouble:?}").contains("Genesis"), "{trouble:?}");
 }
